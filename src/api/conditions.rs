@@ -1,0 +1,95 @@
+//! Conditions of a `StatefulMigration` and the reasons they and Events give. Bounded: they are metric labels too.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `status.conditions[].type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConditionType {
+    /// True while something is being done.
+    Progressing,
+    /// True from the durable commit on: it goes forward whatever happens.
+    Committed,
+    /// True once the pod carries on elsewhere.
+    Succeeded,
+    /// False, with the reason, where the pod cannot be moved as it is.
+    Movable,
+}
+
+impl ConditionType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Progressing => "Progressing",
+            Self::Committed => "Committed",
+            Self::Succeeded => "Succeeded",
+            Self::Movable => "Movable",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// Why: `reason` of conditions and Events, label of metrics.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        pub enum Reason { $($(#[$doc])* $name),+ }
+
+        impl Reason {
+            pub const ALL: &[Reason] = &[$(Self::$name),+];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    // progress
+    /// Waits for a slot (per owner, node or cluster).
+    Queued,
+    Started,
+    Committed,
+    Completed,
+    /// The policy's deadline passed: the pod was evicted as ever.
+    EvictedInstead,
+    /// The policy's deadline passed: evictions are refused with the cause.
+    Blocked,
+    // the pod cannot be moved as it is
+    SeveralContainers,
+    InitContainers,
+    ContainerUnknown,
+    EmptyDirWithContent,
+    VolumeNotSharable,
+    HostNetwork,
+    HostPid,
+    SharedProcessNamespace,
+    UserNamespace,
+    Devices,
+    HostPort,
+    NotManaged,
+    WrongPolicy,
+    StrategyNotSupported,
+    // attempts that failed
+    NoNodeFits,
+    NoAgent,
+    BrokerUnreachable,
+    QueueNotFound,
+    ConsumerNeverParked,
+    DumpFailed,
+    TransferFailed,
+    ArchiveDamaged,
+    NoSpace,
+    RestoreFailed,
+    SourceGone,
+    StepTimedOut,
+    Aborted,
+    DeadlineExceeded,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,25 @@
+//! Types that users and the parts of SHADOW exchange: the CRD, annotations, orders, tickets.
+//!
+//! Pure: no I/O, no clock, no async. Everything else may depend on this module, it depends on nothing of ours.
+
+mod conditions;
+mod ids;
+mod migration;
+mod names;
+mod orders;
+mod policy;
+mod ticket;
+
+pub use conditions::{ConditionType, Reason};
+pub use ids::{ArchiveDigest, Epoch, MigrationUid, NodeName, PodIdentity, PodUid};
+pub use migration::{
+    EvictionPolicy, MessageQueue, Phase, StateFrom, StatefulMigration, StatefulMigrationSpec,
+    StatefulMigrationStatus, Strategy, SyncMode, migration_name,
+};
+pub use names::*;
+pub use orders::{
+    AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport, DumpTarget,
+    Hold, MigrationReport, OpenTicketOrder, OrderError, Refusal,
+};
+pub use policy::{Policy, PolicyError, pod_policy};
+pub use ticket::{ClaimAnswer, ClaimRequest, RestoreOutcome, Role, TicketId, TicketParseError, TicketState};

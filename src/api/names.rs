@@ -1,0 +1,70 @@
+//! Names that others rely on: API group, annotations, labels, paths on a node.
+
+/// API group of the CRD and prefix of every annotation and label.
+pub const GROUP: &str = "migration.ms2m.io";
+/// Field manager and `app.kubernetes.io/managed-by` value of objects that the operator writes.
+pub const MANAGER: &str = "shadow-operator";
+
+/// Namespace label that opts a namespace in (webhooks select on it).
+pub const LABEL_ENABLED: &str = "migration.ms2m.io/enabled";
+/// On everything made for a migration: the migration's UID.
+pub const LABEL_MIGRATION: &str = "migration.ms2m.io/migration";
+/// On shadow pods: `shadow`.
+pub const LABEL_ROLE: &str = "migration.ms2m.io/role";
+/// On nodes whose agent has installed the runtime: `true`.
+pub const LABEL_NODE_READY: &str = "migration.ms2m.io/ready";
+
+/// `MigrateOrEvict` | `MigrateOrBlock` | `None`.
+pub const ANNOTATION_POLICY: &str = "migration.ms2m.io/policy";
+/// Name of the primary queue that the pod consumes.
+pub const ANNOTATION_QUEUE: &str = "migration.ms2m.io/queue";
+/// Exchange that feeds the queue.
+pub const ANNOTATION_EXCHANGE: &str = "migration.ms2m.io/exchange";
+/// Routing key of the binding between exchange and queue.
+pub const ANNOTATION_ROUTING_KEY: &str = "migration.ms2m.io/routing-key";
+/// Secret in the pod's namespace whose key `url` is the broker's URL.
+pub const ANNOTATION_BROKER_SECRET: &str = "migration.ms2m.io/broker-secret";
+/// The container to move, where there is a choice.
+pub const ANNOTATION_CONTAINER: &str = "migration.ms2m.io/container";
+/// `Queue` | `Any`: what changes the pod's state.
+pub const ANNOTATION_STATE_FROM: &str = "migration.ms2m.io/state-from";
+/// `Auto` | `ShadowPod` | `Sequential`.
+pub const ANNOTATION_STRATEGY: &str = "migration.ms2m.io/strategy";
+/// `Auto` | `Quiesce` | `Replay`.
+pub const ANNOTATION_SYNC: &str = "migration.ms2m.io/sync";
+/// Longest pause of consumption that the user accepts, e.g. `5s`.
+pub const ANNOTATION_MAX_PAUSE: &str = "migration.ms2m.io/max-pause";
+/// After this long the drain gets what the policy says, e.g. `120s`.
+pub const ANNOTATION_DEADLINE: &str = "migration.ms2m.io/deadline";
+/// Integer; higher first when migrations queue for slots.
+pub const ANNOTATION_PRIORITY: &str = "migration.ms2m.io/priority";
+
+/// On restored pods: the ticket that its container's `create` redeems (`<migration uid>.<epoch>.<role>`). Reserved.
+pub const ANNOTATION_TICKET: &str = "migration.ms2m.io/ticket";
+/// On restored pods: the node selector entry was put there by the webhook and is no wish of the user's.
+pub const ANNOTATION_PLACED_ON: &str = "migration.ms2m.io/placed-on";
+
+/// RuntimeClass and containerd handler whose OCI runtime is `shadow-runc`.
+pub const RUNTIME_CLASS: &str = "shadow";
+/// Namespace that SHADOW is installed in by default.
+pub const SYSTEM_NAMESPACE: &str = "shadow-system";
+
+/// Everything SHADOW keeps on a node lives here, root only.
+pub const NODE_DIR: &str = "/var/lib/shadow";
+/// Unix socket of the node's agent, for `shadow-runc`, root only.
+pub const AGENT_SOCKET: &str = "/run/shadow/agent.sock";
+/// TCP port of the agent (mTLS), on the node's address.
+pub const AGENT_PORT: u16 = 9443;
+
+/// TLS name of the operator in client and server certificates.
+pub const TLS_NAME_OPERATOR: &str = "operator.shadow.internal";
+
+/// TLS name of the agent on `node`.
+pub fn tls_name_agent(node: &str) -> String {
+    format!("{node}.agent.shadow.internal")
+}
+
+/// Control queue of a consumer (`pod` is the content of its /etc/hostname).
+pub fn control_queue(pod: &str) -> String {
+    format!("ms2m.control.{pod}")
+}

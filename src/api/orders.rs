@@ -1,0 +1,158 @@
+//! What the operator orders from an agent, over mTLS HTTP with JSON bodies. Requests carry identities, never paths,
+//! images or tags: those the agent derives. Every order carries the epoch; an agent that saw a larger one for the
+//! same migration refuses with [`Refusal::StaleEpoch`]. Every order may be repeated: the answer is then the same.
+//!
+//! | order | path | body -> answer |
+//! |---|---|---|
+//! | dump, stream to the target, verify there | `POST /v1/migrations/{uid}/dump` | [`DumpOrder`] -> [`DumpReport`] |
+//! | freeze for good | `POST /v1/migrations/{uid}/freeze` | [`ContainerOrder`] -> `{}` once the container stands still |
+//! | thaw (rollback) | `POST /v1/migrations/{uid}/thaw` | [`ContainerOrder`] -> `{}` once it runs, or is gone |
+//! | kill a frozen container | `POST /v1/migrations/{uid}/kill` | [`ContainerOrder`] -> `{}` once no process is left |
+//! | open a ticket | `POST /v1/migrations/{uid}/tickets/{role}` | [`OpenTicketOrder`] -> `{}` |
+//! | await a ticket's state | `POST /v1/migrations/{uid}/tickets/{role}/await` | [`AwaitOrder`] -> [`AwaitedTicket`] |
+//! | close: tickets spent, archive removed, UID remembered | `POST /v1/migrations/{uid}/close` | [`CloseOrder`] -> `{}` |
+//! | what do you know | `GET /v1/migrations/{uid}` | [`MigrationReport`] |
+//! | receive an archive (agents only) | `PUT /v1/migrations/{uid}/archive?epoch=N` | tar stream -> [`DumpReport`] |
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ArchiveDigest, Epoch, NodeName, PodIdentity, PodUid, TicketState};
+
+/// One container of one pod object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerRef {
+    pub pod: PodIdentity,
+    pub container: String,
+}
+
+/// What becomes of the source between dump and commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Hold {
+    /// Its state comes from its (parked) queue alone: it goes on answering.
+    Release,
+    /// Its state may change by other ways: it stays frozen, so that no acknowledged write is left behind.
+    Frozen,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DumpTarget {
+    pub node: NodeName,
+    /// IP address of the target's agent.
+    pub address: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DumpOrder {
+    pub epoch: Epoch,
+    pub container: ContainerRef,
+    pub target: DumpTarget,
+    pub hold: Hold,
+    /// The agent gives up, thaws the source and answers with an error after this long.
+    pub timeout_ms: u64,
+}
+
+/// A complete archive, verified on the node that will restore it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DumpReport {
+    pub digest: ArchiveDigest,
+    pub bytes: u64,
+    /// How long the container stood still for the dump.
+    pub frozen_ms: u64,
+    /// From the order to the verified archive.
+    pub total_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerOrder {
+    pub epoch: Epoch,
+    pub container: ContainerRef,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenTicketOrder {
+    pub epoch: Epoch,
+    /// Name of the container that may redeem it.
+    pub container: String,
+    /// The archive it must be restored from.
+    pub digest: ArchiveDigest,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AwaitOrder {
+    pub epoch: Epoch,
+    /// Answer as soon as the ticket is in this state or a later one ...
+    pub at_least: TicketState,
+    /// ... or after this long, with whatever state it is in then.
+    pub timeout_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AwaitedTicket {
+    pub state: TicketState,
+    /// The pod that claimed it.
+    pub pod: Option<PodUid>,
+    pub pod_ip: Option<String>,
+    /// Why the last restore failed, if it did.
+    pub failure: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CloseOrder {
+    pub epoch: Epoch,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationReport {
+    pub epoch: Epoch,
+    /// A verified archive lies here.
+    pub archive: Option<ArchiveDigest>,
+    /// Of the largest epoch, by role.
+    pub tickets: BTreeMap<String, TicketState>,
+    pub closed: bool,
+}
+
+/// Why an agent did not do what it was asked: machine-readable, bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Refusal {
+    /// A larger epoch was seen for this migration, or it is closed (HTTP 409).
+    StaleEpoch,
+    /// No such container runs on this node (404).
+    ContainerNotFound,
+    /// Dump, freeze, thaw or kill failed (500).
+    RuntimeFailed,
+    /// The target's agent could not be reached or broke off (502).
+    TransferFailed,
+    /// What arrived is not what was sent (502).
+    DigestMismatch,
+    /// No room for the archive (507).
+    NoSpace,
+    /// The caller may not order this (403).
+    Forbidden,
+    /// Not understood (400).
+    Malformed,
+    /// Took longer than the order allows (504).
+    TimedOut,
+}
+
+/// Body of every answer that is not 2xx.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderError {
+    pub refusal: Refusal,
+    /// For people: what happened, to which object.
+    pub message: String,
+}

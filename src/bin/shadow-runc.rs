@@ -1,0 +1,7 @@
+//! The OCI runtime behind RuntimeClass `shadow`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    shadow::runtime::main()
+}

@@ -1,0 +1,1 @@
+//! Broker side: park, resume, proof of it, per-migration queues; control messages to consumers.

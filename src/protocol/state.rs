@@ -1,0 +1,281 @@
+//! State of a migration: the journal in the `StatefulMigration`, all that the operator remembers.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Effect;
+use crate::api::{ArchiveDigest, Epoch, EvictionPolicy, Hold, NodeName, Phase, PodUid, Reason};
+
+/// What kind of migration this is; fixed when it is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// A shadow answers reads while the pod is replaced.
+    pub bridge: bool,
+    /// The pod consumes a queue, so it is parked and resumed.
+    pub queue: bool,
+    /// What becomes of the source between dump and commit.
+    pub hold: Hold,
+    /// What becomes of the drain if the deadline passes.
+    pub policy: EvictionPolicy,
+}
+
+/// A verified archive on the target.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Archive {
+    pub digest: ArchiveDigest,
+    pub bytes: u64,
+    pub frozen_ms: u64,
+}
+
+/// Where the shadow waits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShadowAt {
+    pub node: NodeName,
+    pub pod: PodUid,
+    pub ip: Option<String>,
+}
+
+/// The pod that carries on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    pub pod: PodUid,
+    pub name: String,
+    pub ip: Option<String>,
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    pub reason: Reason,
+    pub message: String,
+    /// Another attempt may succeed.
+    pub retry: bool,
+}
+
+impl Failure {
+    pub fn retryable(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), retry: true }
+    }
+
+    pub fn terminal(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), retry: false }
+    }
+}
+
+/// Where a migration stands. The order is the order of time on the way that succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Step {
+    /// Waits for a slot.
+    Accepted,
+    /// Queues declared, shadow on its way, source untouched.
+    Preparing,
+    /// The consumer is told to stop.
+    Parking,
+    /// The container is dumped and streamed.
+    Dumping,
+    /// The shadow is restored.
+    RestoringShadow,
+    /// Readers learn of the shadow.
+    Bridging,
+    /// COMMITTED. The source is frozen for good.
+    Freezing,
+    /// The source pod object is deleted.
+    Deleting,
+    /// The source's process is killed; its owner makes the pod again and it is restored.
+    Replacing,
+    /// Readers go to the replacement.
+    Switching,
+    /// The replacement takes messages again.
+    Resuming,
+    /// Shadow, archives, tickets and queues go away.
+    Cleaning,
+    Completed,
+    /// Rollback: the shadow goes.
+    Withdrawing,
+    /// Rollback: the source goes on.
+    Reverting,
+    /// Rollback: archives, tickets and queues go away.
+    Discarding,
+    /// This attempt failed; the next one starts after a back-off.
+    BackingOff,
+    /// The deadline passed and the policy says evict.
+    Evicting,
+    Failed,
+}
+
+impl Step {
+    /// From here on only forward.
+    pub fn is_committed(self) -> bool {
+        matches!(
+            self,
+            Self::Freezing
+                | Self::Deleting
+                | Self::Replacing
+                | Self::Switching
+                | Self::Resuming
+                | Self::Cleaning
+                | Self::Completed
+        )
+    }
+
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed)
+    }
+
+    /// A step of an attempt that can still be called off.
+    pub fn is_revocable(self) -> bool {
+        matches!(
+            self,
+            Self::Preparing | Self::Parking | Self::Dumping | Self::RestoringShadow | Self::Bridging
+        )
+    }
+
+    /// How long the step may take before it counts as failed (before the commit) or is reported (after it).
+    /// `None`: something else ends the wait (the deadline, the back-off).
+    pub fn limit(self) -> Option<Duration> {
+        let seconds = match self {
+            Self::Accepted | Self::BackingOff | Self::Completed | Self::Failed => return None,
+            // Scheduling, sandbox, network, image pull.
+            Self::Preparing => 60,
+            // A consumer finishes the messages it was already given.
+            Self::Parking => 10,
+            // 2 GiB at 40 MB/s, and the kubelet's patience with a blocked `create` is about 100 s.
+            Self::Dumping => 60,
+            Self::RestoringShadow | Self::Bridging => 20,
+            _ => 30,
+        };
+        Some(Duration::from_secs(seconds))
+    }
+
+    /// The paper's name for it.
+    pub fn phase(self) -> Phase {
+        match self {
+            Self::Accepted | Self::Preparing | Self::BackingOff => Phase::Pending,
+            Self::Parking | Self::Dumping => Phase::Checkpointing,
+            Self::RestoringShadow | Self::Bridging => Phase::Restoring,
+            Self::Completed => Phase::Completed,
+            Self::Failed => Phase::Failed,
+            _ => Phase::Finalizing,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::Preparing => "Preparing",
+            Self::Parking => "Parking",
+            Self::Dumping => "Dumping",
+            Self::RestoringShadow => "RestoringShadow",
+            Self::Bridging => "Bridging",
+            Self::Freezing => "Freezing",
+            Self::Deleting => "Deleting",
+            Self::Replacing => "Replacing",
+            Self::Switching => "Switching",
+            Self::Resuming => "Resuming",
+            Self::Cleaning => "Cleaning",
+            Self::Completed => "Completed",
+            Self::Withdrawing => "Withdrawing",
+            Self::Reverting => "Reverting",
+            Self::Discarding => "Discarding",
+            Self::BackingOff => "BackingOff",
+            Self::Evicting => "Evicting",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
+/// Everything the protocol knows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    pub plan: Plan,
+    pub epoch: Epoch,
+    pub step: Step,
+    /// Effects of this step that are done.
+    pub done: BTreeSet<Effect>,
+    /// PARK may have been sent in this attempt: a rollback must take it back.
+    pub park_sent: bool,
+    /// A dump may have been ordered in this attempt: the source may stand frozen.
+    pub dump_sent: bool,
+    /// The shadow's pod may exist.
+    pub shadow_sent: bool,
+    pub target: Option<NodeName>,
+    pub shadow: Option<ShadowAt>,
+    pub position: Option<u64>,
+    pub archive: Option<Archive>,
+    pub replacement: Option<Restored>,
+    /// Why the last attempt failed.
+    pub failure: Option<Failure>,
+}
+
+impl State {
+    /// A migration that was just accepted, waiting for a slot.
+    pub fn new(plan: Plan, target: Option<NodeName>) -> Self {
+        Self {
+            plan,
+            epoch: Epoch(1),
+            step: Step::Accepted,
+            done: BTreeSet::new(),
+            park_sent: false,
+            dump_sent: false,
+            shadow_sent: false,
+            target,
+            shadow: None,
+            position: None,
+            archive: None,
+            replacement: None,
+            failure: None,
+        }
+    }
+
+    /// All effects of the current step.
+    pub fn required(&self) -> Vec<Effect> {
+        let Plan { bridge, queue, .. } = self.plan;
+        let when = |condition: bool, effect: Effect| condition.then_some(effect);
+        let effects = match self.step {
+            Step::Preparing => vec![
+                when(queue, Effect::DeclareParking),
+                Some(if bridge { Effect::PlaceShadow } else { Effect::ChooseTarget }),
+            ],
+            Step::Parking => vec![when(queue, Effect::Park)],
+            Step::Dumping => vec![Some(Effect::Dump)],
+            Step::RestoringShadow => vec![when(bridge, Effect::RestoreShadow)],
+            Step::Bridging => vec![when(bridge, Effect::AddBridge)],
+            Step::Freezing => vec![Some(Effect::FreezeSource)],
+            Step::Deleting => vec![Some(Effect::DeleteSource)],
+            Step::Replacing => vec![Some(Effect::KillSource), Some(Effect::RestoreReplacement)],
+            Step::Switching => vec![when(bridge, Effect::SwitchReaders)],
+            Step::Resuming => vec![when(queue, Effect::Resume)],
+            Step::Cleaning => vec![
+                when(bridge, Effect::RemoveShadow),
+                Some(Effect::CloseArchives),
+                when(queue, Effect::DropParking),
+            ],
+            Step::Withdrawing => vec![when(self.shadow_sent, Effect::WithdrawShadow)],
+            Step::Reverting => vec![
+                when(self.dump_sent, Effect::ThawSource),
+                when(self.park_sent, Effect::ResumeSource),
+            ],
+            Step::Discarding => vec![
+                when(self.dump_sent || self.shadow_sent, Effect::CloseArchives),
+                when(queue, Effect::DropParking),
+            ],
+            Step::Evicting => vec![Some(Effect::EvictSource)],
+            Step::Accepted | Step::Completed | Step::BackingOff | Step::Failed => vec![],
+        };
+        effects.into_iter().flatten().collect()
+    }
+
+    /// Effects of the current step that are not known to be done: what to perform now, and again after a restart.
+    pub fn outstanding(&self) -> Vec<Effect> {
+        self.required().into_iter().filter(|effect| !self.done.contains(effect)).collect()
+    }
+}
