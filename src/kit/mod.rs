@@ -5,6 +5,7 @@ mod credentials;
 mod error;
 pub mod events;
 mod health;
+pub mod lease;
 mod logging;
 pub mod metrics;
 mod peer;
