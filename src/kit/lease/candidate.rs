@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    Lease, Leadership,
+    Leadership, Lease,
     observation::{Observation, claimed, epoch, holder, released, renewed},
 };
 use crate::kit::Shutdown;
@@ -58,7 +58,8 @@ impl Candidate {
 
     /// Watches until the lease could be claimed; with it the instant before the claim. `None`: shutdown.
     async fn follow(&self, shutdown: &Shutdown) -> Option<(Object, Instant)> {
-        let mut states = pin!(watcher::watch_object(self.watches.clone(), &self.terms.name).default_backoff());
+        let mut states =
+            pin!(watcher::watch_object(self.watches.clone(), &self.terms.name).default_backoff());
         let mut seen: Option<Observation> = None;
         let mut not_before = Instant::now();
         loop {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{Lease, Leadership};
+use super::{Leadership, Lease};
 use crate::kit::Shutdown;
 
 #[derive(Clone)]
