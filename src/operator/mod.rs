@@ -18,6 +18,8 @@ mod status;
 mod subject;
 mod supervisor;
 
+pub mod certificates;
+
 /// Flags of the role.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {}
