@@ -1,4 +1,22 @@
-//! The operator role.
+//! The operator: drives every `StatefulMigration` through the protocol.
+//!
+//! `preflight` accepts, `supervisor` (the leader's loop) starts a `driver` each and hands out `slots`, a driver feeds
+//! `protocol::step` and writes the `journal`, `perform` does what the protocol asks for. Holds no state that is not in
+//! the object.
+
+mod agents;
+mod announce;
+mod context;
+mod driver;
+mod journal;
+mod metrics;
+mod perform;
+mod preflight;
+mod shadow_pod;
+mod slots;
+mod status;
+mod subject;
+mod supervisor;
 
 /// Flags of the role.
 #[derive(Clone, Debug, clap::Args)]

@@ -72,8 +72,8 @@ def _containerd(*programs: str) -> dict[str, str]:
 KUBERNETES = Module(
     "kubernetes", "k8s.io/kubernetes",
     _kubernetes("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"),
-    ("k8s.io/component-base/version.gitVersion={v}", "k8s.io/component-base/version.gitMajor={major}",
-     "k8s.io/component-base/version.gitMinor={minor}", "k8s.io/component-base/version.gitTreeState=clean"))
+    tuple(f"k8s.io/{place}.{stamp}" for place in ("component-base/version", "client-go/pkg/version")
+          for stamp in ("gitVersion={v}", "gitMajor={major}", "gitMinor={minor}", "gitTreeState=clean")))
 CONTAINERD = Module(
     "containerd", "github.com/containerd/containerd/v2", _containerd("containerd", "containerd-shim-runc-v2", "ctr"),
     ("github.com/containerd/containerd/v2/version.Version={v}",))
