@@ -1,5 +1,7 @@
 //! The operator role.
 
+pub mod certificates;
+
 /// Flags of the role.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {}
