@@ -135,7 +135,7 @@ fn dry_run_patch(has_options: bool) -> Patch {
     let all = json!(["All"]);
     let (tokens, value): (&[&str], Value) =
         if has_options { (&["deleteOptions", "dryRun"], all) } else { (&["deleteOptions"], json!({ "dryRun": all })) };
-    Patch(vec![PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(tokens), value })])
+    Patch(vec![PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(tokens.iter().copied()), value })])
 }
 
 #[cfg(test)]

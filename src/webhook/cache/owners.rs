@@ -53,7 +53,7 @@ impl Rollout {
 
 impl From<StatefulSet> for OwnerFacts {
     fn from(set: StatefulSet) -> Self {
-        let (meta, spec, status) = (set.metadata, set.spec.unwrap_or_default(), set.status.unwrap_or_default());
+        let (meta, spec, status) = (set.metadata, set.spec, set.status.unwrap_or_default());
         let rolling = spec.update_strategy.and_then(|strategy| strategy.rolling_update);
         let rollout = Rollout {
             first: spec.ordinals.and_then(|o| o.start).unwrap_or(0).into(),
