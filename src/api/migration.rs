@@ -104,7 +104,7 @@ pub struct MessageQueue {
 }
 
 /// What changes the pod's state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum StateFrom {
     /// The queue alone: a parked pod may go on answering reads.
     Queue,
@@ -113,7 +113,7 @@ pub enum StateFrom {
     Any,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Strategy {
     #[default]
     Auto,
@@ -123,7 +123,7 @@ pub enum Strategy {
     Sequential,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum SyncMode {
     #[default]
     Auto,
@@ -134,7 +134,7 @@ pub enum SyncMode {
 }
 
 /// What a drain gets if the pod cannot be moved before the deadline.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum EvictionPolicy {
     #[default]
     MigrateOrEvict,

@@ -149,7 +149,9 @@ mod tests {
 
     #[test]
     fn what_could_leave_the_folder_is_no_ticket() {
-        for text in ["", "x", "../a.1.shadow", "a.1.other", "a/b.1.shadow", "ab..shadow", ".1.shadow", "ab.-1.shadow"] {
+        for text in
+            ["", "x", "../a.1.shadow", "a.1.other", "a/b.1.shadow", "ab..shadow", ".1.shadow", "ab.-1.shadow"]
+        {
             assert!(text.parse::<TicketId>().is_err(), "{text}");
         }
     }

@@ -1,5 +1,25 @@
 //! What every role needs: Kubernetes client, TLS, HTTP server, lease, shutdown, metrics, Events.
 
+mod client;
+mod credentials;
+mod error;
+pub mod events;
+mod health;
+mod logging;
+pub mod metrics;
+mod peer;
+mod server;
+mod shutdown;
+pub mod tls;
+
+pub use client::{kube_client, kube_watch_client};
+pub use error::KitError;
+pub use health::{Gate, Readiness, health_router};
+pub use logging::{LogFormat, init_tracing};
+pub use peer::peer_client;
+pub use server::{PeerName, serve_plain, serve_tls};
+pub use shutdown::{DRAIN_LAG, Shutdown};
+
 use std::process::ExitCode;
 
 /// Installs the crypto provider, starts the async runtime, runs the role; a failure is logged and ends with 1.

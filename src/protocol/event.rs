@@ -10,6 +10,8 @@ use crate::api::{Epoch, NodeName};
 pub enum Event {
     /// A slot is free: begin the attempt.
     Admitted,
+    /// The pod cannot be moved as it is: nothing was touched, nothing will be.
+    Refused(Failure),
     /// An effect of this epoch is done.
     Done(Epoch, Outcome),
     /// An effect of this epoch failed for good.
@@ -33,7 +35,9 @@ pub enum Outcome {
     ShadowPlaced(ShadowAt),
     TargetChosen(NodeName),
     /// Messages applied, if the consumer said so.
-    Parked { position: Option<u64> },
+    Parked {
+        position: Option<u64>,
+    },
     Dumped(Archive),
     ShadowRestored,
     BridgeAdded,

@@ -260,10 +260,9 @@ impl State {
                 when(queue, Effect::DropParking),
             ],
             Step::Withdrawing => vec![when(self.shadow_sent, Effect::WithdrawShadow)],
-            Step::Reverting => vec![
-                when(self.dump_sent, Effect::ThawSource),
-                when(self.park_sent, Effect::ResumeSource),
-            ],
+            Step::Reverting => {
+                vec![when(self.dump_sent, Effect::ThawSource), when(self.park_sent, Effect::ResumeSource)]
+            }
             Step::Discarding => vec![
                 when(self.dump_sent || self.shadow_sent, Effect::CloseArchives),
                 when(queue, Effect::DropParking),

@@ -9,6 +9,9 @@ use crate::api::{EvictionPolicy, Reason};
 pub fn step(state: &State, event: Event) -> (State, Vec<Effect>) {
     let next = match event {
         Event::Admitted if state.step == Step::Accepted => enter(state.clone(), Step::Preparing),
+        Event::Refused(failure) if state.step == Step::Accepted => {
+            settle(State { failure: Some(failure), ..state.clone() })
+        }
         Event::Done(epoch, outcome) if epoch == state.epoch => done(state, outcome),
         Event::Failed(epoch, effect, failure)
             if epoch == state.epoch && state.step.is_revocable() && state.outstanding().contains(&effect) =>
@@ -17,9 +20,10 @@ pub fn step(state: &State, event: Event) -> (State, Vec<Effect>) {
         }
         Event::StepTimedOut if state.step.is_revocable() => withdraw(state, timed_out(state.step)),
         Event::Abort => call_off(state, &Failure::terminal(Reason::Aborted, "aborted on request")),
-        Event::SourceGone => {
-            call_off(state, &Failure::terminal(Reason::SourceGone, "the source pod was deleted by someone else"))
-        }
+        Event::SourceGone => call_off(
+            state,
+            &Failure::terminal(Reason::SourceGone, "the source pod was deleted by someone else"),
+        ),
         Event::DeadlineExceeded => deadline(state),
         Event::RetryDue if state.step == Step::BackingOff => again(state),
         _ => return (state.clone(), Vec::new()),
@@ -118,7 +122,8 @@ fn call_off(state: &State, failure: &Failure) -> State {
 /// The deadline passed: roll back if needed, then what the policy says.
 fn deadline(state: &State) -> State {
     let mut next = state.clone();
-    let cause = state.failure.as_ref().map_or_else(String::new, |f| format!(" (last: {}: {})", f.reason, f.message));
+    let cause =
+        state.failure.as_ref().map_or_else(String::new, |f| format!(" (last: {}: {})", f.reason, f.message));
     let failure =
         Failure::terminal(Reason::DeadlineExceeded, format!("not moved before the policy's deadline{cause}"));
     match state.step {
@@ -163,7 +168,9 @@ fn timed_out(step: Step) -> Failure {
         Step::Preparing => (Reason::NoNodeFits, "no node took the pod in time"),
         Step::Parking => (Reason::ConsumerNeverParked, "the consumer did not stop taking messages in time"),
         Step::Dumping => (Reason::TransferFailed, "dump and transfer took too long"),
-        Step::RestoringShadow | Step::Bridging => (Reason::RestoreFailed, "the shadow was not restored in time"),
+        Step::RestoringShadow | Step::Bridging => {
+            (Reason::RestoreFailed, "the shadow was not restored in time")
+        }
         _ => (Reason::StepTimedOut, "the step took too long"),
     };
     Failure::retryable(reason, what)
@@ -296,7 +303,9 @@ mod tests {
 
     #[test]
     fn nothing_leads_back_after_the_commit() {
-        for at in [Step::Freezing, Step::Deleting, Step::Replacing, Step::Switching, Step::Resuming, Step::Cleaning] {
+        for at in
+            [Step::Freezing, Step::Deleting, Step::Replacing, Step::Switching, Step::Resuming, Step::Cleaning]
+        {
             let state = until(at, plan(true, true));
             let epoch = state.epoch;
             for event in [
