@@ -82,9 +82,14 @@ fn place(root: BorrowedFd<'_>, path: &Path, entry: &mut Entry<'_, impl Read>) ->
     let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
     let node = |kind| -> io::Result<()> {
         remove(parent, name)?;
-        let major = header.device_major()?.unwrap_or(0);
-        let minor = header.device_minor()?.unwrap_or(0);
-        rustix::fs::mknodat(parent, name, kind, mode, rustix::fs::makedev(major, minor))?;
+        let device = match kind {
+            FileType::Fifo => 0,
+            _ => {
+                let (major, minor) = (header.device_major()?, header.device_minor()?);
+                rustix::fs::makedev(major.unwrap_or(0), minor.unwrap_or(0))
+            }
+        };
+        rustix::fs::mknodat(parent, name, kind, mode, device)?;
         own(parent, name, &header)?;
         Ok(rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?)
     };

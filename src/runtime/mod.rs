@@ -7,6 +7,7 @@
 mod bundle;
 mod claim;
 mod cmdline;
+mod criu_log;
 mod hosts;
 mod layer;
 mod outcome;
@@ -16,6 +17,7 @@ mod runc;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub use criu_log::last_errors;
 pub use layer::{LayerError, OPAQUE, WHITEOUT_PREFIX, apply as apply_layer};
 
 use bundle::Bundle;
