@@ -30,7 +30,14 @@ impl Recorder {
     }
 
     /// Publishes aside; returns at once. `action` is what was being done, e.g. `Migrate`.
-    pub fn publish(&self, object: &ObjectReference, reason: Reason, type_: EventType, action: &str, note: &str) {
+    pub fn publish(
+        &self,
+        object: &ObjectReference,
+        reason: Reason,
+        type_: EventType,
+        action: &str,
+        note: &str,
+    ) {
         let event = Event {
             type_,
             reason: reason.as_str().to_owned(),

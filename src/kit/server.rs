@@ -61,11 +61,7 @@ pub async fn serve_tls(
 }
 
 /// As [`serve_tls`] without TLS: for health and metrics.
-pub async fn serve_plain(
-    listener: TcpListener,
-    router: Router,
-    shutdown: Shutdown,
-) -> Result<(), KitError> {
+pub async fn serve_plain(listener: TcpListener, router: Router, shutdown: Shutdown) -> Result<(), KitError> {
     serve(listener, shutdown.clone(), move |stream| {
         let (router, shutdown) = (router.clone(), shutdown.clone());
         async move { converse(stream, router, PeerName(None), &shutdown).await }
@@ -116,10 +112,8 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> (Option<Owned
 }
 
 async fn handshake(stream: TcpStream, tls: &TlsStore, auth: ClientAuth) -> Option<TlsStream<TcpStream>> {
-    let config = tls
-        .server_config(auth)
-        .inspect_err(|error| tracing::error!(%error, "no TLS configuration"))
-        .ok()?;
+    let config =
+        tls.server_config(auth).inspect_err(|error| tracing::error!(%error, "no TLS configuration")).ok()?;
     match timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream)).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Outcome;
+
 /// One thing to be done, idempotent, keyed by migration UID, epoch and itself. What it needs to know (pod, node,
 /// queue, digest) stands in the state and in the migration; what it found comes back as an `Outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,6 +52,16 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// For what only tidies up: the outcome to go on with if it keeps failing. Queues then expire and archives are
+    /// swept by themselves; nobody's message or state is in them any more.
+    pub fn left_alone(self) -> Option<Outcome> {
+        match self {
+            Self::DropParking => Some(Outcome::ParkingDropped),
+            Self::CloseArchives => Some(Outcome::ArchivesClosed),
+            _ => None,
+        }
+    }
+
     /// Name in logs, metrics and `status.phaseTimings`.
     pub fn as_str(self) -> &'static str {
         match self {

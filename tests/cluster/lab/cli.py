@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import broker, cache, cluster, host, images, network, node, programs, rootfs, state
-from .config import BROKER, CONTROL_PLANE, KUBECONFIG, netns, node_number
+from .config import BROKER, CONTROL_PLANE, KUBECONFIG, MACHINES, netns, node_number
 from .machine import EXEC_LIMIT, Machine
 from .run import Failure
 from .ui import Board, together
@@ -115,6 +115,8 @@ def build(argv: list[str]) -> None:
 def prune(argv: list[str]) -> None:
     parser("prune").parse_args(argv)
     keep = [*(module.entry for module in programs.ALL), rootfs.entry(), images.pause().parent]
+    for spec in MACHINES.glob("*/spec.json"):       # what the present cluster stands on
+        keep += map(Path, json.loads(spec.read_text())["layers"])
     for path in cache.prune(keep):
         print(f"removed {path}")
 

@@ -71,6 +71,8 @@ def _start(board: Board, nodes: list[str]) -> None:
     """Boot what is off, mend what is cut or frozen, then wait until every part answers."""
     network.make_switch()
     for name in (CONTROL_PLANE, BROKER, *nodes):
+        if Machine(name).pid() and not network.exists(name):
+            Machine(name).kill()                # it runs, but in a network that nobody can reach
         network.attach(name)                    # one by one: each needs the switch
     together([lambda: _start_control_plane(board), lambda: _start_broker(board),
               *(lambda name=name: _start_node(board, name) for name in nodes)])

@@ -1,0 +1,139 @@
+//! Queues: look, declare, delete. Network I/O.
+
+use std::time::Duration;
+
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use tokio::time::{Instant, sleep};
+
+use super::link::{Link, NOT_FOUND, PRECONDITION_FAILED, Session, code, name};
+use crate::api::control_queue;
+use crate::broker::{BrokerError, MigrationQueues, QueueFacts, QueueKind};
+
+/// A reply queue goes by itself if whoever made it never comes back. The parking queue must not: it is declared
+/// without arguments, as consumers that know only the plain messages declare it.
+const REPLY_EXPIRES: Duration = Duration::from_secs(30 * 60);
+/// A consumer that was just killed is noticed by the broker a moment later.
+const IN_USE_FOR: Duration = Duration::from_secs(2);
+const IN_USE_STEP: Duration = Duration::from_millis(50);
+
+/// Consumers and ready messages of a queue, as the broker sees them now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub consumers: u32,
+    pub messages: u32,
+}
+
+/// Looks at queues. A missing queue closes the channel (404), so it takes a new one then.
+pub(super) struct Probe<'a> {
+    link: &'a Link,
+    session: Option<Session<'a>>,
+}
+
+impl<'a> Probe<'a> {
+    pub(super) fn new(link: &'a Link) -> Self {
+        Self { link, session: None }
+    }
+
+    /// None if there is no such queue.
+    pub(super) async fn look(&mut self, queue: &str) -> Result<Option<Counts>, BrokerError> {
+        let queue_name = name(queue)?;
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => self.link.session().await?,
+        };
+        let options = QueueDeclareOptions::default().passive();
+        let declare = session.channel.queue_declare(queue_name, options, FieldTable::default());
+        match session.attempt("queue.declare (passive)", declare).await? {
+            Ok(found) => {
+                let counts = Counts { consumers: found.consumer_count(), messages: found.message_count() };
+                self.session = Some(session);
+                Ok(Some(counts))
+            }
+            Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
+            Err(error) => Err(session.explain("queue.declare (passive)", &error)),
+        }
+    }
+
+    pub(super) async fn must_exist(&mut self, queue: &str) -> Result<Counts, BrokerError> {
+        self.look(queue).await?.ok_or_else(|| BrokerError::QueueNotFound { queue: queue.to_owned() })
+    }
+}
+
+pub(super) async fn facts(link: &Link, queue: &str) -> Result<QueueFacts, BrokerError> {
+    let counts = Probe::new(link).must_exist(queue).await?;
+    Ok(QueueFacts { kind: kind(link, queue).await?, consumers: counts.consumers, messages: counts.messages })
+}
+
+/// AMQP does not tell a queue's type. The refusal of a declaration with a type that does not exist names it, and
+/// such a declaration can never make a queue.
+async fn kind(link: &Link, queue: &str) -> Result<QueueKind, BrokerError> {
+    let session = link.session().await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("shadow-asks-for-the-type".into()));
+    let declare = session.channel.queue_declare(name(queue)?, QueueDeclareOptions::durable(), arguments);
+    let told = match session.attempt("queue.declare", declare).await? {
+        Err(error) if code(&error) == Some(PRECONDITION_FAILED) => error.to_string(),
+        Err(_) | Ok(_) => return Ok(QueueKind::Unknown),
+    };
+    let current = told.split_once("x-queue-type").and_then(|(_, rest)| rest.split_once("but current is"));
+    Ok(match current.map(|(_, current)| current) {
+        Some(current) if current.contains("'quorum'") => QueueKind::Quorum,
+        Some(current) if current.contains("'stream'") => QueueKind::Stream,
+        Some(current) if current.contains("'classic'") || current.contains("none") => QueueKind::Classic,
+        _ => QueueKind::Unknown,
+    })
+}
+
+/// Parking queue and reply queue: durable, shared, so that they outlive this connection.
+pub(super) async fn declare(session: &Session<'_>, queues: &MigrationQueues) -> Result<(), BrokerError> {
+    let mut expires = FieldTable::default();
+    let millis = i64::try_from(REPLY_EXPIRES.as_millis()).unwrap_or(i64::MAX);
+    expires.insert("x-expires".into(), AMQPValue::LongLongInt(millis));
+    for (queue, arguments) in [(queues.parking(), FieldTable::default()), (queues.reply(), expires)] {
+        declare_durable(session, &queue, arguments).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn declare_durable(
+    session: &Session<'_>,
+    queue: &str,
+    arguments: FieldTable,
+) -> Result<(), BrokerError> {
+    let declare = session.channel.queue_declare(name(queue)?, QueueDeclareOptions::durable(), arguments);
+    session.call("queue.declare", declare).await.map(drop)
+}
+
+/// The parking queue only if it is empty and unused; control queues of helpers once they are unused; the reply queue.
+pub(super) async fn drop_all(link: &Link, queues: &MigrationQueues) -> Result<(), BrokerError> {
+    let unused = QueueDeleteOptions { if_unused: true, ..QueueDeleteOptions::default() };
+    let unused_and_empty = QueueDeleteOptions { if_empty: true, ..unused };
+    delete(link, &queues.parking(), unused_and_empty).await?;
+    for pod in &queues.helpers {
+        delete(link, &control_queue(pod), unused).await?;
+    }
+    delete(link, &queues.reply(), QueueDeleteOptions::default()).await
+}
+
+async fn delete(link: &Link, queue: &str, options: QueueDeleteOptions) -> Result<(), BrokerError> {
+    let until = Instant::now() + IN_USE_FOR;
+    loop {
+        let session = link.session().await?;
+        let deletion = session.channel.queue_delete(name(queue)?, options);
+        match session.attempt("queue.delete", deletion).await? {
+            Ok(_) => return Ok(()),
+            Err(error) if code(&error) == Some(NOT_FOUND) => return Ok(()),
+            Err(error) if code(&error) == Some(PRECONDITION_FAILED) => {}
+            Err(error) => return Err(session.explain("queue.delete", &error)),
+        }
+        let Some(counts) = Probe::new(link).look(queue).await? else { return Ok(()) };
+        if options.if_empty && counts.messages > 0 {
+            return Err(BrokerError::NotEmpty { queue: queue.to_owned(), messages: counts.messages });
+        }
+        if Instant::now() >= until {
+            return Err(BrokerError::InUse { queue: queue.to_owned() });
+        }
+        sleep(IN_USE_STEP).await;
+    }
+}
