@@ -328,7 +328,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_a_review_with_the_uid_and_a_base64_patch() {
-        let patch: Patch = serde_json::from_value(json!([{ "op": "add", "path": "/a", "value": 1 }])).unwrap();
+        let patch: Patch =
+            serde_json::from_value(json!([{ "op": "add", "path": "/a", "value": 1 }])).unwrap();
         let body = Response::allow("u").with_patch(&patch).unwrap().with_warning("w").into_body().unwrap();
         let value: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(value["kind"], KIND);
