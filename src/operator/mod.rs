@@ -12,6 +12,7 @@ mod journal;
 mod metrics;
 mod perform;
 mod preflight;
+mod serve;
 mod shadow_pod;
 mod slots;
 mod status;
@@ -20,17 +21,4 @@ mod supervisor;
 
 pub mod certificates;
 
-/// Flags of the role.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {}
-
-/// The role could not start or ended early.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RunError(String);
-
-/// Runs until asked to stop.
-pub async fn run(args: Args) -> Result<(), RunError> {
-    let Args {} = args;
-    Err(RunError("not wired".into()))
-}
+pub use serve::{Args, RunError, run};
