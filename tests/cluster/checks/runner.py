@@ -53,7 +53,8 @@ def wait(what: str, holds: Callable[[], Any], limit: float = 30) -> Any:
 
 
 def main(argv: list[str]) -> int:
-    options = argparse.ArgumentParser(prog="selftest", description=checks.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(prog="selftest", description=checks.__doc__,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--keep", action="store_true", help="leave out what takes the cluster down")
     options.add_argument("names", nargs="*", help="only checks whose name contains one of these")
     args = options.parse_args(argv)

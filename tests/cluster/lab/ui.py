@@ -43,7 +43,8 @@ class Board:
 
     def __init__(self, stream=sys.stderr) -> None:
         self.stream, self.live = stream, stream.isatty() and os.environ.get("TERM") != "dumb"
-        self.began, self.running, self.drawn = time.monotonic(), [], 0
+        self.began, self.drawn = time.monotonic(), 0
+        self.running: list[Step] = []
         self.guard = threading.RLock()
         threading.Thread(target=self._tick, daemon=True).start()
 
