@@ -21,5 +21,5 @@ pub use orders::{
     AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport, DumpTarget,
     Hold, MigrationReport, OpenTicketOrder, OrderError, Refusal,
 };
-pub use policy::{Policy, PolicyError, pod_policy};
+pub use policy::{DEFAULT_DEADLINE, LONGEST_DEADLINE, Policy, PolicyError, pod_policy};
 pub use ticket::{ClaimAnswer, ClaimRequest, RestoreOutcome, Role, TicketId, TicketParseError, TicketState};

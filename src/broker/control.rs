@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for body in ["", "{}", "[]", r#"{"type":"STOP","payload":{"queue":"q"}}"#, r#"{"type":"END_REPLAY"}"#] {
+        for body in ["", "{}", "[]", r#"{"type":"STOP","payload":{"queue":"q"}}"#, r#"{"type":"END_REPLAY"}"#]
+        {
             assert!(Order::from_slice(body.as_bytes()).is_err(), "{body}");
         }
     }

@@ -6,7 +6,9 @@ use crate::api::Reason;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerError {
-    #[error("broker {broker} cannot be reached: {cause}; check the URL in the Secret and the network policies")]
+    #[error(
+        "broker {broker} cannot be reached: {cause}; check the URL in the Secret and the network policies"
+    )]
     Unreachable { broker: String, cause: String },
     #[error("broker {broker} refused access: {cause}; check user, password, virtual host and permissions")]
     AccessDenied { broker: String, cause: String },
@@ -25,7 +27,9 @@ pub enum BrokerError {
     ConsumerNeverParked { pod: String, within: Duration, seen: String },
     #[error("consumer {pod} did not take messages again within {within:?}: {seen}")]
     NeverResumed { pod: String, within: Duration, seen: String },
-    #[error("queue {queue} holds {messages} messages and was kept; move them to where they belong, then delete it")]
+    #[error(
+        "queue {queue} holds {messages} messages and was kept; move them to where they belong, then delete it"
+    )]
     NotEmpty { queue: String, messages: u32 },
     #[error("queue {queue} is still consumed and was kept; it goes once its consumer is gone")]
     InUse { queue: String },

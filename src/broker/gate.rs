@@ -79,7 +79,9 @@ impl ConsumerGate {
 
     fn resume(&mut self, fence: Fence) -> Decision {
         match &self.parked {
-            Some(ParkedBy { fence: Some(by), .. }) if by.migration == fence.migration && by.epoch <= fence.epoch => {
+            Some(ParkedBy { fence: Some(by), .. })
+                if by.migration == fence.migration && by.epoch <= fence.epoch =>
+            {
                 self.note(&fence);
                 self.parked = None;
                 Decision::Resume { answer: Some(fence) }
@@ -87,7 +89,9 @@ impl ConsumerGate {
             Some(_) => Decision::Ignore,
             // Never parked, resumed before, or started afresh: it takes messages, and a PARK of that attempt that
             // is still on its way must not stop it any more.
-            None if self.last_seen(&fence.migration).is_some_and(|seen| fence.epoch < seen) => Decision::Ignore,
+            None if self.last_seen(&fence.migration).is_some_and(|seen| fence.epoch < seen) => {
+                Decision::Ignore
+            }
             None => {
                 self.note(&fence);
                 Decision::AnswerAgain(AnswerType::Resumed, fence)
@@ -99,7 +103,9 @@ impl ConsumerGate {
     fn plain(&mut self, kind: OrderType, queue: String) -> Decision {
         match (&self.parked, kind) {
             (Some(ParkedBy { fence: Some(_), .. }), _) | (None, OrderType::EndReplay) => Decision::Ignore,
-            (Some(ParkedBy { queue: current, .. }), OrderType::StartReplay) if *current == queue => Decision::Ignore,
+            (Some(ParkedBy { queue: current, .. }), OrderType::StartReplay) if *current == queue => {
+                Decision::Ignore
+            }
             (_, OrderType::StartReplay) => {
                 self.parked = Some(ParkedBy { queue: queue.clone(), fence: None });
                 Decision::Park { queue, answer: None }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Outcome;
+
 /// One thing to be done, idempotent, keyed by migration UID, epoch and itself. What it needs to know (pod, node,
 /// queue, digest) stands in the state and in the migration; what it found comes back as an `Outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -9,10 +11,9 @@ use serde::{Deserialize, Serialize};
 pub enum Effect {
     /// Declare this attempt's parking queue and reply queue.
     DeclareParking,
-    /// Create the shadow pod; done when its container's `create` waits for the ticket on a node.
+    /// Create the shadow pod; done when its container's `create` waits for the ticket on a node. Where there is no
+    /// bridge it is never restored: then it only finds the node and keeps room on it.
     PlaceShadow,
-    /// Without a shadow: choose the node.
-    ChooseTarget,
     /// Order the source to stop taking messages; done when that is proven.
     Park,
     /// Dump the source's container and stream it; done when the archive is verified on the target.
@@ -39,7 +40,7 @@ pub enum Effect {
     CloseArchives,
     /// Delete this attempt's queues, which must be empty.
     DropParking,
-    /// Rollback: no reader reaches the shadow any more and it is gone.
+    /// No reader reaches the shadow any more and it is gone: in a rollback, and where it only kept room.
     WithdrawShadow,
     /// Rollback: the source runs.
     ThawSource,
@@ -50,12 +51,21 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// For what only tidies up: the outcome to go on with if it keeps failing. Queues then expire and archives are
+    /// swept by themselves; nobody's message or state is in them any more.
+    pub fn left_alone(self) -> Option<Outcome> {
+        match self {
+            Self::DropParking => Some(Outcome::ParkingDropped),
+            Self::CloseArchives => Some(Outcome::ArchivesClosed),
+            _ => None,
+        }
+    }
+
     /// Name in logs, metrics and `status.phaseTimings`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::DeclareParking => "DeclareParking",
             Self::PlaceShadow => "PlaceShadow",
-            Self::ChooseTarget => "ChooseTarget",
             Self::Park => "Park",
             Self::Dump => "Dump",
             Self::RestoreShadow => "RestoreShadow",

@@ -51,7 +51,11 @@ pub(super) async fn park(link: &Link, order: &ParkOrder, within: Duration) -> Re
     }
 }
 
-pub(super) async fn resume(link: &Link, order: &ResumeOrder, within: Duration) -> Result<Resumed, BrokerError> {
+pub(super) async fn resume(
+    link: &Link,
+    order: &ResumeOrder,
+    within: Duration,
+) -> Result<Resumed, BrokerError> {
     let deadline = Instant::now() + within;
     let mut handover = Handover::begin(link, &order.pod, &order.queues, OrderType::EndReplay).await?;
     // Without a control queue no order ever reached it, so it may well be taking messages: the broker shows that.
@@ -81,7 +85,8 @@ async fn send(
         OrderType::EndReplay => queues.primary.clone(),
     };
     let reply_to = queues.reply();
-    let fence = Fence { migration: queues.migration.clone(), epoch: queues.epoch, reply_to: reply_to.clone() };
+    let fence =
+        Fence { migration: queues.migration.clone(), epoch: queues.epoch, reply_to: reply_to.clone() };
     let body = Order { kind, payload: OrderPayload { queue }, fence: Some(fence) }
         .to_vec()
         .map_err(|error| BrokerError::Protocol { operation: "order", cause: error.to_string() })?;

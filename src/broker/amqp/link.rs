@@ -71,7 +71,9 @@ impl Link {
             Err(_) => return Err(self.overdue("opening a channel", &connection)),
         };
         let session = Session { link: self, connection, channel };
-        session.call("confirm.select", session.channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        session
+            .call("confirm.select", session.channel.confirm_select(ConfirmSelectOptions::default()))
+            .await?;
         Ok(session)
     }
 
@@ -128,7 +130,10 @@ impl Link {
         if connection.status().blocked() {
             return BrokerError::Blocked { broker, cause: "a memory or disk alarm blocks publishers".into() };
         }
-        BrokerError::Unreachable { broker, cause: format!("no answer to {operation} within {:?}", self.limits.call) }
+        BrokerError::Unreachable {
+            broker,
+            cause: format!("no answer to {operation} within {:?}", self.limits.call),
+        }
     }
 }
 

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use super::{
     Broker, BrokerError, BrokerUrl, MigrationQueues, ParkOrder, Parked, QueueFacts, ResumeOrder, Resumed,
 };
-use link::Link;
 pub use link::Limits;
+use link::Link;
 
 /// A RabbitMQ broker as one migration sees it.
 #[derive(Debug)]

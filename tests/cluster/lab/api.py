@@ -54,11 +54,12 @@ def get(path: str) -> Any:
 
 def apply(path: str, name: str, body: dict[str, Any]) -> None:
     """Create an object, or replace the one of that name."""
-    status, answer = call("POST", path, body)
-    if status == 409:
-        _, old = call("GET", f"{path}/{name}")
+    old = get(f"{path}/{name}")
+    if old:
         body["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         status, answer = call("PUT", f"{path}/{name}", body)
+    else:
+        status, answer = call("POST", path, body)
     if status not in (200, 201):
         raise Failure(f"{API}{path}: {status}: {answer}")
 

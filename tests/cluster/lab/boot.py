@@ -16,8 +16,8 @@ from typing import Any
 from . import state, supervisor
 from .cgroups import Cgroups
 from .syscalls import (CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS, MNT_DETACH, MS_BIND,
-                       MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SHARED, mount, pivot_root, sethostname,
-                       setns, umount, unshare)
+                       MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, MS_SHARED, die_with_parent, mount,
+                       pivot_root, sethostname, setns, umount, unshare)
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "kmsg", "fuse", "net/tun", "userfaultfd", "loop-control",
            *(f"loop{number}" for number in range(16)))
@@ -26,6 +26,7 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 
 
 def main(spec_file: Path) -> int:
+    die_with_parent()
     spec = json.loads(spec_file.read_text())
     Cgroups().join(spec["cgroup"])
     setns(spec["netns"], CLONE_NEWNET)
@@ -78,6 +79,8 @@ def lay_out(spec: dict[str, Any]) -> None:
     mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount("sysfs", f"{root}/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount("/sys/fs/cgroup", f"{root}/sys/fs/cgroup", None, MS_BIND | MS_REC)
+    if os.path.ismount(f"{root}/sys/fs/cgroup/unified"):
+        umount(f"{root}/sys/fs/cgroup/unified")         # beside v1 it only confuses (crun refuses the mixture)
     make_devices(root + "/dev")
     mount("run", f"{root}/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     mount("tmp", f"{root}/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")

@@ -17,6 +17,7 @@ from .run import Failure
 ROOT = Path("/sys/fs/cgroup")
 LEAF = "init"
 WANTED = ("cpu", "cpuset", "memory", "pids", "io", "hugetlb")
+NEEDED = ("cpu", "memory", "pids")
 
 
 class Cgroups:
@@ -55,9 +56,17 @@ class Cgroups:
         group = self.root / name
         (group / LEAF).mkdir(parents=True, exist_ok=True)
         for parent in (self.root, group):
-            offered = (parent / "cgroup.controllers").read_text().split()
-            for controller in (wanted for wanted in WANTED if wanted in offered):
-                (parent / "cgroup.subtree_control").write_text(f"+{controller}")
+            for controller in (parent / "cgroup.controllers").read_text().split():
+                if controller in WANTED:
+                    self._delegate(parent, controller)
+
+    def _delegate(self, parent: Path, controller: str) -> None:
+        try:
+            (parent / "cgroup.subtree_control").write_text(f"+{controller}")
+        except OSError as error:
+            if controller in NEEDED:
+                raise Failure(f"cgroup v2: cannot pass {controller} on below {parent} ({error.strerror}); "
+                              "inside a container the cluster needs the host's cgroup tree") from None
 
     def join(self, name: str) -> None:
         """Move the calling process into the group."""

@@ -9,11 +9,12 @@ import argparse
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import broker, cache, cluster, host, images, network, node, programs, rootfs, state
-from .config import BROKER, CONTROL_PLANE, KUBECONFIG, netns, node_number
+from .config import BROKER, CONTROL_PLANE, KUBECONFIG, MACHINES, netns, node_number
 from .machine import EXEC_LIMIT, Machine
 from .run import Failure
 from .ui import Board, together
@@ -115,6 +116,8 @@ def build(argv: list[str]) -> None:
 def prune(argv: list[str]) -> None:
     parser("prune").parse_args(argv)
     keep = [*(module.entry for module in programs.ALL), rootfs.entry(), images.pause().parent]
+    for spec in MACHINES.glob("*/spec.json"):       # what the present cluster stands on
+        keep += map(Path, json.loads(spec.read_text())["layers"])
     for path in cache.prune(keep):
         print(f"removed {path}")
 
@@ -147,8 +150,13 @@ def load(argv: list[str]) -> None:
     running = [machine for machine in nodes if machine.pid()]
     if not running:
         raise Failure("no node runs; `cluster up` first")
-    together([lambda machine=machine: [node.load(machine, archive) for archive in args.archives] for machine in running])
+    together([partial(_load, machine, args.archives) for machine in running])
     print(f"{len(args.archives)} image(s) on {', '.join(machine.name for machine in running)}")
+
+
+def _load(machine: Machine, archives: list[Path]) -> None:
+    for archive in archives:
+        node.load(machine, archive)
 
 
 def split(argv: list[str], what: str) -> tuple[list[str], list[str]]:

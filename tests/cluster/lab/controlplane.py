@@ -7,9 +7,9 @@ webhooks by Service and a program in this namespace reaches everything.
 from __future__ import annotations
 
 from . import pki
-from .config import CONTROL_PLANE, CP_IP, DOMAIN, POD_NETWORK, SERVICE_NETWORK
+from .config import CONTROL_PLANE, CP_IP, DOMAIN, POD_NETWORK, SERVICE_NETWORK, node_name
 from .machine import Machine, Service
-from .node import PROXY_COMMAND, proxy_files
+from .node import proxy, proxy_files
 
 ETC = "/etc/kubernetes"
 READY = "https://127.0.0.1:6443/readyz"
@@ -34,16 +34,17 @@ rules:
 - level: None
 """
 
-COREFILE = f""".:53 {{
+COREFILE = f"""{DOMAIN} in-addr.arpa ip6.arpa {{
     errors
-    health 127.0.0.1:8080
     ready 127.0.0.1:8181
-    kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{
+    kubernetes {{
         kubeconfig {ETC}/coredns.kubeconfig
         pods insecure
         ttl 1
     }}
-    template ANY ANY . {{
+}}
+. {{                     # there is no other world
+    template ANY ANY {{
         rcode NXDOMAIN
     }}
 }}
@@ -97,7 +98,7 @@ def etcd() -> list[str]:
 def create(layers: list) -> Machine:
     machine = Machine(CONTROL_PLANE)
     files = {f"{ETC}/audit.yaml": AUDIT_POLICY, "/etc/coredns/Corefile": COREFILE,
-             "/etc/resolv.conf": "nameserver 127.0.0.1\n", **proxy_files()}
+             "/etc/resolv.conf": "nameserver 127.0.0.1\n", **proxy_files(CP_IP)}
     for who in (pki.CA, pki.API_SERVER, pki.API_TO_KUBELET, pki.FRONT_PROXY):
         files[f"{ETC}/{who.name}.crt"] = who.certificate.read_text()
         files[f"{ETC}/{who.name}.key"] = who.key.read_text()
@@ -109,7 +110,7 @@ def create(layers: list) -> Machine:
         Service("kube-apiserver", api_server(), ["tcp:127.0.0.1:2379"]),
         Service("kube-controller-manager", controllers(), [READY]),
         Service("kube-scheduler", scheduler(), [READY]),
-        Service("kube-proxy", PROXY_COMMAND, [READY]),
+        proxy(node_name(1)),        # the control plane is no node: it borrows a name, with its own address
         Service("coredns", ["coredns", "-conf", "/etc/coredns/Corefile"], [READY]),
     ])
     return machine

@@ -10,7 +10,7 @@ import json
 import os
 from pathlib import Path
 
-from .config import BROKER, CONTROL_PLANE, CP_IP, MAX_NODES, PREFIX, SWITCH, address, netns, node_ip, node_name, pod_cidr
+from .config import CONTROL_PLANE, CP_IP, MAX_NODES, PREFIX, SWITCH, address, netns, node_ip, node_name, pod_cidr
 from .run import run
 from .syscalls import in_netns
 
@@ -69,6 +69,8 @@ def _batch(name: str, lines: list[str]) -> None:
 
 
 def detach(name: str) -> None:
+    if exists(SWITCH):                  # the cable first, and not only when the kernel gets to it
+        run(["ip", "-n", netns(SWITCH), "link", "del", f"p-{name}"], check=False, timeout=20)
     if handle(name).exists():
         run(["ip", "netns", "del", netns(name)], check=False, timeout=20)
     if handle(name).exists():
@@ -91,6 +93,3 @@ def cut_off() -> set[str]:
     links = json.loads(run(["ip", "-n", netns(SWITCH), "-j", "link", "show"], timeout=10))
     return {link["ifname"][2:] for link in links if link["ifname"].startswith("p-") and "UP" not in link["flags"]}
 
-
-def known(name: str) -> bool:
-    return name in (CONTROL_PLANE, BROKER) or name.startswith("n")

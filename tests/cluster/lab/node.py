@@ -16,7 +16,6 @@ from .machine import Machine, Service
 ETC = "/etc/kubernetes"
 SOCKET = "/run/containerd/containerd.sock"
 READY = f"{API}/readyz"
-PROXY_COMMAND = ["kube-proxy", f"--config={ETC}/kube-proxy.yaml"]
 
 CONTAINERD = f"""version = 3
 imports = ['/etc/containerd/conf.d/*.toml']
@@ -72,17 +71,23 @@ shutdownGracePeriod: 0s
 """
 
 
-def proxy_files() -> dict[str, str]:
+def proxy_files(ip: str) -> dict[str, str]:
     """What kube-proxy needs; changes of endpoints are to be in force at once."""
     config = f"""apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 clientConnection: {{kubeconfig: {ETC}/kube-proxy.kubeconfig, qps: 100, burst: 200}}
 clusterCIDR: {POD_NETWORK}
+bindAddress: {ip}
 mode: iptables
 iptables: {{minSyncPeriod: 0s, syncPeriod: 30s}}
 conntrack: {{maxPerCore: 0, min: 0}}
 """
     return {f"{ETC}/kube-proxy.yaml": config, f"{ETC}/kube-proxy.kubeconfig": pki.kubeconfig(pki.PROXY)}
+
+
+def proxy(node: str) -> Service:
+    """kube-proxy insists on being on a node and waits for that node to exist."""
+    return Service("kube-proxy", ["kube-proxy", f"--config={ETC}/kube-proxy.yaml", f"--hostname-override={node}"], [READY])
 
 
 def cni(name: str) -> str:
@@ -106,14 +111,14 @@ def create(name: str, layers: list[Path]) -> Machine:
         f"{ETC}/ca.crt": pki.CA.certificate.read_text(),
         f"{ETC}/kubelet.crt": who.certificate.read_text(),
         f"{ETC}/kubelet.key": who.key.read_text(),
-        **proxy_files(),
+        **proxy_files(node_ip(name)),
     }
     machine.create(layers, files, ["/var/lib/containerd", "/var/lib/kubelet"], [
         Service("containerd", ["containerd"]),
         Service("kubelet", ["kubelet", f"--config={ETC}/kubelet.yaml", f"--kubeconfig={ETC}/kubelet.kubeconfig",
                             f"--hostname-override={name}", f"--node-ip={node_ip(name)}", "--v=2"],
                 [f"path:{SOCKET}", READY]),
-        Service("kube-proxy", [*PROXY_COMMAND, f"--hostname-override={name}"], [READY]),
+        proxy(name),
     ])
     return machine
 

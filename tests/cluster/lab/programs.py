@@ -72,8 +72,8 @@ def _containerd(*programs: str) -> dict[str, str]:
 KUBERNETES = Module(
     "kubernetes", "k8s.io/kubernetes",
     _kubernetes("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"),
-    ("k8s.io/component-base/version.gitVersion={v}", "k8s.io/component-base/version.gitMajor={major}",
-     "k8s.io/component-base/version.gitMinor={minor}", "k8s.io/component-base/version.gitTreeState=clean"))
+    tuple(f"k8s.io/{place}.{stamp}" for place in ("component-base/version", "client-go/pkg/version")
+          for stamp in ("gitVersion={v}", "gitMajor={major}", "gitMinor={minor}", "gitTreeState=clean")))
 CONTAINERD = Module(
     "containerd", "github.com/containerd/containerd/v2", _containerd("containerd", "containerd-shim-runc-v2", "ctr"),
     ("github.com/containerd/containerd/v2/version.Version={v}",))
@@ -112,6 +112,7 @@ def _build(module: Module, folder: Path, step: Step) -> None:
 
 def _compile(module: Module, output: list[str], packages: list[str], total: int, env: dict[str, str],
              step: Step) -> None:
+    step.say(f"{module.version}: compiling and linking")
     argv = ["go", "build", "-v", *FLAGS, "-ldflags", module.ldflags, *output, *packages]
     work = subprocess.Popen(argv, cwd=module.folder, env={**os.environ, **env}, stdin=subprocess.DEVNULL,
                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

@@ -9,6 +9,9 @@ Only modules that are loaded before the root file system changes may be used in 
 """
 from __future__ import annotations
 
+import encodings.ascii      # noqa: F401  these three are loaded by name when first
+import encodings.idna       # noqa: F401  needed, which would be too late
+import encodings.latin_1    # noqa: F401
 import http.client
 import json
 import os
@@ -135,6 +138,6 @@ def reap(services: list[Service]) -> None:
 
 def report(services: list[Service]) -> None:
     state = {service.name: {"pid": service.pid, "starts": service.starts} for service in services}
-    with open(STATUS + ".new", "w", encoding="ascii") as file:
+    with open(STATUS + ".new", "w", encoding="utf-8") as file:
         json.dump(state, file)
     os.rename(STATUS + ".new", STATUS)

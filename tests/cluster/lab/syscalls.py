@@ -34,6 +34,11 @@ def mount(source: str | None, target: str, kind: str | None = None, flags: int =
            f"mount {kind or source} on {target}")
 
 
+def die_with_parent() -> None:
+    """This process, but not its children, is killed when the one that started it ends."""
+    _check(_libc.prctl(1, ctypes.c_ulong(9), 0, 0, 0), "prctl")
+
+
 def umount(target: str, flags: int = 0) -> None:
     _check(_libc.umount2(_bytes(target), flags), f"umount {target}")
 

@@ -1,0 +1,91 @@
+//! A pod without a queue: its state lives in memory and changes by requests.
+//!
+//! POST /add applies the body and answers with the new count and chain; whoever got an answer may rely on it.
+//! GET /state shows count, chain and the cookie that was made once at start.
+
+use std::error::Error;
+use std::io::Read;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use clap::Parser;
+use parking_lot::Mutex;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+#[derive(Parser)]
+struct Options {
+    /// Memory to hold besides the state, so that a checkpoint has a size.
+    #[arg(long, env = "BALLAST_MB", default_value_t = 20)]
+    ballast_mb: usize,
+    #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
+    listen: String,
+}
+
+struct Counter {
+    count: u64,
+    chain: [u8; 32],
+    cookie: String,
+    ballast: Vec<u8>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct View {
+    count: u64,
+    chain: String,
+    cookie: String,
+    ballast_bytes: usize,
+}
+
+impl Counter {
+    fn start(ballast_mb: usize) -> std::io::Result<Self> {
+        let mut random = std::fs::File::open("/dev/urandom")?;
+        let mut cookie = [0; 16];
+        random.read_exact(&mut cookie)?;
+        let mut ballast = vec![0; ballast_mb << 20];
+        random.read_exact(&mut ballast)?;
+        Ok(Self { count: 0, chain: [0; 32], cookie: hex::encode(cookie), ballast })
+    }
+
+    fn add(&mut self, body: &[u8]) {
+        self.count += 1;
+        self.chain = Sha256::new().chain_update(self.chain).chain_update(body).finalize().into();
+    }
+
+    fn view(&self) -> View {
+        View {
+            count: self.count,
+            chain: hex::encode(self.chain),
+            cookie: self.cookie.clone(),
+            ballast_bytes: self.ballast.len(),
+        }
+    }
+}
+
+type Shared = Arc<Mutex<Counter>>;
+
+fn main() -> ExitCode {
+    shadow::kit::start(run(Options::parse()))
+}
+
+async fn run(options: Options) -> Result<(), Box<dyn Error>> {
+    let counter = Arc::new(Mutex::new(Counter::start(options.ballast_mb)?));
+    let router = Router::new()
+        .route("/add", post(add))
+        .route("/state", get(async |State(counter): State<Shared>| Json(counter.lock().view())))
+        .route("/healthz", get(async || "ok"))
+        .with_state(counter);
+    let listener = tokio::net::TcpListener::bind(&options.listen).await?;
+    Ok(axum::serve(listener, router).await?)
+}
+
+async fn add(State(counter): State<Shared>, body: Bytes) -> Json<View> {
+    let mut counter = counter.lock();
+    counter.add(&body);
+    Json(counter.view())
+}

@@ -1,0 +1,403 @@
+//! Drives one migration: observe -> event -> `step` -> write the journal -> perform effects -> observe.
+//!
+//! Guarantees: no effect of a step is performed before the journal says so; after a restart exactly the outstanding
+//! effects of the journal are performed again; every wait ends (step limit, deadline, back-off).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::ListParams;
+use kube::runtime::watcher;
+use kube::{Api, ResourceExt as _};
+use tokio::sync::watch;
+use tokio::time::{sleep, sleep_until};
+
+use super::announce::Announcer;
+use super::context::Context;
+use super::journal::{Book, JournalError};
+use super::perform::{EffectError, Performer};
+use super::preflight::{Accepted, preflight};
+use super::status::Measured;
+use super::subject::{Journal, OwnerKind, Subject};
+use crate::api::{
+    Hold, LONGEST_DEADLINE, NodeName, Phase, PodIdentity, PodUid, Reason, StatefulMigration,
+    StatefulMigrationStatus,
+};
+use crate::protocol::{Effect, Event, Failure, Outcome, Plan, State, Step, step};
+
+/// First pause between attempts, doubled each time.
+const FIRST_BACK_OFF: Duration = Duration::from_secs(20);
+/// Before the commit an effect may stumble this long before the attempt is given up.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Tidying up is not worth more than this: what stays expires or is swept by itself.
+const TIDY_PATIENCE: Duration = Duration::from_secs(20);
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("read what the migration is about: {0}")]
+    Api(#[from] kube::Error),
+}
+
+/// What the supervisor says to a driver.
+#[derive(Clone)]
+pub struct Orders {
+    /// The object as last seen (for `abort` and deletion).
+    pub object: watch::Receiver<Arc<StatefulMigration>>,
+    /// True once a slot is free.
+    pub admitted: watch::Receiver<bool>,
+}
+
+impl Orders {
+    async fn admission(&self) {
+        if self.admitted.clone().wait_for(|admitted| *admitted).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn abort(&self) {
+        if self.object.clone().wait_for(|object| wants_abort(object)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+type Attempt = (Effect, Result<Outcome, Failure>);
+
+/// One migration under way.
+pub struct Driver {
+    ctx: Context,
+    book: Book,
+    journal: Arc<Journal>,
+    performer: Arc<Performer>,
+    measured: Measured,
+    announcer: Announcer,
+    started: Option<Instant>,
+    paused: Option<Instant>,
+    entered: Instant,
+}
+
+impl Driver {
+    /// Reads the journal, or accepts the migration and writes the first one. `None` where there is nothing to drive:
+    /// it ended already, or its pod is gone.
+    pub async fn open(ctx: Context, object: StatefulMigration) -> Result<Option<Self>, DriveError> {
+        let mut book = Book::new(ctx.client.clone(), object);
+        let announcer = Announcer::new(&ctx, book.object());
+        if book.object().status.as_ref().is_some_and(|s| s.phase.is_terminal()) {
+            book.release().await?;
+            return Ok(None);
+        }
+        let journal = match book.read() {
+            Some(journal) => journal,
+            None => match accept(&ctx, &mut book, &announcer).await? {
+                Some(journal) => journal,
+                None => return Ok(None),
+            },
+        };
+        let performer = Arc::new(Performer::new(ctx.clone(), Arc::new(book.object().clone())));
+        let measured = book.object().status.as_ref().map(measured_before).unwrap_or_default();
+        Ok(Some(Self {
+            ctx,
+            book,
+            journal: Arc::new(journal),
+            performer,
+            measured,
+            announcer,
+            started: None,
+            paused: None,
+            entered: Instant::now(),
+        }))
+    }
+
+    pub fn subject(&self) -> &Subject {
+        &self.journal.subject
+    }
+
+    /// True while it holds a slot.
+    pub fn is_active(&self) -> bool {
+        let step = self.journal.state.step;
+        !step.is_terminal() && !matches!(step, Step::Accepted | Step::BackingOff)
+    }
+
+    /// Drives to the end. `report` is called after every step.
+    pub async fn run(mut self, orders: Orders, report: impl Fn(&Self) + Send) -> Result<Phase, DriveError> {
+        let created = self.book.object().creation_timestamp().map_or_else(Timestamp::now, |t| t.0);
+        let deadline =
+            tokio::time::Instant::now() + until_deadline(created, self.book.object().spec.deadline_seconds);
+        let mut deadline_passed = false;
+        let mut source_gone = source_watch(&self.ctx, &self.journal.subject);
+        let mut running: FuturesUnordered<BoxFuture<'static, Attempt>> = FuturesUnordered::new();
+        self.perform_outstanding(&mut running);
+        report(&self);
+        while !self.journal.state.step.is_terminal() {
+            let state = &self.journal.state;
+            let limit = state.step.limit().map(|limit| tokio::time::Instant::from_std(self.entered + limit));
+            let event = tokio::select! {
+                Some((effect, result)) = running.next() => match result {
+                    Ok(outcome) => Event::Done(state.epoch, outcome),
+                    Err(failure) => Event::Failed(state.epoch, effect, failure),
+                },
+                () = orders.admission(), if state.step == Step::Accepted => Event::Admitted,
+                () = orders.abort(), if may_abort(state.step) => Event::Abort,
+                () = &mut source_gone, if may_abort(state.step) => {
+                    source_gone = Box::pin(std::future::pending());
+                    Event::SourceGone
+                }
+                () = sleep_until(limit.unwrap_or(deadline)), if limit.is_some() && state.step.is_revocable() => {
+                    Event::StepTimedOut
+                }
+                () = sleep_until(deadline), if !deadline_passed => {
+                    deadline_passed = true;
+                    Event::DeadlineExceeded
+                }
+                () = sleep(self.back_off()), if state.step == Step::BackingOff => Event::RetryDue,
+            };
+            self.take(event, &mut running).await?;
+            report(&self);
+        }
+        self.book.release().await?;
+        Ok(self.journal.state.step.phase())
+    }
+
+    /// One turn of the loop.
+    async fn take(
+        &mut self,
+        event: Event,
+        running: &mut FuturesUnordered<BoxFuture<'static, Attempt>>,
+    ) -> Result<(), DriveError> {
+        tracing::debug!(migration = self.book.name(), step = self.journal.state.step.as_str(), ?event);
+        let (next, effects) = step(&self.journal.state, event);
+        if next == self.journal.state {
+            return Ok(());
+        }
+        let before = self.journal.state.step;
+        let moved = next.step != before || next.epoch != self.journal.state.epoch;
+        if moved {
+            self.measure(before, next.step);
+        }
+        self.journal = Arc::new(Journal { subject: self.journal.subject.clone(), state: next });
+        self.book.write(&self.journal, &self.measured).await?;
+        if moved {
+            self.announcer.step(&self.journal, before);
+            running.clear();
+            self.perform_all(effects, running);
+        }
+        Ok(())
+    }
+
+    fn perform_outstanding(&self, running: &mut FuturesUnordered<BoxFuture<'static, Attempt>>) {
+        self.perform_all(self.journal.state.outstanding(), running);
+    }
+
+    fn perform_all(&self, effects: Vec<Effect>, running: &mut FuturesUnordered<BoxFuture<'static, Attempt>>) {
+        for effect in effects {
+            let (performer, journal, ctx) = (self.performer.clone(), self.journal.clone(), self.ctx.clone());
+            let announcer = self.announcer.clone();
+            running.push(Box::pin(async move {
+                let started = Instant::now();
+                let result = attempt(&performer, effect, &journal, &announcer).await;
+                ctx.metrics.effect(effect, result.is_ok(), started.elapsed().as_secs_f64());
+                (effect, result)
+            }));
+        }
+    }
+
+    fn back_off(&self) -> Duration {
+        let doublings = self.journal.state.epoch.0.saturating_sub(1).min(5);
+        FIRST_BACK_OFF.saturating_mul(1 << doublings).saturating_sub(self.entered.elapsed())
+    }
+
+    fn measure(&mut self, before: Step, next: Step) {
+        let now = Instant::now();
+        let spent = now.duration_since(self.entered);
+        self.ctx.metrics.step(before, spent.as_secs_f64());
+        if next == Step::Accepted || before == Step::Accepted {
+            self.measured = Measured::default();
+        }
+        if before != Step::Accepted {
+            *self.measured.timings.entry(before.as_str().to_owned()).or_default() += millis(spent);
+        }
+        self.entered = now;
+        let queue = self.journal.state.plan.queue;
+        match next {
+            Step::Preparing => self.started = Some(now),
+            Step::Parking if queue => self.paused = Some(now),
+            Step::Dumping if !queue || self.paused.is_none() => self.paused = Some(now),
+            Step::Cleaning => {
+                self.measured.total_ms = self.started.map(|at| millis(now.duration_since(at)));
+                self.measured.pause_ms = self.paused.map(|at| millis(now.duration_since(at)));
+            }
+            Step::BackingOff => {
+                let due = Timestamp::now() + FIRST_BACK_OFF;
+                self.measured.retry_at = Some(due.to_string());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Performs one effect, again where that makes sense. Ends by success, or before the commit by a failure; after the
+/// commit and in a rollback it insists, because only success leads on.
+async fn attempt(
+    performer: &Performer,
+    effect: Effect,
+    journal: &Journal,
+    announcer: &Announcer,
+) -> Result<Outcome, Failure> {
+    let started = Instant::now();
+    let insist = !journal.state.step.is_revocable();
+    let mut pause = RETRY_FIRST;
+    let mut reported = false;
+    loop {
+        let EffectError { failure, transient } = match performer.perform(effect, journal).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error,
+        };
+        if let Some(outcome) = effect.left_alone()
+            && started.elapsed() > TIDY_PATIENCE
+        {
+            tracing::warn!(effect = effect.as_str(), failure.message, "left to expire or be swept");
+            return Ok(outcome);
+        }
+        if !insist && (!transient || started.elapsed() > PATIENCE) {
+            return Err(failure);
+        }
+        tracing::info!(effect = effect.as_str(), failure.message, "tried again");
+        if !reported && started.elapsed() > PATIENCE {
+            announcer.stuck(journal, effect, &failure);
+            reported = true;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(RETRY_LONGEST);
+    }
+}
+
+/// Reads the source and decides; writes the first journal. `None`: the pod is gone, and the status says so.
+async fn accept(
+    ctx: &Context,
+    book: &mut Book,
+    announcer: &Announcer,
+) -> Result<Option<Journal>, DriveError> {
+    let spec = book.object().spec.clone();
+    let namespace = book.object().namespace().unwrap_or_default();
+    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
+    let source = pods
+        .get_opt(&spec.source_pod)
+        .await?
+        .filter(|pod| {
+            spec.source_pod_uid.as_ref().is_none_or(|uid| pod.uid().as_deref() == Some(uid.as_str()))
+        })
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let Some(pod) = source else {
+        let status = StatefulMigrationStatus {
+            phase: Phase::Failed,
+            reason: Some(Reason::SourceGone.to_string()),
+            message: Some(format!("pod {}/{} is not there (any more)", namespace, spec.source_pod)),
+            ..StatefulMigrationStatus::default()
+        };
+        book.replace_status(status).await?;
+        return Ok(None);
+    };
+    let services =
+        Api::<Service>::namespaced(ctx.client.clone(), &namespace).list(&ListParams::default()).await?;
+    let journal = match preflight(&pod, &spec, &services.items) {
+        Ok(Accepted { subject, plan, warnings }) => {
+            for warning in warnings {
+                announcer.warning(&subject, Reason::WrongPolicy, &warning);
+            }
+            let target = spec.target_node.clone().map(NodeName);
+            Journal { subject, state: State::new(plan, target) }
+        }
+        Err(failure) => {
+            let subject = bare_subject(&pod, &namespace);
+            let plan = Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: spec.policy };
+            announcer.warning(&subject, failure.reason, &failure.message);
+            let (state, _) = step(&State::new(plan, None), Event::Refused(failure));
+            Journal { subject, state }
+        }
+    };
+    book.hold().await?;
+    book.write(&journal, &Measured::default()).await?;
+    announcer.step(&journal, Step::Accepted);
+    Ok(Some(journal))
+}
+
+/// What is known of a pod that is refused: enough to evict it.
+fn bare_subject(pod: &Pod, namespace: &str) -> Subject {
+    Subject {
+        source: PodIdentity {
+            namespace: namespace.to_owned(),
+            name: pod.name_any(),
+            uid: PodUid(pod.uid().unwrap_or_default()),
+        },
+        node: NodeName(pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default()),
+        container: String::new(),
+        owner_kind: OwnerKind::StatefulSet,
+        owner_uid: String::new(),
+        queue: None,
+        bridges: Vec::new(),
+    }
+}
+
+/// Resolves when the source pod object is gone or another one has its name.
+fn source_watch(ctx: &Context, subject: &Subject) -> BoxFuture<'static, ()> {
+    let pods: Api<Pod> = Api::namespaced(ctx.watch_client.clone(), &subject.source.namespace);
+    let (name, uid) = (subject.source.name.clone(), subject.source.uid.clone());
+    Box::pin(async move {
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let mut stream =
+            std::pin::pin!(kube::runtime::WatchStreamExt::default_backoff(watcher(pods, config)));
+        let mut seen = false;
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
+                    if pod.uid().as_deref() != Some(uid.as_str()) {
+                        return;
+                    }
+                    seen = true;
+                }
+                Ok(watcher::Event::Delete(pod)) if pod.uid().as_deref() == Some(uid.as_str()) => return,
+                Ok(watcher::Event::InitDone) if !seen => return,
+                Ok(watcher::Event::Init) => seen = false,
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "watch of the source interrupted"),
+            }
+        }
+        std::future::pending::<()>().await;
+    })
+}
+
+fn wants_abort(object: &StatefulMigration) -> bool {
+    object.spec.abort || object.metadata.deletion_timestamp.is_some()
+}
+
+/// Steps in which abort or the loss of the source still means something.
+fn may_abort(step: Step) -> bool {
+    step.is_revocable() || matches!(step, Step::Accepted | Step::BackingOff)
+}
+
+fn until_deadline(created: Timestamp, seconds: u64) -> Duration {
+    let gone = Timestamp::now().duration_since(created);
+    let gone = Duration::try_from(gone).unwrap_or_default();
+    Duration::from_secs(seconds).min(LONGEST_DEADLINE).saturating_sub(gone)
+}
+
+fn measured_before(status: &StatefulMigrationStatus) -> Measured {
+    Measured {
+        timings: status.phase_timings.clone(),
+        total_ms: status.total_ms,
+        pause_ms: status.pause_ms,
+        retry_at: status.retry_at.clone(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

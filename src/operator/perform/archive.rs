@@ -1,0 +1,90 @@
+//! Effects on archives and tickets, through the agents.
+
+use std::time::Duration;
+
+use super::super::subject::Journal;
+use super::{EffectError, Performer, target};
+use crate::api::{
+    AwaitedTicket, DumpOrder, DumpTarget, NodeName, OpenTicketOrder, Reason, Refusal, Role, TicketState,
+};
+use crate::protocol::{Archive, Outcome};
+
+const DUMP_LIMIT: Duration = Duration::from_secs(55);
+/// One long poll; asked again until the step's limit.
+const TICKET_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Performer {
+    pub(super) async fn dump(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let node = target(journal)?;
+        let address = self.ctx.agents.address(node).ok_or_else(|| {
+            EffectError::transient(Reason::NoAgent, format!("no ready agent on node {node}"))
+        })?;
+        let order = DumpOrder {
+            epoch: journal.state.epoch,
+            container: journal.subject.source_container(),
+            target: DumpTarget { node: node.clone(), address: address.to_string() },
+            hold: journal.state.plan.hold,
+            timeout_ms: u64::try_from(DUMP_LIMIT.as_millis()).unwrap_or(u64::MAX),
+        };
+        let report = self.ctx.agents.on(&journal.subject.node)?.dump(&self.uid, &order).await?;
+        Ok(Outcome::Dumped(Archive {
+            digest: report.digest,
+            bytes: report.bytes,
+            frozen_ms: report.frozen_ms,
+        }))
+    }
+
+    /// Opens the ticket of `role` on the target and waits until its process lives.
+    pub(super) async fn redeem(&self, journal: &Journal, role: Role) -> Result<AwaitedTicket, EffectError> {
+        let archive = journal
+            .state
+            .archive
+            .as_ref()
+            .ok_or_else(|| EffectError::failed(Reason::ArchiveDamaged, "no archive in the journal"))?;
+        let agent = self.ctx.agents.on(target(journal)?)?;
+        let order = OpenTicketOrder {
+            epoch: journal.state.epoch,
+            container: journal.subject.container.clone(),
+            digest: archive.digest.clone(),
+        };
+        agent.open_ticket(&self.uid, role, &order).await?;
+        let ticket = agent
+            .await_ticket(&self.uid, journal.state.epoch, role, TicketState::Restored, TICKET_PATIENCE)
+            .await?;
+        if ticket.state == TicketState::Restored {
+            return Ok(ticket);
+        }
+        let why = ticket.failure.unwrap_or_else(|| format!("its ticket is {:?}", ticket.state));
+        Err(EffectError::transient(Reason::RestoreFailed, format!("{role} not restored: {why}")))
+    }
+
+    pub(super) async fn restore_shadow(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        self.redeem(journal, Role::Shadow).await?;
+        Ok(Outcome::ShadowRestored)
+    }
+
+    pub(super) async fn close_archives(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let nodes = [Some(&journal.subject.node), journal.state.target.as_ref()];
+        for node in nodes.into_iter().flatten() {
+            self.close_on(journal, node).await?;
+        }
+        Ok(Outcome::ArchivesClosed)
+    }
+
+    async fn close_on(&self, journal: &Journal, node: &NodeName) -> Result<(), EffectError> {
+        let closed = match self.ctx.agents.on(node) {
+            Ok(agent) => agent.close(&self.uid, journal.state.epoch).await,
+            Err(error) => Err(error),
+        };
+        match closed {
+            Ok(()) => Ok(()),
+            Err(error) if error.refusal() == Some(Refusal::StaleEpoch) => Ok(()),
+            // A node that is gone or down sweeps its archives when it comes back.
+            Err(error) if error.refusal().is_none() && !self.is_reporting(node) => {
+                tracing::warn!(%node, %error, "archives left to the node's own sweeping");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The bridge: `EndpointSlice`s of our own that lead readers of a Service to the shadow, later to the replacement.
+//! Consumers of `EndpointSlice`s aggregate all slices of a Service, so the controller's own slices stay untouched.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+
+use super::super::subject::{Bridge, Journal};
+use super::{EffectError, Performer, target};
+use crate::api::{LABEL_MIGRATION, MANAGER, Reason};
+use crate::protocol::Outcome;
+
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+
+impl Performer {
+    pub(super) async fn add_bridge(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let ip = journal.state.shadow.as_ref().and_then(|shadow| shadow.ip.clone());
+        let ip = ip.ok_or_else(|| EffectError::failed(Reason::RestoreFailed, "the shadow has no address"))?;
+        self.lead_readers_to(journal, &ip).await?;
+        Ok(Outcome::BridgeAdded)
+    }
+
+    /// Points every slice of the bridge at `ip`, creating those that are missing.
+    pub(super) async fn lead_readers_to(&self, journal: &Journal, ip: &str) -> Result<(), EffectError> {
+        let slices: Api<EndpointSlice> =
+            Api::namespaced(self.ctx.client.clone(), &journal.subject.source.namespace);
+        for bridge in &journal.subject.bridges {
+            let slice = self.slice(journal, bridge, ip)?;
+            match slices.create(&PostParams::default(), &slice).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    let name = slice.metadata.name.clone().unwrap_or_default();
+                    slices
+                        .replace(&name, &PostParams::default(), &slice)
+                        .await
+                        .map_err(EffectError::api("replace EndpointSlice"))?;
+                }
+                Err(error) => return Err(EffectError::api("create EndpointSlice")(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the bridge; what is gone is gone.
+    pub(super) async fn remove_bridge(&self, journal: &Journal) -> Result<(), EffectError> {
+        let slices: Api<EndpointSlice> =
+            Api::namespaced(self.ctx.client.clone(), &journal.subject.source.namespace);
+        for bridge in &journal.subject.bridges {
+            match slices.delete(&self.slice_name(bridge), &DeleteParams::default()).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(EffectError::api("delete EndpointSlice")(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn slice_name(&self, bridge: &Bridge) -> String {
+        let short: String = self.uid.as_str().chars().take(8).collect();
+        format!("{}-shadow-{short}", bridge.service)
+    }
+
+    fn slice(&self, journal: &Journal, bridge: &Bridge, ip: &str) -> Result<EndpointSlice, EffectError> {
+        let address_type = if ip.contains(':') { "IPv6" } else { "IPv4" };
+        Ok(EndpointSlice {
+            address_type: address_type.to_owned(),
+            metadata: ObjectMeta {
+                name: Some(self.slice_name(bridge)),
+                namespace: Some(journal.subject.source.namespace.clone()),
+                labels: Some(BTreeMap::from([
+                    (SERVICE_LABEL.to_owned(), bridge.service.clone()),
+                    (MANAGED_BY_LABEL.to_owned(), MANAGER.to_owned()),
+                    (LABEL_MIGRATION.to_owned(), self.uid.to_string()),
+                ])),
+                owner_references: Some(vec![self.owner_reference()]),
+                ..ObjectMeta::default()
+            },
+            endpoints: Some(vec![Endpoint {
+                addresses: vec![ip.to_owned()],
+                conditions: Some(EndpointConditions {
+                    ready: Some(true),
+                    serving: Some(true),
+                    terminating: Some(false),
+                }),
+                hostname: bridge.hostname.clone(),
+                node_name: Some(target(journal)?.to_string()),
+                ..Endpoint::default()
+            }]),
+            ports: Some(
+                bridge
+                    .ports
+                    .iter()
+                    .map(|port| EndpointPort {
+                        name: port.name.clone(),
+                        port: Some(port.port),
+                        protocol: Some(port.protocol.clone()),
+                        app_protocol: None,
+                    })
+                    .collect(),
+            ),
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! Effects on the consumer, through the broker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use tokio::sync::Mutex;
+
+use super::super::shadow_pod::shadow_name;
+use super::super::subject::{Journal, Subject};
+use super::{EffectError, Performer};
+use crate::api::{MessageQueue, Reason};
+use crate::broker::{AmqpBroker, Broker, BrokerError, BrokerUrl, MigrationQueues, ParkOrder, ResumeOrder};
+use crate::protocol::Outcome;
+
+/// Shorter than the step's limit, so that the broker's own explanation is what people read.
+const PARK_LIMIT: Duration = Duration::from_secs(9);
+/// The replacement may still be connecting; tried again until it answers.
+const RESUME_LIMIT: Duration = Duration::from_secs(10);
+
+/// The migration's own connection; made when first needed, made anew after an error.
+pub(super) struct BrokerLink {
+    client: kube::Client,
+    connected: Mutex<Option<Arc<dyn Broker>>>,
+}
+
+impl BrokerLink {
+    pub(super) fn new(client: kube::Client) -> Self {
+        Self { client, connected: Mutex::new(None) }
+    }
+
+    async fn get(&self, subject: &Subject) -> Result<(Arc<dyn Broker>, MessageQueue), EffectError> {
+        let queue = subject
+            .queue
+            .clone()
+            .ok_or_else(|| EffectError::failed(Reason::QueueNotFound, "the migration names no queue"))?;
+        let mut connected = self.connected.lock().await;
+        if let Some(broker) = connected.as_ref() {
+            return Ok((broker.clone(), queue));
+        }
+        let url = self.url(&subject.source.namespace, &queue).await?;
+        let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::new(url, "shadow-operator"));
+        *connected = Some(broker.clone());
+        Ok((broker, queue))
+    }
+
+    async fn url(&self, namespace: &str, queue: &MessageQueue) -> Result<BrokerUrl, EffectError> {
+        let unusable = |message: String| EffectError::failed(Reason::BrokerUnreachable, message);
+        let Some(name) = &queue.broker_secret else {
+            return queue.broker_url.as_ref().map(|url| BrokerUrl::new(url.clone())).ok_or_else(|| {
+                unusable("no broker is named: set migration.ms2m.io/broker-secret".to_owned())
+            });
+        };
+        let secret = Api::<Secret>::namespaced(self.client.clone(), namespace)
+            .get(name)
+            .await
+            .map_err(|error| unusable(format!("Secret {namespace}/{name}: {error}")))?;
+        let bytes = secret.data.as_ref().and_then(|data| data.get("url")).map(|value| value.0.clone());
+        bytes
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .map(|url| BrokerUrl::new(url.trim().to_owned()))
+            .ok_or_else(|| unusable(format!("Secret {namespace}/{name} has no key `url`")))
+    }
+
+    /// The next call connects anew.
+    async fn forget(&self) {
+        *self.connected.lock().await = None;
+    }
+}
+
+impl From<BrokerError> for EffectError {
+    fn from(error: BrokerError) -> Self {
+        let transient = matches!(
+            error,
+            BrokerError::Unreachable { .. } | BrokerError::Protocol { .. } | BrokerError::InUse { .. }
+        );
+        let reason = error.reason();
+        let message = error.to_string();
+        if transient { Self::transient(reason, message) } else { Self::failed(reason, message) }
+    }
+}
+
+impl Performer {
+    fn queues(&self, journal: &Journal, queue: &MessageQueue) -> MigrationQueues {
+        let queues = MigrationQueues::new(self.uid.clone(), journal.state.epoch, &queue.queue);
+        if journal.state.shadow_sent {
+            queues.with_helper(shadow_name(&journal.subject.source.name, journal.state.epoch))
+        } else {
+            queues
+        }
+    }
+
+    /// A broken connection is not used again.
+    async fn heeded<T: Send>(&self, result: Result<T, BrokerError>) -> Result<T, EffectError> {
+        if result.is_err() {
+            self.broker.forget().await;
+        }
+        result.map_err(EffectError::from)
+    }
+
+    pub(super) async fn declare_parking(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let (broker, queue) = self.broker.get(&journal.subject).await?;
+        self.heeded(broker.preflight(&queue.queue).await).await?;
+        self.heeded(broker.declare_parking(&self.queues(journal, &queue)).await).await?;
+        Ok(Outcome::ParkingDeclared)
+    }
+
+    pub(super) async fn park(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let (broker, queue) = self.broker.get(&journal.subject).await?;
+        let order =
+            ParkOrder { pod: journal.subject.source.name.clone(), queues: self.queues(journal, &queue) };
+        let parked = self.heeded(broker.park(&order, PARK_LIMIT).await).await?;
+        Ok(Outcome::Parked { position: parked.position })
+    }
+
+    pub(super) async fn resume(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let survivor = journal.state.replacement.as_ref().map_or(&journal.subject.source.name, |r| &r.name);
+        self.resume_pod(journal, survivor.clone()).await?;
+        Ok(Outcome::Resumed)
+    }
+
+    pub(super) async fn resume_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        self.resume_pod(journal, journal.subject.source.name.clone()).await?;
+        Ok(Outcome::SourceResumed)
+    }
+
+    async fn resume_pod(&self, journal: &Journal, pod: String) -> Result<(), EffectError> {
+        let (broker, queue) = self.broker.get(&journal.subject).await?;
+        let order = ResumeOrder { pod, queues: self.queues(journal, &queue) };
+        self.heeded(broker.resume(&order, RESUME_LIMIT).await).await?;
+        Ok(())
+    }
+
+    pub(super) async fn drop_parking(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let (broker, queue) = self.broker.get(&journal.subject).await?;
+        self.heeded(broker.drop_parking(&self.queues(journal, &queue)).await).await?;
+        Ok(Outcome::ParkingDropped)
+    }
+}

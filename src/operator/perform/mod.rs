@@ -1,0 +1,125 @@
+//! Performs effects: every one idempotent, every one with a time limit of its own or of the step's. Does I/O.
+//!
+//! What an effect needs stands in the [`Journal`] it was asked for with; nothing is remembered here but connections.
+
+mod archive;
+mod bridge;
+mod consumer;
+mod replacement;
+mod shadow;
+mod source;
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt as _;
+
+use self::consumer::BrokerLink;
+use super::agents::AgentError;
+use super::context::Context;
+use super::subject::Journal;
+use crate::api::{GROUP, MigrationUid, NodeName, Reason, Refusal, StatefulMigration};
+use crate::protocol::{Effect, Failure, Outcome};
+
+/// An effect did not come about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {}", .failure.reason, .failure.message)]
+pub struct EffectError {
+    pub failure: Failure,
+    /// The same call may succeed in a moment (a connection broke, an agent restarts).
+    pub transient: bool,
+}
+
+impl EffectError {
+    pub fn transient(reason: Reason, message: impl Into<String>) -> Self {
+        Self { failure: Failure::retryable(reason, message), transient: true }
+    }
+
+    pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
+        Self { failure: Failure::retryable(reason, message), transient: false }
+    }
+
+    /// A call to the API server failed.
+    fn api(what: &str) -> impl FnOnce(kube::Error) -> Self + '_ {
+        move |error| Self::transient(Reason::StepTimedOut, format!("{what}: {error}"))
+    }
+}
+
+impl From<AgentError> for EffectError {
+    fn from(error: AgentError) -> Self {
+        let message = error.to_string();
+        match error.refusal() {
+            None => Self::transient(Reason::NoAgent, message),
+            Some(Refusal::TransferFailed | Refusal::TimedOut) => {
+                Self::failed(Reason::TransferFailed, message)
+            }
+            Some(Refusal::DigestMismatch) => Self::failed(Reason::ArchiveDamaged, message),
+            Some(Refusal::NoSpace) => Self::failed(Reason::NoSpace, message),
+            Some(Refusal::ContainerNotFound) => Self::failed(Reason::SourceGone, message),
+            Some(Refusal::RuntimeFailed | Refusal::StaleEpoch | Refusal::Forbidden | Refusal::Malformed) => {
+                Self::failed(Reason::DumpFailed, message)
+            }
+        }
+    }
+}
+
+/// Performs the effects of one migration.
+pub struct Performer {
+    ctx: Context,
+    uid: MigrationUid,
+    migration: Arc<StatefulMigration>,
+    broker: BrokerLink,
+}
+
+impl Performer {
+    pub fn new(ctx: Context, migration: Arc<StatefulMigration>) -> Self {
+        let uid = MigrationUid(migration.uid().unwrap_or_default());
+        let broker = BrokerLink::new(ctx.client.clone());
+        Self { ctx, uid, migration, broker }
+    }
+
+    /// Performs one effect of the step that `journal` is in.
+    pub async fn perform(&self, effect: Effect, journal: &Journal) -> Result<Outcome, EffectError> {
+        match effect {
+            Effect::DeclareParking => self.declare_parking(journal).await,
+            Effect::PlaceShadow => self.place_shadow(journal).await,
+            Effect::Park => self.park(journal).await,
+            Effect::Dump => self.dump(journal).await,
+            Effect::RestoreShadow => self.restore_shadow(journal).await,
+            Effect::AddBridge => self.add_bridge(journal).await,
+            Effect::FreezeSource => self.freeze_source(journal).await,
+            Effect::DeleteSource => self.delete_source(journal).await,
+            Effect::KillSource => self.kill_source(journal).await,
+            Effect::RestoreReplacement => self.restore_replacement(journal).await,
+            Effect::SwitchReaders => self.switch_readers(journal).await,
+            Effect::Resume => self.resume(journal).await,
+            Effect::RemoveShadow => self.remove_shadow(journal).await,
+            Effect::CloseArchives => self.close_archives(journal).await,
+            Effect::DropParking => self.drop_parking(journal).await,
+            Effect::WithdrawShadow => self.withdraw_shadow(journal).await,
+            Effect::ThawSource => self.thaw_source(journal).await,
+            Effect::ResumeSource => self.resume_source(journal).await,
+            Effect::EvictSource => self.evict_source(journal).await,
+        }
+    }
+
+    fn owner_reference(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: format!("{GROUP}/v1alpha1"),
+            kind: "StatefulMigration".to_owned(),
+            name: self.migration.name_any(),
+            uid: self.uid.to_string(),
+            controller: Some(true),
+            block_owner_deletion: Some(false),
+        }
+    }
+}
+
+/// The node chosen in an earlier step.
+fn target(journal: &Journal) -> Result<&NodeName, EffectError> {
+    journal
+        .state
+        .target
+        .as_ref()
+        .ok_or_else(|| EffectError::failed(Reason::NoNodeFits, "no target node in the journal"))
+}

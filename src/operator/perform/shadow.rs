@@ -1,0 +1,219 @@
+//! Effects on the shadow: place it, fence it, remove it.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PostParams;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, ResourceExt as _};
+
+use super::super::shadow_pod::{shadow_name, shadow_pod};
+use super::super::subject::Journal;
+use super::{EffectError, Performer};
+use crate::api::{ContainerRef, LABEL_MIGRATION, NodeName, PodIdentity, Reason, Role, TicketState};
+use crate::protocol::{Outcome, ShadowAt};
+
+/// A pod that no node takes right now may fit in a moment; after this long the scheduler's reason is reported.
+const SCHEDULING_PATIENCE: Duration = Duration::from_secs(15);
+/// Sandbox, network and image, until the container's `create` waits for its ticket; asked again until the step ends.
+const WAITING_PATIENCE: Duration = Duration::from_secs(30);
+/// The replacement has its own readiness probe to pass before the bridge may go.
+const READY_PATIENCE: Duration = Duration::from_secs(25);
+
+impl Performer {
+    fn pods(&self, journal: &Journal) -> Api<Pod> {
+        Api::namespaced(self.ctx.client.clone(), &journal.subject.source.namespace)
+    }
+
+    pub(super) async fn place_shadow(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let pods = self.pods(journal);
+        let source = &journal.subject.source;
+        let live = pods.get(&source.name).await.map_err(EffectError::api("get source pod"))?;
+        if live.uid().as_deref() != Some(source.uid.as_str()) {
+            return Err(EffectError::failed(Reason::SourceGone, "another pod has the source's name"));
+        }
+        let wanted = self.migration.spec.target_node.as_deref();
+        let pod = shadow_pod(
+            &live,
+            &journal.subject,
+            &self.uid,
+            self.owner_reference(),
+            journal.state.epoch,
+            wanted,
+        );
+        let name = pod.name_any();
+        match pods.create(&PostParams::default(), &pod).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 409 => self.is_ours(&pods, &name).await?,
+            Err(kube::Error::Api(status)) if status.code == 403 || status.code == 422 => {
+                return Err(EffectError::failed(
+                    Reason::NoNodeFits,
+                    format!("the shadow pod was not admitted: {}", status.message),
+                ));
+            }
+            Err(error) => return Err(EffectError::api("create shadow pod")(error)),
+        }
+        let (node, uid) = self.scheduled(journal, &name).await?;
+        let ticket = self
+            .ctx
+            .agents
+            .on(&node)?
+            .await_ticket(
+                &self.uid,
+                journal.state.epoch,
+                Role::Shadow,
+                TicketState::Waiting,
+                WAITING_PATIENCE,
+            )
+            .await?;
+        if ticket.state < TicketState::Waiting {
+            return Err(EffectError::transient(
+                Reason::RestoreFailed,
+                format!("shadow {name} on node {node} has not got to its container yet"),
+            ));
+        }
+        Ok(Outcome::ShadowPlaced(ShadowAt { node, pod: uid.as_str().into(), ip: ticket.pod_ip }))
+    }
+
+    async fn is_ours(&self, pods: &Api<Pod>, name: &str) -> Result<(), EffectError> {
+        let there = pods.get(name).await.map_err(EffectError::api("get shadow pod"))?;
+        if there.labels().get(LABEL_MIGRATION).map(String::as_str) == Some(self.uid.as_str()) {
+            Ok(())
+        } else {
+            Err(EffectError::failed(
+                Reason::NoNodeFits,
+                format!("a pod {name} that is not ours is in the way"),
+            ))
+        }
+    }
+
+    /// Watches the pod until it has a node.
+    async fn scheduled(&self, journal: &Journal, name: &str) -> Result<(NodeName, String), EffectError> {
+        let namespace = &journal.subject.source.namespace;
+        let pods: Api<Pod> = Api::namespaced(self.ctx.watch_client.clone(), namespace);
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let mut stream = std::pin::pin!(watcher(pods, config).default_backoff().applied_objects());
+        let mut why = format!("shadow {name} was not scheduled");
+        let patience = tokio::time::sleep(SCHEDULING_PATIENCE);
+        tokio::pin!(patience);
+        loop {
+            let pod = tokio::select! {
+                () = &mut patience => return Err(EffectError::failed(Reason::NoNodeFits, why)),
+                next = stream.next() => match next {
+                    Some(Ok(pod)) => pod,
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, "watch of the shadow interrupted");
+                        continue;
+                    }
+                    None => return Err(EffectError::transient(Reason::NoNodeFits, why)),
+                },
+            };
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+            if let (Some(node), Some(uid)) = (node, pod.uid()) {
+                return Ok((NodeName(node), uid));
+            }
+            let refused = pod
+                .status
+                .iter()
+                .flat_map(|status| status.conditions.iter().flatten())
+                .find(|c| c.type_ == "PodScheduled" && c.status == "False")
+                .and_then(|c| c.message.clone());
+            if let Some(message) = refused {
+                why = message;
+            }
+        }
+    }
+
+    /// Readers are led to the replacement; then the shadow is made unable to answer, so that nobody who still holds its
+    /// address reads a state older than one he saw.
+    pub(super) async fn switch_readers(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        if let Some(ip) = journal.state.replacement.as_ref().and_then(|r| r.ip.as_ref()) {
+            self.lead_readers_to(journal, ip).await?;
+        }
+        self.fence_shadow(journal).await?;
+        Ok(Outcome::ReadersSwitched)
+    }
+
+    async fn fence_shadow(&self, journal: &Journal) -> Result<(), EffectError> {
+        let Some(shadow) = &journal.state.shadow else { return Ok(()) };
+        let container = ContainerRef {
+            pod: PodIdentity {
+                namespace: journal.subject.source.namespace.clone(),
+                name: shadow_name(&journal.subject.source.name, journal.state.epoch),
+                uid: shadow.pod.clone(),
+            },
+            container: journal.subject.container.clone(),
+        };
+        let epoch = journal.state.epoch;
+        let fenced = match self.ctx.agents.on(&shadow.node) {
+            Ok(agent) => match agent.freeze(&self.uid, epoch, container.clone()).await {
+                Ok(()) => agent.kill(&self.uid, epoch, container).await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        self.or_gone(&shadow.node, fenced)
+    }
+
+    /// The shadow goes at once, the bridge when the replacement is ready by itself.
+    pub(super) async fn remove_shadow(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        self.delete_shadow(journal).await?;
+        if !journal.subject.bridges.is_empty()
+            && let Some(replacement) = &journal.state.replacement
+        {
+            self.ready(journal, &replacement.name, replacement.pod.as_str()).await;
+        }
+        self.remove_bridge(journal).await?;
+        Ok(Outcome::ShadowRemoved)
+    }
+
+    /// Rollback: no reader reaches the shadow any more, then it goes.
+    pub(super) async fn withdraw_shadow(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        self.remove_bridge(journal).await?;
+        if let Err(error) = self.fence_shadow(journal).await {
+            let unreachable = journal.state.shadow.as_ref().is_some_and(|s| !self.is_reporting(&s.node));
+            let never_served = journal.state.archive.is_none();
+            if !unreachable && !never_served {
+                return Err(error);
+            }
+        }
+        self.delete_shadow(journal).await?;
+        Ok(Outcome::ShadowWithdrawn)
+    }
+
+    async fn delete_shadow(&self, journal: &Journal) -> Result<(), EffectError> {
+        let source = &journal.subject.source;
+        let name = shadow_name(&source.name, journal.state.epoch);
+        let pods = self.pods(journal);
+        let found = pods.get_opt(&name).await.map_err(EffectError::api("get shadow pod"))?;
+        let Some(uid) = found
+            .filter(|pod| pod.labels().get(LABEL_MIGRATION).map(String::as_str) == Some(self.uid.as_str()))
+            .and_then(|pod| pod.uid())
+        else {
+            return Ok(());
+        };
+        self.delete_pod(&source.namespace, &name, &uid).await
+    }
+
+    /// Waits until the replacement is ready, or for [`READY_PATIENCE`]: a pod that is not ready has no endpoint by its
+    /// own fault.
+    async fn ready(&self, journal: &Journal, name: &str, uid: &str) {
+        let pods: Api<Pod> =
+            Api::namespaced(self.ctx.watch_client.clone(), &journal.subject.source.namespace);
+        let is_ready = |pod: Option<&Pod>| {
+            pod.is_none_or(|pod| {
+                pod.uid().as_deref() != Some(uid)
+                    || pod
+                        .status
+                        .iter()
+                        .flat_map(|s| s.conditions.iter().flatten())
+                        .any(|c| c.type_ == "Ready" && c.status == "True")
+            })
+        };
+        let waited = kube::runtime::wait::await_condition(pods, name, is_ready);
+        if !matches!(tokio::time::timeout(READY_PATIENCE, waited).await, Ok(Ok(_))) {
+            tracing::warn!(pod = name, "the replacement is not ready; its bridge goes all the same");
+        }
+    }
+}

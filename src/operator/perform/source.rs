@@ -1,0 +1,127 @@
+//! Effects on the source: freeze, delete, kill, thaw, evict.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, EvictParams, Preconditions};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt as _};
+
+use super::super::agents::AgentError;
+use super::super::subject::Journal;
+use super::{EffectError, Performer};
+use crate::api::{NodeName, Reason, Refusal};
+use crate::protocol::Outcome;
+
+/// By this taint an administrator vouches that a node is down for good (Kubernetes' non-graceful node shutdown).
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+impl Performer {
+    pub(super) async fn freeze_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let subject = &journal.subject;
+        let frozen = match self.ctx.agents.on(&subject.node) {
+            Ok(agent) => agent.freeze(&self.uid, journal.state.epoch, subject.source_container()).await,
+            Err(error) => Err(error),
+        };
+        self.or_gone(&subject.node, frozen)?;
+        Ok(Outcome::SourceFrozen)
+    }
+
+    pub(super) async fn kill_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let subject = &journal.subject;
+        let killed = match self.ctx.agents.on(&subject.node) {
+            Ok(agent) => agent.kill(&self.uid, journal.state.epoch, subject.source_container()).await,
+            Err(error) => Err(error),
+        };
+        self.or_gone(&subject.node, killed)?;
+        Ok(Outcome::SourceKilled)
+    }
+
+    pub(super) async fn thaw_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let subject = &journal.subject;
+        let thawed = match self.ctx.agents.on(&subject.node) {
+            Ok(agent) => agent.thaw(&self.uid, journal.state.epoch, subject.source_container()).await,
+            Err(error) => Err(error),
+        };
+        self.or_gone(&subject.node, thawed)?;
+        Ok(Outcome::SourceThawed)
+    }
+
+    pub(super) async fn delete_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let source = &journal.subject.source;
+        self.delete_pod(&source.namespace, &source.name, source.uid.as_str()).await?;
+        Ok(Outcome::SourceDeleted)
+    }
+
+    /// Deletes exactly this pod object, at once. Gone, or replaced by another of that name, is success.
+    pub(super) async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), EffectError> {
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match Api::<Pod>::namespaced(self.ctx.client.clone(), namespace).delete(name, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            Err(error) => Err(EffectError::api("delete pod")(error)),
+        }
+    }
+
+    /// A real eviction, which the webhook lets pass because the operator asks.
+    pub(super) async fn evict_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let source = &journal.subject.source;
+        let params = EvictParams {
+            delete_options: Some(DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: Some(source.uid.to_string()),
+                    resource_version: None,
+                }),
+                ..DeleteParams::default()
+            }),
+            ..EvictParams::default()
+        };
+        match Api::<Pod>::namespaced(self.ctx.client.clone(), &source.namespace)
+            .evict(&source.name, &params)
+            .await
+        {
+            Ok(_) => Ok(Outcome::SourceEvicted),
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
+                Ok(Outcome::SourceEvicted)
+            }
+            Err(error) => {
+                Err(EffectError::transient(Reason::DeadlineExceeded, format!("evict the pod: {error}")))
+            }
+        }
+    }
+
+    /// An order to an agent that is as good as carried out where the container, the node, or by an administrator's
+    /// word the machine, is gone.
+    pub(super) fn or_gone(&self, node: &NodeName, result: Result<(), AgentError>) -> Result<(), EffectError> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) if error.refusal() == Some(Refusal::ContainerNotFound) => Ok(()),
+            Err(AgentError::NoAgent(_) | AgentError::Unreachable { .. }) if self.is_out_of_service(node) => {
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn is_out_of_service(&self, node: &NodeName) -> bool {
+        self.ctx.nodes.get(&ObjectRef::<Node>::new(node.as_str())).is_none_or(|node| {
+            node.spec
+                .iter()
+                .flat_map(|spec| spec.taints.iter().flatten())
+                .any(|taint| taint.key == OUT_OF_SERVICE)
+        })
+    }
+
+    /// True while the API server says that the node's kubelet reports.
+    pub(super) fn is_reporting(&self, node: &NodeName) -> bool {
+        self.ctx.nodes.get(&ObjectRef::<Node>::new(node.as_str())).is_some_and(|node| {
+            node.status
+                .iter()
+                .flat_map(|status| status.conditions.iter().flatten())
+                .any(|c| c.type_ == "Ready" && c.status == "True")
+                && !node.name_any().is_empty()
+        })
+    }
+}

@@ -1,0 +1,208 @@
+//! The shadow pod: the source's spec, so that the restored process finds the same mounts, limits and identity, but
+//! none of its labels (PDBs, Services and adoption must not see it) and nothing that would run or restart it. Pure.
+
+use k8s_openapi::api::core::v1::{
+    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::ResourceExt as _;
+
+use super::subject::Subject;
+use crate::api::{
+    ANNOTATION_PLACED_ON, ANNOTATION_TICKET, Epoch, LABEL_MIGRATION, LABEL_ROLE, MigrationUid, RUNTIME_CLASS,
+    Role, TicketId,
+};
+
+const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
+/// Kubernetes puts this volume into every pod by itself, under a random name.
+const TOKEN_VOLUME_PREFIX: &str = "kube-api-access-";
+
+/// Name of the shadow of `source` in this attempt. Never `<set>-<number>`, so no StatefulSet adopts it.
+pub fn shadow_name(source: &str, epoch: Epoch) -> String {
+    let suffix = format!("-shadow-{epoch}");
+    // A pod's name has at most 253 characters, its host name 63: keep the latter, so that DNS and /etc/hostname agree.
+    let keep = source.len().min(63usize.saturating_sub(suffix.len()));
+    format!("{}{suffix}", source[..keep].trim_end_matches(['-', '.']))
+}
+
+/// Builds the shadow. `target` pins it to a node that was asked for.
+pub fn shadow_pod(
+    source: &Pod,
+    subject: &Subject,
+    migration: &MigrationUid,
+    owner: OwnerReference,
+    epoch: Epoch,
+    target: Option<&str>,
+) -> Pod {
+    let name = shadow_name(&subject.source.name, epoch);
+    let ticket = TicketId { migration: migration.clone(), epoch, role: Role::Shadow };
+    let mut spec = source.spec.clone().unwrap_or_default();
+    strip(&mut spec);
+    if source.annotations().contains_key(ANNOTATION_PLACED_ON)
+        && let Some(selector) = &mut spec.node_selector
+    {
+        selector.remove(HOSTNAME_LABEL);
+    }
+    keep_away_from(&mut spec, subject.node.as_str());
+    if let Some(node) = target {
+        spec.node_selector.get_or_insert_default().insert(HOSTNAME_LABEL.to_owned(), node.to_owned());
+    }
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(subject.source.namespace.clone()),
+            labels: Some(
+                [
+                    (LABEL_MIGRATION.to_owned(), migration.to_string()),
+                    (LABEL_ROLE.to_owned(), Role::Shadow.to_string()),
+                ]
+                .into(),
+            ),
+            annotations: Some([(ANNOTATION_TICKET.to_owned(), ticket.to_string())].into()),
+            owner_references: Some(vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec),
+        status: None,
+    }
+}
+
+fn strip(spec: &mut PodSpec) {
+    spec.node_name = None;
+    spec.runtime_class_name = Some(RUNTIME_CLASS.to_owned());
+    spec.overhead = None;
+    spec.restart_policy = Some("Never".to_owned());
+    spec.termination_grace_period_seconds = Some(0);
+    spec.hostname = None;
+    spec.subdomain = None;
+    spec.readiness_gates = None;
+    spec.topology_spread_constraints = None;
+    // Set from the priority class again at admission; both together are refused.
+    if spec.priority_class_name.is_some() {
+        spec.priority = None;
+    }
+    for container in &mut spec.containers {
+        container.liveness_probe = None;
+        container.readiness_probe = None;
+        container.startup_probe = None;
+        container.lifecycle = None;
+        for port in container.ports.iter_mut().flatten() {
+            port.host_port = None;
+        }
+        if let Some(mounts) = &mut container.volume_mounts {
+            mounts.retain(|mount| !mount.name.starts_with(TOKEN_VOLUME_PREFIX));
+        }
+    }
+    if let Some(volumes) = &mut spec.volumes {
+        volumes.retain(|volume| !volume.name.starts_with(TOKEN_VOLUME_PREFIX));
+    }
+}
+
+/// A drain cordons the source's node, other migrations do not.
+fn keep_away_from(spec: &mut PodSpec, node: &str) {
+    let away = NodeSelectorRequirement {
+        key: "metadata.name".to_owned(),
+        operator: "NotIn".to_owned(),
+        values: Some(vec![node.to_owned()]),
+    };
+    let selector = spec
+        .affinity
+        .get_or_insert_with(Affinity::default)
+        .node_affinity
+        .get_or_insert_with(NodeAffinity::default)
+        .required_during_scheduling_ignored_during_execution
+        .get_or_insert_with(NodeSelector::default);
+    if selector.node_selector_terms.is_empty() {
+        selector.node_selector_terms.push(NodeSelectorTerm::default());
+    }
+    // Terms are alternatives: each of them must exclude the node.
+    for term in &mut selector.node_selector_terms {
+        term.match_fields.get_or_insert_default().push(away.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::subject::OwnerKind;
+    use super::*;
+    use crate::api::PodIdentity;
+
+    fn subject() -> Subject {
+        Subject {
+            source: PodIdentity { namespace: "demo".into(), name: "web-0".into(), uid: "u".into() },
+            node: "n1".into(),
+            container: "app".into(),
+            owner_kind: OwnerKind::StatefulSet,
+            owner_uid: "o".into(),
+            queue: None,
+            bridges: vec![],
+        }
+    }
+
+    fn source() -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web-0", "namespace": "demo", "labels": {"app": "web"},
+                "annotations": {"migration.ms2m.io/placed-on": "n1"}},
+            "spec": {"nodeName": "n1", "hostname": "web-0", "subdomain": "web",
+                "nodeSelector": {"kubernetes.io/hostname": "n1", "disk": "ssd"},
+                "priority": 7, "priorityClassName": "p",
+                "containers": [{"name": "app", "image": "i", "livenessProbe": {"httpGet": {"port": 1}},
+                    "lifecycle": {"postStart": {"exec": {"command": ["x"]}}},
+                    "volumeMounts": [{"name": "kube-api-access-abc", "mountPath": "/t"}, {"name": "c", "mountPath": "/c"}]}],
+                "volumes": [{"name": "kube-api-access-abc", "projected": {}}, {"name": "c", "configMap": {"name": "c"}}],
+                "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "a", "operator": "Exists"}]}, {"matchExpressions": [{"key": "b", "operator": "Exists"}]}]}}}}
+        }))
+        .unwrap()
+    }
+
+    fn build() -> Pod {
+        shadow_pod(&source(), &subject(), &"m1".into(), OwnerReference::default(), Epoch(2), None)
+    }
+
+    #[test]
+    fn no_selector_of_the_application_finds_the_shadow() {
+        let shadow = build();
+        assert!(!shadow.labels().contains_key("app"));
+        assert_eq!(shadow.labels()[LABEL_MIGRATION], "m1");
+        assert_eq!(shadow.annotations()[ANNOTATION_TICKET], "m1.2.shadow");
+        assert_eq!(shadow.name_any(), "web-0-shadow-2");
+    }
+
+    #[test]
+    fn nothing_runs_it_restarts_it_or_ties_it_to_the_node_it_must_leave() {
+        let spec = build().spec.unwrap();
+        assert_eq!(spec.restart_policy.as_deref(), Some("Never"));
+        assert_eq!((spec.node_name, spec.hostname, spec.priority), (None, None, None));
+        assert_eq!(spec.node_selector.unwrap(), [("disk".to_owned(), "ssd".to_owned())].into());
+        let container = &spec.containers[0];
+        assert!(container.liveness_probe.is_none() && container.lifecycle.is_none());
+        let terms = spec
+            .affinity
+            .unwrap()
+            .node_affinity
+            .unwrap()
+            .required_during_scheduling_ignored_during_execution
+            .unwrap()
+            .node_selector_terms;
+        assert_eq!(terms.len(), 2);
+        for term in terms {
+            assert_eq!(term.match_fields.unwrap()[0].values, Some(vec!["n1".to_owned()]));
+        }
+    }
+
+    #[test]
+    fn only_the_token_volume_is_left_to_kubernetes() {
+        let spec = build().spec.unwrap();
+        assert_eq!(spec.volumes.unwrap().iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["c"]);
+        assert_eq!(spec.containers[0].volume_mounts.as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_name_fits_a_host_name() {
+        let name = shadow_name(&format!("{}-0", "x".repeat(80)), Epoch(12));
+        assert!(name.len() <= 63 && name.ends_with("-shadow-12"), "{name}");
+    }
+}

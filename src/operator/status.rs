@@ -1,0 +1,145 @@
+//! The status that people see, computed from the journal. Pure but for the clock that stamps conditions.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+use super::shadow_pod::shadow_name;
+use super::subject::Journal;
+use crate::api::{ConditionType, Phase, Reason, StatefulMigrationStatus};
+use crate::protocol::Step;
+
+/// What the driver measured, beside the journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    pub timings: BTreeMap<String, u64>,
+    pub total_ms: Option<u64>,
+    pub pause_ms: Option<u64>,
+    pub retry_at: Option<String>,
+}
+
+/// The status for this journal; conditions keep their transition time where nothing changed.
+pub fn status(
+    journal: &Journal,
+    measured: &Measured,
+    before: &[Condition],
+    generation: Option<i64>,
+) -> StatefulMigrationStatus {
+    let Journal { subject, state } = journal;
+    let (reason, message) = summary(journal);
+    let value = serde_json::to_value(journal).ok();
+    StatefulMigrationStatus {
+        phase: state.step.phase(),
+        step: Some(state.step.as_str().to_owned()),
+        epoch: state.epoch,
+        committed: state.step.is_committed(),
+        reason: Some(reason.to_string()),
+        message: Some(message.clone()),
+        source_pod_uid: Some(subject.source.uid.clone()),
+        source_node: Some(subject.node.0.clone()),
+        target_node: state.target.as_ref().map(|node| node.0.clone()),
+        shadow_pod: state.shadow_sent.then(|| shadow_name(&subject.source.name, state.epoch)),
+        owner_uid: Some(subject.owner_uid.clone()),
+        replacement_pod: state.replacement.as_ref().map(|r| r.name.clone()),
+        replacement_pod_uid: state.replacement.as_ref().map(|r| r.pod.clone()),
+        position: state.position,
+        archive_bytes: state.archive.as_ref().map(|archive| archive.bytes),
+        phase_timings: measured.timings.clone(),
+        total_ms: measured.total_ms,
+        pause_ms: measured.pause_ms,
+        conditions: conditions(journal, reason, &message, before, generation),
+        retry_at: measured.retry_at.clone(),
+        journal: value,
+    }
+}
+
+/// Reason and sentence for where the migration stands.
+pub fn summary(journal: &Journal) -> (Reason, String) {
+    let state = &journal.state;
+    let failure = state.failure.as_ref();
+    let caused = |prefix: &str| {
+        failure.map_or_else(|| prefix.to_owned(), |f| format!("{prefix}: {}: {}", f.reason, f.message))
+    };
+    match state.step {
+        Step::Accepted if failure.is_none() => (Reason::Queued, "waits for a slot".to_owned()),
+        Step::Accepted => (Reason::Queued, caused("tries again after")),
+        Step::Completed => (
+            Reason::Completed,
+            format!(
+                "pod {} carries on on node {}",
+                journal.subject.source.name,
+                state.target.as_ref().map_or("?", |node| node.as_str())
+            ),
+        ),
+        Step::Evicting => {
+            (failure.map_or(Reason::EvictedInstead, |f| f.reason), caused("evicts the pod as ever"))
+        }
+        Step::Failed if state.done.is_empty() && evicts(journal) => {
+            (Reason::EvictedInstead, caused("the pod was evicted as ever"))
+        }
+        Step::BackingOff | Step::Failed | Step::Withdrawing | Step::Reverting | Step::Discarding => (
+            failure.map_or(Reason::StepTimedOut, |f| f.reason),
+            failure.map_or_else(String::new, |f| f.message.clone()),
+        ),
+        step if step.is_committed() => (Reason::Committed, format!("goes forward: {}", step.as_str())),
+        step => (Reason::Started, format!("in progress: {}", step.as_str())),
+    }
+}
+
+/// A migration that failed under this policy ended in an eviction, unless it was called off.
+fn evicts(journal: &Journal) -> bool {
+    journal.state.plan.policy == crate::api::EvictionPolicy::MigrateOrEvict
+        && !journal
+            .state
+            .failure
+            .as_ref()
+            .is_some_and(|f| matches!(f.reason, Reason::Aborted | Reason::SourceGone))
+}
+
+fn conditions(
+    journal: &Journal,
+    reason: Reason,
+    message: &str,
+    before: &[Condition],
+    generation: Option<i64>,
+) -> Vec<Condition> {
+    let step = journal.state.step;
+    let phase = step.phase();
+    let succeeded = match phase {
+        Phase::Completed => "True",
+        Phase::Failed => "False",
+        _ => "Unknown",
+    };
+    let movable =
+        !journal.state.failure.as_ref().is_some_and(|f| !f.retry && is_property_of_the_pod(f.reason));
+    [
+        (ConditionType::Progressing, as_status(!phase.is_terminal())),
+        (ConditionType::Movable, as_status(movable)),
+        (ConditionType::Committed, as_status(step.is_committed())),
+        (ConditionType::Succeeded, succeeded),
+    ]
+    .into_iter()
+    .map(|(kind, status)| {
+        let unchanged = before.iter().find(|c| c.type_ == kind.as_str() && c.status == status);
+        Condition {
+            type_: kind.as_str().to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_string(),
+            message: message.to_owned(),
+            last_transition_time: unchanged
+                .map_or_else(|| Time(Timestamp::now()), |c| c.last_transition_time.clone()),
+            observed_generation: generation,
+        }
+    })
+    .collect()
+}
+
+fn as_status(value: bool) -> &'static str {
+    if value { "True" } else { "False" }
+}
+
+/// Refused before anything was touched, because of what the pod is.
+pub fn is_property_of_the_pod(reason: Reason) -> bool {
+    reason >= Reason::SeveralContainers && reason <= Reason::StrategyNotSupported
+}

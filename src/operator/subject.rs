@@ -1,0 +1,59 @@
+//! What a migration is about: everything the effects need to know of the source, read once when it is accepted and
+//! kept in the journal, because the source pod itself will be gone half-way. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::{ContainerRef, MessageQueue, NodeName, PodIdentity};
+use crate::protocol::State;
+
+/// Who controls the source and will make its replacement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OwnerKind {
+    StatefulSet,
+    ReplicaSet,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Subject {
+    pub source: PodIdentity,
+    pub node: NodeName,
+    pub container: String,
+    pub owner_kind: OwnerKind,
+    pub owner_uid: String,
+    pub queue: Option<MessageQueue>,
+    /// Services that readers reach the source through.
+    pub bridges: Vec<Bridge>,
+}
+
+/// One Service that selects the source, with what an `EndpointSlice` for it needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bridge {
+    pub service: String,
+    pub ports: Vec<BridgePort>,
+    /// Host name under the Service, where the pod has one (headless Service of a StatefulSet).
+    pub hostname: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BridgePort {
+    pub name: Option<String>,
+    pub protocol: String,
+    pub port: i32,
+}
+
+impl Subject {
+    pub fn source_container(&self) -> ContainerRef {
+        ContainerRef { pod: self.source.clone(), container: self.container.clone() }
+    }
+}
+
+/// The journal in `status.journal`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Journal {
+    pub subject: Subject,
+    pub state: State,
+}

@@ -1,0 +1,205 @@
+//! The leader's loop: watches migrations, starts a driver for each that is not ended, hands out slots, removes old ones.
+//! Holds nothing that is not in the objects: a new leader starts from them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::{DeleteParams, Preconditions};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, ResourceExt as _};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::context::Context;
+use super::driver::{Driver, Orders};
+use super::slots::{Claim, Limits, admissible};
+use crate::api::{ConditionType, Phase, StatefulMigration};
+
+/// A driver that stopped on an error is started again after this.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+const SWEEP_PERIOD: Duration = Duration::from_secs(10);
+/// Long enough for people to read and for late retries of drainers to be told "already moved".
+const KEEP_COMPLETED: SignedDuration = SignedDuration::from_mins(10);
+/// A drain that starts after this gets a new try.
+const KEEP_FAILED: SignedDuration = SignedDuration::from_secs(60);
+
+struct Live {
+    object: watch::Sender<Arc<StatefulMigration>>,
+    admitted: watch::Sender<bool>,
+    claim: Option<Claim>,
+}
+
+enum Report {
+    Progress(String, Claim),
+    Ended(String),
+}
+
+/// Leads until dropped: dropping it stops every driver where it stands, which the journal makes harmless.
+pub async fn lead(ctx: Context, limits: Limits) {
+    let api: Api<StatefulMigration> = Api::all(ctx.watch_client.clone());
+    let mut objects = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let (reports, mut inbox) = mpsc::unbounded_channel();
+    let mut supervisor = Supervisor {
+        ctx,
+        limits,
+        live: HashMap::new(),
+        known: HashMap::new(),
+        drivers: JoinSet::new(),
+        reports,
+    };
+    let mut sweep = tokio::time::interval(SWEEP_PERIOD);
+    loop {
+        tokio::select! {
+            event = objects.next() => match event {
+                Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => supervisor.seen(object),
+                Some(Ok(watcher::Event::Delete(object))) => supervisor.gone(&object),
+                Some(Ok(watcher::Event::Init | watcher::Event::InitDone)) => {}
+                Some(Err(error)) => tracing::warn!(%error, "watch of migrations interrupted"),
+                None => return,
+            },
+            Some(report) = inbox.recv() => supervisor.heard(report),
+            Some(_) = supervisor.drivers.join_next() => {}
+            _ = sweep.tick() => supervisor.sweep().await,
+        }
+    }
+}
+
+struct Supervisor {
+    ctx: Context,
+    limits: Limits,
+    live: HashMap<String, Live>,
+    known: HashMap<String, Arc<StatefulMigration>>,
+    drivers: JoinSet<()>,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+impl Supervisor {
+    fn seen(&mut self, object: StatefulMigration) {
+        let Some(uid) = object.uid() else { return };
+        let object = Arc::new(object);
+        self.known.insert(uid.clone(), object.clone());
+        if let Some(live) = self.live.get(&uid) {
+            live.object.send_replace(object);
+        } else if !is_ended(&object) {
+            self.start(uid, object);
+        }
+    }
+
+    fn gone(&mut self, object: &StatefulMigration) {
+        if let Some(uid) = object.uid() {
+            self.known.remove(&uid);
+        }
+    }
+
+    fn start(&mut self, uid: String, object: Arc<StatefulMigration>) {
+        let (object_tx, object_rx) = watch::channel(object.clone());
+        let (admitted_tx, admitted_rx) = watch::channel(false);
+        self.live.insert(uid.clone(), Live { object: object_tx, admitted: admitted_tx, claim: None });
+        let orders = Orders { object: object_rx, admitted: admitted_rx };
+        let (ctx, reports) = (self.ctx.clone(), self.reports.clone());
+        self.drivers.spawn(async move {
+            if let Err(error) = drive(ctx, &uid, &object, orders, &reports).await {
+                tracing::warn!(migration = object.name_any(), %error, "driver stopped; starts again");
+                tokio::time::sleep(RESTART_PAUSE).await;
+            }
+            // The receiver lives as long as the leader does.
+            let _ = reports.send(Report::Ended(uid));
+        });
+    }
+
+    fn heard(&mut self, report: Report) {
+        match report {
+            Report::Progress(uid, claim) => {
+                if let Some(live) = self.live.get_mut(&uid) {
+                    live.claim = Some(claim);
+                }
+            }
+            Report::Ended(uid) => {
+                self.live.remove(&uid);
+                if let Some(object) = self.known.get(&uid).filter(|object| !is_ended(object)).cloned() {
+                    self.start(uid, object);
+                }
+            }
+        }
+        self.hand_out_slots();
+    }
+
+    fn hand_out_slots(&mut self) {
+        let claims: Vec<Claim> = self.live.values().filter_map(|live| live.claim.clone()).collect();
+        let active = claims.iter().filter(|claim| claim.active).count();
+        self.ctx.metrics.active.set(i64::try_from(active).unwrap_or(i64::MAX));
+        for uid in admissible(&claims, self.limits) {
+            if let Some(live) = self.live.get_mut(&uid) {
+                live.admitted.send_replace(true);
+                if let Some(claim) = &mut live.claim {
+                    claim.active = true;
+                }
+            }
+        }
+    }
+
+    /// Deletes migrations that ended long ago.
+    async fn sweep(&self) {
+        let now = Timestamp::now();
+        for object in self.known.values().filter(|object| is_old(object, now)) {
+            let api: Api<StatefulMigration> =
+                Api::namespaced(self.ctx.client.clone(), &object.namespace().unwrap_or_default());
+            let params = DeleteParams {
+                preconditions: Some(Preconditions { uid: object.uid(), resource_version: None }),
+                ..DeleteParams::default()
+            };
+            if let Err(error) = api.delete(&object.name_any(), &params).await
+                && !matches!(&error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
+            {
+                tracing::warn!(migration = object.name_any(), %error, "old migration not removed");
+            }
+        }
+    }
+}
+
+async fn drive(
+    ctx: Context,
+    uid: &str,
+    object: &StatefulMigration,
+    orders: Orders,
+    reports: &mpsc::UnboundedSender<Report>,
+) -> Result<(), super::driver::DriveError> {
+    // What the watch brought may be older than what another leader wrote.
+    let api: Api<StatefulMigration> =
+        Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
+    let Some(live) = api.get_opt(&object.name_any()).await?.filter(|live| live.uid().as_deref() == Some(uid))
+    else {
+        return Ok(());
+    };
+    let priority = live.spec.priority;
+    let created = live.creation_timestamp().map(|t| t.0.to_string()).unwrap_or_default();
+    let Some(driver) = Driver::open(ctx, live).await? else { return Ok(()) };
+    let (uid, reports) = (uid.to_owned(), reports.clone());
+    driver
+        .run(orders, move |driver| {
+            let claim = Claim::new(&uid, driver.subject(), priority, &created, driver.is_active());
+            let _ = reports.send(Report::Progress(uid.clone(), claim));
+        })
+        .await?;
+    Ok(())
+}
+
+fn is_ended(object: &StatefulMigration) -> bool {
+    let ended = object.status.as_ref().is_some_and(|status| status.phase.is_terminal());
+    ended && object.finalizers().is_empty()
+}
+
+fn is_old(object: &StatefulMigration, now: Timestamp) -> bool {
+    let Some(status) = object.status.as_ref().filter(|s| s.phase.is_terminal()) else { return false };
+    let ended = status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == ConditionType::Progressing.as_str())
+        .map(|c| c.last_transition_time.0)
+        .or_else(|| object.creation_timestamp().map(|t| t.0));
+    let keep = if status.phase == Phase::Completed { KEEP_COMPLETED } else { KEEP_FAILED };
+    ended.is_some_and(|at| now.duration_since(at) > keep)
+}
