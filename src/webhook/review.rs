@@ -316,7 +316,7 @@ mod tests {
         assert!(matches!(error(b""), ReviewError::Empty));
         assert!(matches!(error(b" \n"), ReviewError::Empty));
         assert!(matches!(error(b"{"), ReviewError::Malformed(_)));
-        assert!(matches!(error(b"[]"), ReviewError::NoRequest));
+        assert!(matches!(error(b"[]"), ReviewError::WrongKind { .. }));
         assert!(matches!(error(b"7"), ReviewError::NoRequest));
         assert!(matches!(error(&b"[".repeat(100_000)), ReviewError::Malformed(_)));
         assert!(matches!(error(br#"{"kind":"Pod","apiVersion":"v1"}"#), ReviewError::WrongKind { .. }));
