@@ -26,6 +26,7 @@ pub fn migration_name(pod: &PodUid) -> String {
     namespaced,
     status = "StatefulMigrationStatus",
     derive = "PartialEq",
+    selectable = ".status.ownerUid",
     printcolumn = r#"{"name":"Pod","type":"string","jsonPath":".spec.sourcePod"}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"From","type":"string","jsonPath":".status.sourceNode"}"#,

@@ -61,7 +61,7 @@ impl fmt::Debug for Credentials {
 }
 
 impl Lifetime {
-    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Result<Self, KitError> {
+    fn of(certificate: &CertificateDer<'_>) -> Result<Self, KitError> {
         let (_, parsed) =
             X509Certificate::from_der(certificate).map_err(|error| broken("certificate", error))?;
         let time = |at: x509_parser::time::ASN1Time| {
@@ -70,6 +70,12 @@ impl Lifetime {
         };
         let validity = parsed.validity();
         Ok(Self { from: time(validity.not_before), until: time(validity.not_after) })
+    }
+
+    /// Of the first certificate in a PEM text.
+    pub fn of_pem(pem: &[u8]) -> Result<Self, KitError> {
+        let leaf = CertificateDer::from_pem_slice(pem).map_err(|error| broken("certificate", error))?;
+        Self::of(&leaf)
     }
 
     /// Two thirds of the life are over: time for a new certificate, a third is left to get it.

@@ -1,22 +1,27 @@
 //! What every role needs: Kubernetes client, TLS, HTTP server, lease, shutdown, metrics, Events.
 
+pub mod certificate_exchange;
 mod client;
 mod credentials;
 mod error;
 pub mod events;
 mod health;
+pub mod lease;
 mod logging;
 pub mod metrics;
 mod peer;
+mod secret;
 mod server;
 mod shutdown;
 pub mod tls;
 
+pub use certificate_exchange::{AgentIdentity, agent_certificate};
 pub use client::{kube_client, kube_watch_client};
 pub use error::KitError;
 pub use health::{Gate, Readiness, health_router};
 pub use logging::{LogFormat, init_tracing};
 pub use peer::peer_client;
+pub use secret::secret_credentials;
 pub use server::{PeerName, serve_plain, serve_tls};
 pub use shutdown::{DRAIN_LAG, Shutdown};
 

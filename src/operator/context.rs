@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::runtime::reflector::Store;
 
 use super::agents::Agents;
@@ -16,9 +16,8 @@ pub struct Context {
     /// For watches.
     pub watch_client: kube::Client,
     pub agents: Agents,
-    /// Pods of enabled namespaces, pruned.
     pub nodes: Store<Node>,
-    pub agent_pods: Store<Pod>,
+
     pub recorder: Arc<Recorder>,
     pub metrics: Arc<Metrics>,
 }

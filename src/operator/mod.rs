@@ -12,23 +12,13 @@ mod journal;
 mod metrics;
 mod perform;
 mod preflight;
+mod serve;
 mod shadow_pod;
 mod slots;
 mod status;
 mod subject;
 mod supervisor;
 
-/// Flags of the role.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {}
+pub mod certificates;
 
-/// The role could not start or ended early.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RunError(String);
-
-/// Runs until asked to stop.
-pub async fn run(args: Args) -> Result<(), RunError> {
-    let Args {} = args;
-    Err(RunError("not wired".into()))
-}
+pub use serve::{Args, RunError, run};

@@ -48,22 +48,10 @@ pub fn preflight(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) 
     let container =
         movable_container(pod_spec, spec.container_name.as_deref()).map_err(|(r, m)| refuse(r, m))?;
     refuse_what_stays_behind(pod_spec, container).map_err(|(reason, message)| refuse(reason, message))?;
-    let bridge = match spec.migration_strategy {
-        Strategy::Auto | Strategy::ShadowPod => {
-            if let Some(port) = host_port(pod_spec) {
-                if spec.migration_strategy == Strategy::ShadowPod {
-                    return Err(refuse(
-                        Reason::HostPort,
-                        format!("a shadow cannot take hostPort {port} beside it"),
-                    ));
-                }
-                false
-            } else {
-                true
-            }
-        }
-        Strategy::Sequential => false,
-    };
+    let wanted = spec.migration_strategy;
+    if let (Strategy::ShadowPod, Some(port)) = (wanted, host_port(pod_spec)) {
+        return Err(refuse(Reason::HostPort, format!("a shadow cannot take hostPort {port} beside it")));
+    }
     if spec.sync == SyncMode::Replay {
         return Err(refuse(
             Reason::StrategyNotSupported,
@@ -76,6 +64,15 @@ pub fn preflight(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) 
         _ => Hold::Frozen,
     };
     let mut warnings = Vec::new();
+    // A shadow that answers requests would acknowledge writes that the replacement, restored from the same archive,
+    // does not have: it may only answer where requests change nothing.
+    let bridge = wanted != Strategy::Sequential && hold == Hold::Release && host_port(pod_spec).is_none();
+    if wanted == Strategy::ShadowPod && hold == Hold::Frozen {
+        warnings.push(
+            "requests may change this pod's state (state-from: Any), so no shadow answers them meanwhile"
+                .to_owned(),
+        );
+    }
     if queue.as_ref().is_some_and(|q| q.broker_url.is_some()) {
         warnings
             .push("the broker's URL stands in the migration in plain text; name a Secret instead".to_owned());
@@ -272,6 +269,7 @@ mod tests {
             preflight(&pod(|_| ()), &spec(|s| *s = json!({"sourcePod": "web-0", "stateFrom": "Any"})), &[])
                 .unwrap();
         assert_eq!((accepted.plan.queue, accepted.plan.hold), (false, Hold::Frozen));
+        assert!(!accepted.plan.bridge, "a shadow must not acknowledge writes");
     }
 
     #[test]

@@ -86,6 +86,9 @@ fn strip(spec: &mut PodSpec) {
         container.readiness_probe = None;
         container.startup_probe = None;
         container.lifecycle = None;
+        for port in container.ports.iter_mut().flatten() {
+            port.host_port = None;
+        }
         if let Some(mounts) = &mut container.volume_mounts {
             mounts.retain(|mount| !mount.name.starts_with(TOKEN_VOLUME_PREFIX));
         }

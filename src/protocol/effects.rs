@@ -11,10 +11,9 @@ use super::Outcome;
 pub enum Effect {
     /// Declare this attempt's parking queue and reply queue.
     DeclareParking,
-    /// Create the shadow pod; done when its container's `create` waits for the ticket on a node.
+    /// Create the shadow pod; done when its container's `create` waits for the ticket on a node. Where there is no
+    /// bridge it is never restored: then it only finds the node and keeps room on it.
     PlaceShadow,
-    /// Without a shadow: choose the node.
-    ChooseTarget,
     /// Order the source to stop taking messages; done when that is proven.
     Park,
     /// Dump the source's container and stream it; done when the archive is verified on the target.
@@ -41,7 +40,7 @@ pub enum Effect {
     CloseArchives,
     /// Delete this attempt's queues, which must be empty.
     DropParking,
-    /// Rollback: no reader reaches the shadow any more and it is gone.
+    /// No reader reaches the shadow any more and it is gone: in a rollback, and where it only kept room.
     WithdrawShadow,
     /// Rollback: the source runs.
     ThawSource,
@@ -67,7 +66,6 @@ impl Effect {
         match self {
             Self::DeclareParking => "DeclareParking",
             Self::PlaceShadow => "PlaceShadow",
-            Self::ChooseTarget => "ChooseTarget",
             Self::Park => "Park",
             Self::Dump => "Dump",
             Self::RestoreShadow => "RestoreShadow",

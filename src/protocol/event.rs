@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state::{Archive, Restored, ShadowAt};
 use super::{Effect, Failure};
-use crate::api::{Epoch, NodeName};
+use crate::api::Epoch;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Event {
@@ -33,7 +33,6 @@ pub enum Event {
 pub enum Outcome {
     ParkingDeclared,
     ShadowPlaced(ShadowAt),
-    TargetChosen(NodeName),
     /// Messages applied, if the consumer said so.
     Parked {
         position: Option<u64>,
@@ -62,7 +61,6 @@ impl Outcome {
         match self {
             Self::ParkingDeclared => Effect::DeclareParking,
             Self::ShadowPlaced(_) => Effect::PlaceShadow,
-            Self::TargetChosen(_) => Effect::ChooseTarget,
             Self::Parked { .. } => Effect::Park,
             Self::Dumped(_) => Effect::Dump,
             Self::ShadowRestored => Effect::RestoreShadow,

@@ -241,16 +241,13 @@ impl State {
         let Plan { bridge, queue, .. } = self.plan;
         let when = |condition: bool, effect: Effect| condition.then_some(effect);
         let effects = match self.step {
-            Step::Preparing => vec![
-                when(queue, Effect::DeclareParking),
-                Some(if bridge { Effect::PlaceShadow } else { Effect::ChooseTarget }),
-            ],
+            Step::Preparing => vec![when(queue, Effect::DeclareParking), Some(Effect::PlaceShadow)],
             Step::Parking => vec![when(queue, Effect::Park)],
             Step::Dumping => vec![Some(Effect::Dump)],
             Step::RestoringShadow => vec![when(bridge, Effect::RestoreShadow)],
             Step::Bridging => vec![when(bridge, Effect::AddBridge)],
             Step::Freezing => vec![Some(Effect::FreezeSource)],
-            Step::Deleting => vec![Some(Effect::DeleteSource)],
+            Step::Deleting => vec![Some(Effect::DeleteSource), when(!bridge, Effect::WithdrawShadow)],
             Step::Replacing => vec![Some(Effect::KillSource), Some(Effect::RestoreReplacement)],
             Step::Switching => vec![when(bridge, Effect::SwitchReaders)],
             Step::Resuming => vec![when(queue, Effect::Resume)],

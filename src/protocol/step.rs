@@ -48,7 +48,6 @@ fn done(state: &State, outcome: Outcome) -> State {
             next.target = Some(at.node.clone());
             next.shadow = Some(at);
         }
-        Outcome::TargetChosen(node) => next.target = Some(node),
         Outcome::Parked { position } => next.position = position,
         Outcome::Dumped(archive) => next.archive = Some(archive),
         Outcome::ReplacementRestored(restored) => next.replacement = Some(restored),
@@ -87,7 +86,7 @@ fn enter(mut state: State, step: Step) -> State {
     state.step = step;
     state.done.clear();
     match step {
-        Step::Preparing => state.shadow_sent = state.plan.bridge,
+        Step::Preparing => state.shadow_sent = true,
         Step::Parking => state.park_sent = state.plan.queue,
         Step::Dumping => state.dump_sent = true,
         _ => {}
@@ -179,7 +178,7 @@ fn timed_out(step: Step) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Epoch, Hold, NodeName};
+    use crate::api::{Epoch, Hold};
     use crate::protocol::{Archive, Plan, Restored, ShadowAt};
 
     fn plan(queue: bool, bridge: bool) -> Plan {
@@ -192,7 +191,6 @@ mod tests {
             Effect::PlaceShadow => {
                 Outcome::ShadowPlaced(ShadowAt { node: "n2".into(), pod: "s".into(), ip: None })
             }
-            Effect::ChooseTarget => Outcome::TargetChosen(NodeName::from("n2")),
             Effect::Park => Outcome::Parked { position: Some(7) },
             Effect::Dump => Outcome::Dumped(Archive { digest: "d".into(), bytes: 1, frozen_ms: 1 }),
             Effect::RestoreShadow => Outcome::ShadowRestored,
@@ -273,10 +271,11 @@ mod tests {
         assert_eq!(
             seen,
             [
-                E::ChooseTarget,
+                E::PlaceShadow,
                 E::Dump,
                 E::FreezeSource,
                 E::DeleteSource,
+                E::WithdrawShadow,
                 E::KillSource,
                 E::RestoreReplacement,
                 E::CloseArchives

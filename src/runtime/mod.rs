@@ -1,8 +1,100 @@
 //! What `shadow-runc` does: everything passes through to runc, but a container with a ticket is restored.
+//!
+//! Guarantees: a container without a ticket costs one read of its `config.json` and never fails because of us; a
+//! shadow is never started fresh; `create` answers within [`claim::PATIENCE`] plus the restore itself. No async, no
+//! network: only the node's files, runc and the agent's unix socket.
 
+mod bundle;
+mod claim;
+mod cmdline;
+mod criu_log;
+mod hosts;
+mod layer;
+mod outcome;
+mod restore;
+mod runc;
+
+use std::ffi::OsString;
 use std::process::ExitCode;
+
+pub use criu_log::last_errors;
+pub use layer::{LayerError, OPAQUE, WHITEOUT_PREFIX, apply as apply_layer};
+
+use bundle::Bundle;
+use claim::Claimed;
+use cmdline::{CommandLine, Create, Verb};
+
+/// Why a container with a ticket could not be created. The kubelet shows it.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error("ticket of this container cannot be used: {0}")]
+    Ticket(String),
+    #[error("refused by this node's SHADOW agent: {0}")]
+    Refused(String),
+    #[error("no answer from this node's SHADOW agent: {0}; is its pod running on this node?")]
+    Agent(String),
+    #[error("changed files of the source could not be put in place: {0}")]
+    Layer(#[from] LayerError),
+    #[error("restore failed: {0}")]
+    Restore(String),
+    #[error("restored, but not on record with this node's SHADOW agent, so killed again: {0}")]
+    Unrecorded(String),
+}
 
 /// Entry of the OCI runtime.
 pub fn main() -> ExitCode {
-    ExitCode::FAILURE
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let line = CommandLine::parse(&args);
+    match &line.verb {
+        Verb::Start { id } if outcome::is_restored(&line, id) => ExitCode::SUCCESS,
+        Verb::Create(create) => match ticketed(create) {
+            Some(bundle) => created(&line, create, &bundle, &args),
+            None => runc::exec(&args),
+        },
+        _ => runc::exec(&args),
+    }
+}
+
+/// The bundle, if its container shows a ticket.
+fn ticketed(create: &Create) -> Option<Bundle> {
+    Bundle::with_ticket(&create.bundle)
+}
+
+fn created(line: &CommandLine, create: &Create, bundle: &Bundle, args: &[OsString]) -> ExitCode {
+    match redeem(line, create, bundle) {
+        Ok(Redeemed::Restored) => ExitCode::SUCCESS,
+        Ok(Redeemed::Fresh) => runc::exec(args),
+        Err(error) => {
+            runc::report_error(line, &error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+enum Redeemed {
+    Restored,
+    Fresh,
+}
+
+fn redeem(line: &CommandLine, create: &Create, bundle: &Bundle) -> Result<Redeemed, CreateError> {
+    let request = bundle.claim(&create.id)?;
+    let mut agent = match claim::claim(&request)? {
+        Claimed::Restore(agent) => agent,
+        Claimed::Fresh => return Ok(Redeemed::Fresh),
+    };
+    match restore::restore(line, create, bundle, agent.archive()) {
+        Ok(()) => {}
+        Err(error) => {
+            agent.failed(&error.to_string());
+            runc::delete(line, &create.id);
+            return Err(error);
+        }
+    }
+    // Only what the agent has on record may live: else a second restore of the ticket would run beside it.
+    let recorded = outcome::mark_restored(line, &create.id).and_then(|()| agent.restored(&request));
+    if let Err(reason) = recorded {
+        runc::delete(line, &create.id);
+        return Err(CreateError::Unrecorded(reason));
+    }
+    Ok(Redeemed::Restored)
 }

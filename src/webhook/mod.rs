@@ -1,16 +1,30 @@
-//! The webhook role.
+//! The webhook role: answers evictions and pod creations from what it already knows, and checks what users write.
+//!
+//! The decisions are pure (`decide_eviction`, `pod`, `policy_check`, `migration_check`) and know four answers to an
+//! eviction ([`EvictionAnswer`]); `evict` and `claim` gather their facts from the cache and, where that cannot be
+//! right, with one bounded question to the API server ([`Cluster`]). The only object ever written is the
+//! `StatefulMigration` that an eviction starts.
 
-/// Flags of the role.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Args {}
+mod answers;
+pub mod cache;
+mod claim;
+mod cluster;
+mod decide_eviction;
+mod evict;
+mod metrics;
+mod migration_check;
+mod pod;
+mod policy_check;
+mod review;
+mod reviews;
+mod run;
+mod server;
 
-/// The role could not start or ended early.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RunError(String);
-
-/// Runs until asked to stop.
-pub async fn run(args: Args) -> Result<(), RunError> {
-    let Args {} = args;
-    Err(RunError("not wired".into()))
-}
+pub use answers::{EvictionAnswer, Why};
+pub use cluster::{Cluster, ClusterError, KubeCluster, Started};
+pub use decide_eviction::{Asked, Decision, Facts, Sight, Verdict, decide_eviction};
+pub use metrics::Metrics;
+pub use review::{Response, ReviewError, User};
+pub use reviews::{Settings, Webhook};
+pub use run::{Args, RunError, run};
+pub use server::{BODY_LIMIT, router};

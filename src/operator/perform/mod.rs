@@ -83,7 +83,6 @@ impl Performer {
         match effect {
             Effect::DeclareParking => self.declare_parking(journal).await,
             Effect::PlaceShadow => self.place_shadow(journal).await,
-            Effect::ChooseTarget => self.choose_target(journal),
             Effect::Park => self.park(journal).await,
             Effect::Dump => self.dump(journal).await,
             Effect::RestoreShadow => self.restore_shadow(journal).await,

@@ -1,16 +1,16 @@
-//! Effects on the shadow: place it, fence it, remove it. Also the choice of a node where there is no shadow.
+//! Effects on the shadow: place it, fence it, remove it.
 
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::PostParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
 
 use super::super::shadow_pod::{shadow_name, shadow_pod};
 use super::super::subject::Journal;
-use super::{EffectError, Performer, target};
+use super::{EffectError, Performer};
 use crate::api::{ContainerRef, LABEL_MIGRATION, NodeName, PodIdentity, Reason, Role, TicketState};
 use crate::protocol::{Outcome, ShadowAt};
 
@@ -216,39 +216,4 @@ impl Performer {
             tracing::warn!(pod = name, "the replacement is not ready; its bridge goes all the same");
         }
     }
-
-    /// Without a shadow the operator chooses: a ready, schedulable node with an agent, not the source's.
-    pub(super) fn choose_target(&self, journal: &Journal) -> Result<Outcome, EffectError> {
-        if let Ok(node) = target(journal) {
-            return Ok(Outcome::TargetChosen(node.clone()));
-        }
-        let wanted = self.migration.spec.target_node.as_deref();
-        let mut fitting: Vec<NodeName> = self
-            .ctx
-            .nodes
-            .state()
-            .iter()
-            .filter(|node| takes_pods(node))
-            .map(|node| NodeName(node.name_any()))
-            .filter(|node| *node != journal.subject.node && wanted.is_none_or(|w| w == node.as_str()))
-            .filter(|node| self.ctx.agents.address(node).is_some())
-            .collect();
-        fitting.sort();
-        fitting.into_iter().next().map(Outcome::TargetChosen).ok_or_else(|| {
-            EffectError::failed(Reason::NoNodeFits, "no other node is ready, schedulable and has an agent")
-        })
-    }
-}
-
-fn takes_pods(node: &Node) -> bool {
-    let cordoned = node.spec.as_ref().is_some_and(|spec| {
-        spec.unschedulable == Some(true)
-            || spec.taints.iter().flatten().any(|taint| taint.effect != "PreferNoSchedule")
-    });
-    let ready = node
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten())
-        .any(|c| c.type_ == "Ready" && c.status == "True");
-    ready && !cordoned
 }

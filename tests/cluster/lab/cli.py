@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,13 @@ def load(argv: list[str]) -> None:
     running = [machine for machine in nodes if machine.pid()]
     if not running:
         raise Failure("no node runs; `cluster up` first")
-    together([lambda machine=machine: [node.load(machine, archive) for archive in args.archives] for machine in running])
+    together([partial(_load, machine, args.archives) for machine in running])
     print(f"{len(args.archives)} image(s) on {', '.join(machine.name for machine in running)}")
+
+
+def _load(machine: Machine, archives: list[Path]) -> None:
+    for archive in archives:
+        node.load(machine, archive)
 
 
 def split(argv: list[str], what: str) -> tuple[list[str], list[str]]:

@@ -7,8 +7,9 @@ unfinished or crashed run left is removed first. `down` leaves nothing but logs.
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from . import addons, api, broker, cleanup, controlplane, host, images, network, node, pki, programs, rootfs, state
 from .cgroups import Cgroups
@@ -74,8 +75,8 @@ def _start(board: Board, nodes: list[str]) -> None:
         if Machine(name).pid() and not network.exists(name):
             Machine(name).kill()                # it runs, but in a network that nobody can reach
         network.attach(name)                    # one by one: each needs the switch
-    together([lambda: _start_control_plane(board), lambda: _start_broker(board),
-              *(lambda name=name: _start_node(board, name) for name in nodes)])
+    jobs: list[Callable[[], None]] = [partial(_start_control_plane, board), partial(_start_broker, board)]
+    together(jobs + [partial(_start_node, board, name) for name in nodes])
     with board.step("services", "names, accounts, Services") as step:
         _wait_for_services(nodes)
         step.say(f"kubernetes.default.svc.{DOMAIN} answers through {DNS_IP}")

@@ -63,11 +63,11 @@ def _layer(files: Iterable[tuple[Path, str]]) -> bytes:
                 wanted.setdefault(str(parent), None)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for path, source in sorted(wanted.items()):
-            if source is None or source.is_dir():
+        for path, origin in sorted(wanted.items(), key=lambda pair: pair[0]):
+            if origin is None or origin.is_dir():
                 _add(tar, path, None, 0o1777 if path == "tmp" else 0o755)
             else:
-                _add(tar, path, source.read_bytes(), 0o755 if source.stat().st_mode & 0o111 else 0o644)
+                _add(tar, path, origin.read_bytes(), 0o755 if origin.stat().st_mode & 0o111 else 0o644)
     return buffer.getvalue()
 
 

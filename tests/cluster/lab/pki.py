@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from .config import API, API_SERVICE_IP, CP_IP, DOMAIN, PKI, node_ip
@@ -60,11 +61,11 @@ def issue_all(nodes: list[str]) -> None:
     if not SERVICE_ACCOUNTS.key.exists():
         run(["openssl", "genrsa", "-out", SERVICE_ACCOUNTS.key, "2048"])
     wanted = [who for who in (*ROLES, *map(kubelet, nodes)) if not who.certificate.exists()]
-    together([lambda who=who: _issue(who) for who in wanted])
+    together([partial(_issue, who) for who in wanted])
 
 
 def _issue(who: Identity) -> None:
-    extra = ["-CA", CA.certificate, "-CAkey", CA.key,
+    extra: list[str | Path] = ["-CA", CA.certificate, "-CAkey", CA.key,
              "-addext", "basicConstraints=critical,CA:FALSE",
              "-addext", "keyUsage=critical,digitalSignature",
              "-addext", "extendedKeyUsage=serverAuth,clientAuth"]

@@ -112,6 +112,7 @@ def _build(module: Module, folder: Path, step: Step) -> None:
 
 def _compile(module: Module, output: list[str], packages: list[str], total: int, env: dict[str, str],
              step: Step) -> None:
+    step.say(f"{module.version}: compiling and linking")
     argv = ["go", "build", "-v", *FLAGS, "-ldflags", module.ldflags, *output, *packages]
     work = subprocess.Popen(argv, cwd=module.folder, env={**os.environ, **env}, stdin=subprocess.DEVNULL,
                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

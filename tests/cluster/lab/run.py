@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import IO, Mapping, Sequence
+from typing import IO, Any, Mapping, Sequence
 
 
 class Failure(Exception):
@@ -20,10 +20,11 @@ def run(argv: Sequence[str | Path], *, timeout: float = 60, stdin: str | bytes |
     """Run a program to its end and return what it printed (both streams)."""
     words = [str(word) for word in argv]
     data = stdin.encode() if isinstance(stdin, str) else stdin if isinstance(stdin, bytes) else None
-    source = {"input": data} if data is not None else {"stdin": stdin or subprocess.DEVNULL}
+    source: dict[str, Any] = {"input": data} if data is not None else {"stdin": stdin or subprocess.DEVNULL}
     try:
-        done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, cwd=cwd,
-                              env={**os.environ, **env} if env else None, **source)
+        done: subprocess.CompletedProcess[bytes] = subprocess.run(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, cwd=cwd, check=False,
+            env={**os.environ, **env} if env else None, **source)
     except subprocess.TimeoutExpired as late:
         raise Failure(f"{short(words)} did not end within {timeout:.0f} s") from late
     except FileNotFoundError as missing:

@@ -9,9 +9,9 @@ Only modules that are loaded before the root file system changes may be used in 
 """
 from __future__ import annotations
 
-import encodings.ascii
-import encodings.idna       # these three are loaded by name when first needed, which would be too late
-import encodings.latin_1
+import encodings.ascii      # noqa: F401  these three are loaded by name when first
+import encodings.idna       # noqa: F401  needed, which would be too late
+import encodings.latin_1    # noqa: F401
 import http.client
 import json
 import os

@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Iterable, TypeVar
 
 T = TypeVar("T")
@@ -44,7 +43,8 @@ class Board:
 
     def __init__(self, stream=sys.stderr) -> None:
         self.stream, self.live = stream, stream.isatty() and os.environ.get("TERM") != "dumb"
-        self.began, self.running, self.drawn = time.monotonic(), [], 0
+        self.began, self.drawn = time.monotonic(), 0
+        self.running: list[Step] = []
         self.guard = threading.RLock()
         threading.Thread(target=self._tick, daemon=True).start()
 
@@ -107,8 +107,24 @@ class Board:
 
 
 def together(jobs: Iterable[Callable[[], T]]) -> list[T]:
-    """Run the jobs at the same time; the first failure is raised when all have ended."""
-    work = list(jobs)
-    with ThreadPoolExecutor(max(1, len(work))) as pool:
-        futures = [pool.submit(job) for job in work]
-    return [future.result() for future in futures]
+    """Run the jobs at the same time; the first failure is raised when all have ended.
+
+    The threads do not keep the program alive, so that an interrupt ends it at once.
+    """
+    outcomes: dict[int, tuple[T | None, BaseException | None]] = {}
+
+    def body(number: int, job: Callable[[], T]) -> None:
+        try:
+            outcomes[number] = (job(), None)
+        except BaseException as error:      # raised again below
+            outcomes[number] = (None, error)
+
+    threads = [threading.Thread(target=body, args=pair, daemon=True) for pair in enumerate(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for _, error in outcomes.values():      # in the order in which they ended
+        if error:
+            raise error
+    return [outcomes[number][0] for number in range(len(threads))]  # type: ignore[misc]

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Callable
 
-from .api import inside, until
-from .run import run
+from lab.api import inside, until
+from lab.run import run
 
 IMAGE = "localhost/answer:1"
 NODES = ("n1", "n2")

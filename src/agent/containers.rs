@@ -1,0 +1,313 @@
+//! Which containers run on this node: derived from the runtime's own folders, never kept. Reads files only.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::freezer::Freezer;
+use super::host::Host;
+use crate::api::{ContainerRef, PodUid};
+
+/// A running container.
+#[derive(Clone, Debug)]
+pub struct Container {
+    pub id: String,
+    /// Folder given to runc as `--root` (path on the node).
+    pub runc_root: PathBuf,
+    /// Its bundle (path on the node).
+    pub bundle: PathBuf,
+    pub freezer: Freezer,
+    /// Its memory cgroup's folder as we reach it, to guess the size of a dump.
+    pub memory: Option<PathBuf>,
+    started: u64,
+}
+
+/// The runtime's folders could not be read or understood.
+#[derive(Debug, thiserror::Error)]
+#[error("containers of this node: {}: {source}", path.display())]
+pub struct ScanError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Where a container runtime keeps its bundles and runc's state.
+#[derive(Clone, Debug)]
+struct Layout {
+    bundles: &'static str,
+    config: &'static str,
+    runc_root: &'static str,
+    pod_uid: &'static str,
+    container_name: &'static str,
+}
+
+const CONTAINERD: Layout = Layout {
+    bundles: "/run/containerd/io.containerd.runtime.v2.task/k8s.io",
+    config: "config.json",
+    runc_root: "/run/containerd/runc/k8s.io",
+    pod_uid: "io.kubernetes.cri.sandbox-uid",
+    container_name: "io.kubernetes.cri.container-name",
+};
+/// The kubelet's folder of a pod; it outlives a reboot of the node.
+const KUBELET_PODS: &str = "/var/lib/kubelet/pods";
+
+#[derive(Deserialize)]
+struct Config {
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct RuncState {
+    init_process_pid: u32,
+    init_process_start: u64,
+    #[serde(default)]
+    cgroup_paths: BTreeMap<String, PathBuf>,
+}
+
+/// The containers of this node.
+#[derive(Clone, Debug)]
+pub struct Containers {
+    host: Host,
+    layout: Layout,
+}
+
+impl Containers {
+    pub fn new(host: Host) -> Self {
+        Self { host, layout: CONTAINERD }
+    }
+
+    /// The newest running container of that name in that pod object. `None` is certain: it does not run.
+    pub fn find(&self, wanted: &ContainerRef) -> Result<Option<Container>, ScanError> {
+        let mut newest: Option<Container> = None;
+        for (id, config) in self.of_pod(&wanted.pod.uid)? {
+            if config.annotations.get(self.layout.container_name) != Some(&wanted.container) {
+                continue;
+            }
+            if let Some(container) = self.running(id)? {
+                if newest.as_ref().is_none_or(|newest| newest.started < container.started) {
+                    newest = Some(container);
+                }
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Something of this pod may still be on the node.
+    pub fn knows_pod(&self, pod: &PodUid) -> bool {
+        self.has_task(pod) || self.host.path(Path::new(KUBELET_PODS)).join(pod.as_str()).exists()
+    }
+
+    /// A sandbox or container of this pod may still have a bundle.
+    pub fn has_task(&self, pod: &PodUid) -> bool {
+        self.of_pod(pod).map_or(true, |bundles| !bundles.is_empty())
+    }
+
+    fn of_pod(&self, pod: &PodUid) -> Result<Vec<(String, Config)>, ScanError> {
+        let dir = self.host.path(Path::new(self.layout.bundles));
+        let at = |source| ScanError { path: dir.clone(), source };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(at)? {
+            let entry = entry.map_err(at)?;
+            let path = entry.path().join(self.layout.config);
+            let Some(text) = existing(&path)? else { continue };
+            if !text.contains(pod.as_str()) {
+                continue; // most of them: spares the parsing
+            }
+            let config: Config = parsed(&path, &text)?;
+            if config.annotations.get(self.layout.pod_uid).map(String::as_str) == Some(pod.as_str()) {
+                found.push((entry.file_name().to_string_lossy().into_owned(), config));
+            }
+        }
+        Ok(found)
+    }
+
+    fn running(&self, id: String) -> Result<Option<Container>, ScanError> {
+        let runc_root = PathBuf::from(self.layout.runc_root);
+        let path = self.host.path(&runc_root).join(&id).join("state.json");
+        let Some(text) = existing(&path)? else { return Ok(None) };
+        let state: RuncState = parsed(&path, &text)?;
+        if start_time(state.init_process_pid) != Some(state.init_process_start) {
+            return Ok(None); // gone, and perhaps another process has that PID by now
+        }
+        let cgroup = |name: &str| state.cgroup_paths.get(name).map(|path| self.host.path(path));
+        let freezer = cgroup("freezer").map(Freezer::V1).or_else(|| cgroup("").map(Freezer::V2));
+        let freezer = freezer.ok_or_else(|| ScanError {
+            path,
+            source: io::Error::new(io::ErrorKind::InvalidData, "names no freezer cgroup"),
+        })?;
+        Ok(Some(Container {
+            bundle: Path::new(self.layout.bundles).join(&id),
+            id,
+            runc_root,
+            freezer,
+            memory: cgroup("memory").or_else(|| cgroup("")),
+            started: state.init_process_start,
+        }))
+    }
+
+    /// Where the container's changed files lie, as we reach it; nothing without an overlay.
+    pub fn upper_dir(&self, container: &Container) -> Result<Option<PathBuf>, ScanError> {
+        let path = PathBuf::from("/proc/1/mountinfo");
+        let text = existing(&path)?.unwrap_or_default();
+        Ok(upper_dir(&text, &container.bundle.join("rootfs")).map(|upper| self.host.path(&upper)))
+    }
+}
+
+/// The file's text; nothing if it is not there (any more).
+fn existing(path: &Path) -> Result<Option<String>, ScanError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ScanError { path: path.to_owned(), source }),
+    }
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ScanError> {
+    serde_json::from_str(text).map_err(|error| ScanError { path: path.to_owned(), source: error.into() })
+}
+
+impl Container {
+    /// Bytes of memory that a dump may have to write; 0 where the cgroup does not say.
+    pub fn memory_bytes(&self) -> u64 {
+        let Some(dir) = &self.memory else { return 0 };
+        let Ok(stat) = fs::read_to_string(dir.join("memory.stat")) else { return 0 };
+        let value = |name: &str| -> u64 {
+            let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.and_then(|value| value.parse().ok()).unwrap_or(0)
+        };
+        // v1 has rss and shmem, v2 has anon and shmem.
+        value("rss") + value("anon") + value("shmem")
+    }
+}
+
+/// Start time of a process in clock ticks, as runc records it; nothing for a process that is gone or a zombie.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; after it come state and 18 more fields before the start time.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// The overlay's upper folder mounted at `target`, from a mountinfo file. Pure.
+fn upper_dir(mountinfo: &str, target: &Path) -> Option<PathBuf> {
+    mountinfo.lines().rev().find_map(|line| {
+        let (head, tail) = line.split_once(" - ")?;
+        if Path::new(&unescape(head.split(' ').nth(4)?)) != target {
+            return None;
+        }
+        let mut tail = tail.split(' ');
+        if tail.next()? != "overlay" {
+            return None;
+        }
+        let options = tail.nth(1)?;
+        let upper = options.split(',').find_map(|option| option.strip_prefix("upperdir="))?;
+        Some(unescape(upper).into())
+    })
+}
+
+/// mountinfo writes blanks and backslashes as octal numbers.
+fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        match rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(byte.into());
+                rest = &rest[at + 4..];
+            }
+            None => {
+                out.push('\\');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::PodIdentity;
+
+    fn wanted(uid: &str, container: &str) -> ContainerRef {
+        let pod = PodIdentity { namespace: "d".into(), name: "web-0".into(), uid: uid.into() };
+        ContainerRef { pod, container: container.into() }
+    }
+
+    fn add(root: &Path, id: &str, uid: &str, name: Option<&str>, start: u64) {
+        let bundle = root.join(&CONTAINERD.bundles[1..]).join(id);
+        fs::create_dir_all(&bundle).unwrap();
+        let mut annotations = serde_json::json!({CONTAINERD.pod_uid: uid});
+        if let Some(name) = name {
+            annotations[CONTAINERD.container_name] = name.into();
+        }
+        fs::write(bundle.join("config.json"), serde_json::json!({"annotations": annotations}).to_string()).unwrap();
+        let state = root.join(&CONTAINERD.runc_root[1..]).join(id);
+        fs::create_dir_all(&state).unwrap();
+        let text = serde_json::json!({
+            "init_process_pid": std::process::id(), "init_process_start": start,
+            "cgroup_paths": {"freezer": "/sys/fs/cgroup/freezer/x", "memory": "/sys/fs/cgroup/memory/x"},
+        });
+        fs::write(state.join("state.json"), text.to_string()).unwrap();
+    }
+
+    #[test]
+    fn the_running_container_of_that_pod_and_name_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let now = start_time(std::process::id()).unwrap();
+        add(root.path(), "sandbox", "u1", None, now);
+        add(root.path(), "app", "u1", Some("app"), now);
+        add(root.path(), "dead", "u1", Some("app"), now + 1);
+        add(root.path(), "other", "u2", Some("app"), now);
+        let containers = Containers::new(Host::at(root.path()));
+        let found = containers.find(&wanted("u1", "app")).unwrap().unwrap();
+        assert_eq!(found.id, "app");
+        assert_eq!(found.freezer, Freezer::V1(root.path().join("sys/fs/cgroup/freezer/x")));
+        assert!(containers.find(&wanted("u1", "web")).unwrap().is_none());
+        assert!(containers.find(&wanted("u", "app")).unwrap().is_none());
+        assert!(containers.knows_pod(&"u2".into()) && !containers.knows_pod(&"u3".into()));
+    }
+
+    #[test]
+    fn a_node_whose_folders_cannot_be_read_is_not_a_node_without_containers() {
+        let root = tempfile::tempdir().unwrap();
+        let containers = Containers::new(Host::at(root.path()));
+        assert!(containers.find(&wanted("u1", "app")).is_err());
+        assert!(containers.has_task(&"u1".into()));
+        add(root.path(), "app", "u1", Some("app"), 1);
+        fs::write(root.path().join(&CONTAINERD.runc_root[1..]).join("app/state.json"), "{").unwrap();
+        assert!(containers.find(&wanted("u1", "app")).is_err());
+    }
+
+    #[test]
+    fn the_upper_folder_is_read_from_the_newest_mount() {
+        let info = "30 20 0:26 / /b/rootfs rw - overlay overlay rw,lowerdir=/l,upperdir=/old,workdir=/w\n\
+            31 20 0:27 / /b/rootfs rw,relatime shared:1 - overlay overlay rw,lowerdir=/l,upperdir=/s/1\\0402/fs,workdir=/w\n\
+            32 20 0:28 / /c/rootfs rw - ext4 /dev/sda rw\n";
+        assert_eq!(upper_dir(info, Path::new("/b/rootfs")), Some("/s/1 2/fs".into()));
+        assert_eq!(upper_dir(info, Path::new("/c/rootfs")), None);
+        assert_eq!(upper_dir(info, Path::new("/b")), None);
+    }
+
+    #[test]
+    fn memory_is_summed_from_what_the_cgroup_version_offers() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("memory.stat"), "cache 5\nrss 100\nshmem 20\nrss_huge 7\n").unwrap();
+        let container = Container {
+            id: String::new(),
+            runc_root: PathBuf::new(),
+            bundle: PathBuf::new(),
+            freezer: Freezer::V1(PathBuf::new()),
+            memory: Some(dir.path().to_owned()),
+            started: 0,
+        };
+        assert_eq!(container.memory_bytes(), 120);
+    }
+}

@@ -1,0 +1,170 @@
+//! Stops, continues and kills all processes of one container through its cgroup (v1 freezer or v2).
+//!
+//! Guarantees: each call confirms what it did by reading it back, ends by its deadline, may be repeated, and counts a
+//! cgroup that is gone as done. Direct writes instead of `runc pause`: a process start less within the pause.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::time::{Instant, sleep};
+
+/// Between looks at a state that takes a moment.
+const LOOK: Duration = Duration::from_micros(500);
+/// A v1 cgroup can hang in FREEZING when a process forks meanwhile: after so many looks it is let go and tried anew.
+const LOOKS_BEFORE_RETRY: u32 = 100;
+
+/// The state asked for was not reached.
+#[derive(Debug, thiserror::Error)]
+pub enum FreezerError {
+    #[error("cgroup {}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("cgroup {}: not {wanted} in time", path.display())]
+    TimedOut { path: PathBuf, wanted: &'static str },
+}
+
+/// The cgroup of one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Freezer {
+    V1(PathBuf),
+    V2(PathBuf),
+}
+
+impl Freezer {
+    /// Stops every process.
+    pub async fn freeze(&self, deadline: Instant) -> Result<(), FreezerError> {
+        for look in 1_u32.. {
+            if look % LOOKS_BEFORE_RETRY == 0 {
+                self.order(false)?;
+                sleep(LOOK).await;
+            }
+            self.order(true)?;
+            if self.is_frozen()?.unwrap_or(true) {
+                return Ok(());
+            }
+            self.pause_before(deadline, "frozen").await?;
+        }
+        Ok(())
+    }
+
+    /// Lets every process go on.
+    pub async fn thaw(&self, deadline: Instant) -> Result<(), FreezerError> {
+        self.order(false)?;
+        while self.is_frozen()? == Some(true) {
+            self.pause_before(deadline, "thawed").await?;
+        }
+        Ok(())
+    }
+
+    /// True if all processes stand still; nothing if the cgroup is gone.
+    pub fn is_frozen(&self) -> Result<Option<bool>, FreezerError> {
+        match self {
+            Self::V1(_) => Ok(self.read("freezer.state")?.map(|state| state.trim() == "FROZEN")),
+            Self::V2(_) => Ok(self.read("cgroup.events")?.map(|text| text.lines().any(|l| l == "frozen 1"))),
+        }
+    }
+
+    /// Kills every process, frozen or not, and waits until none is left. No process runs on before it dies: each has
+    /// its SIGKILL before the cgroup is thawed.
+    pub async fn kill(&self, deadline: Instant) -> Result<(), FreezerError> {
+        loop {
+            let pids = self.pids()?;
+            if pids.is_empty() {
+                return Ok(());
+            }
+            for pid in pids {
+                // A pidfd, and a second look at the cgroup, so that a PID taken over by another process is spared.
+                let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+                if self.pids()?.contains(&pid) {
+                    let _ = pidfd_send_signal(&process, Signal::KILL);
+                }
+            }
+            self.order(false)?; // a v1 cgroup delivers signals only when thawed
+            self.pause_before(deadline, "empty").await?;
+        }
+    }
+
+    fn pids(&self) -> Result<Vec<Pid>, FreezerError> {
+        let text = self.read("cgroup.procs")?.unwrap_or_default();
+        Ok(text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect())
+    }
+
+    fn dir(&self) -> &PathBuf {
+        match self {
+            Self::V1(dir) | Self::V2(dir) => dir,
+        }
+    }
+
+    fn order(&self, freeze: bool) -> Result<(), FreezerError> {
+        let (file, value) = match (self, freeze) {
+            (Self::V1(_), true) => ("freezer.state", "FROZEN"),
+            (Self::V1(_), false) => ("freezer.state", "THAWED"),
+            (Self::V2(_), true) => ("cgroup.freeze", "1"),
+            (Self::V2(_), false) => ("cgroup.freeze", "0"),
+        };
+        let path = self.dir().join(file);
+        // Never created: a cgroup that is gone stays gone.
+        let written = fs::OpenOptions::new().write(true).open(&path).and_then(|mut f| io::Write::write_all(&mut f, value.as_bytes()));
+        gone_is_fine(written).map(drop).map_err(|source| FreezerError::Io { path, source })
+    }
+
+    fn read(&self, file: &str) -> Result<Option<String>, FreezerError> {
+        let path = self.dir().join(file);
+        gone_is_fine(fs::read_to_string(&path)).map_err(|source| FreezerError::Io { path, source })
+    }
+
+    async fn pause_before(&self, deadline: Instant, wanted: &'static str) -> Result<(), FreezerError> {
+        if Instant::now() >= deadline {
+            return Err(FreezerError::TimedOut { path: self.dir().clone(), wanted });
+        }
+        sleep(LOOK).await;
+        Ok(())
+    }
+}
+
+fn gone_is_fine<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(50)
+    }
+
+    #[tokio::test]
+    async fn a_cgroup_that_is_gone_is_frozen_thawed_and_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        for freezer in [Freezer::V1(dir.path().join("x")), Freezer::V2(dir.path().join("x"))] {
+            freezer.freeze(soon()).await.unwrap();
+            freezer.thaw(soon()).await.unwrap();
+            freezer.kill(soon()).await.unwrap();
+            assert_eq!(freezer.is_frozen().unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn freezing_is_confirmed_by_reading_it_back() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("freezer.state"), "").unwrap();
+        let v1 = Freezer::V1(dir.path().to_owned());
+        v1.freeze(soon()).await.unwrap();
+        assert_eq!(v1.is_frozen().unwrap(), Some(true));
+
+        fs::write(dir.path().join("cgroup.freeze"), "0").unwrap();
+        fs::write(dir.path().join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        let v2 = Freezer::V2(dir.path().to_owned());
+        assert!(matches!(v2.freeze(soon()).await, Err(FreezerError::TimedOut { .. })));
+        fs::write(dir.path().join("cgroup.events"), "populated 1\nfrozen 1\n").unwrap();
+        v2.freeze(soon()).await.unwrap();
+    }
+}

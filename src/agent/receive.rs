@@ -1,0 +1,136 @@
+//! Receives an archive from another agent.
+//!
+//! Guarantees: what is not whole and verified is never seen under an archive's name; memory is bounded; a sender that
+//! falls silent is dropped; an archive on which a ticket was opened is never replaced.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::archive::{MANIFEST, Manifest, ReadError, Reader};
+use super::desk::Desk;
+use super::failure::Failure;
+use super::store::{self, Durability, Store};
+use crate::api::{DumpReport, Epoch, MigrationUid, Refusal};
+
+/// Chunks that wait to be written.
+const QUEUE: usize = 8;
+/// A sender must show life this often.
+const SILENCE: Duration = Duration::from_secs(15);
+/// Room that must be left beside an archive, for everybody else on the node.
+const SPARE: u64 = 64 << 20;
+
+/// Is there room for an archive of that size?
+pub fn room_for(store: &Store, bytes: u64) -> Result<(), Failure> {
+    let free = store.free_bytes()?;
+    if free >= bytes.saturating_add(SPARE) {
+        return Ok(());
+    }
+    let what = format!("{free} bytes free for archives, {bytes} and {SPARE} spare needed");
+    Err(Failure::new(Refusal::NoSpace, what))
+}
+
+/// Takes the stream in `body`; done when the archive is verified and in its place.
+pub async fn receive(
+    desk: &Desk,
+    store: &Store,
+    uid: &MigrationUid,
+    epoch: Epoch,
+    body: Body,
+) -> Result<DumpReport, Failure> {
+    let begun = Instant::now();
+    admit(desk, uid, epoch)?;
+    let partial = Partial::of(store, uid, epoch);
+    let manifest = write(partial.path.clone(), body).await?;
+    if manifest.migration != *uid || manifest.epoch != epoch {
+        let what = format!("sent as {uid}.{epoch}, but is of {}.{}", manifest.migration, manifest.epoch);
+        return Err(Failure::new(Refusal::DigestMismatch, what));
+    }
+    store::write(&partial.path.join(MANIFEST), &manifest, Durability::Process)?;
+    admit(desk, uid, epoch)?; // closed meanwhile?
+    let place = store.archive(uid, epoch);
+    store::remove(&place)?; // of an earlier dump of this epoch whose report got lost
+    std::fs::rename(&partial.path, &place)
+        .map_err(|source| store::StoreError { path: place.clone(), source })?;
+    let total_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(migration = %uid, %epoch, bytes = manifest.bytes, total_ms, "archive received");
+    Ok(DumpReport { digest: manifest.digest, bytes: manifest.bytes, frozen_ms: 0, total_ms })
+}
+
+fn admit(desk: &Desk, uid: &MigrationUid, epoch: Epoch) -> Result<(), Failure> {
+    desk.pass(uid, |fence| fence.admit_forward(epoch))?;
+    if desk.is_opened(uid, epoch) {
+        let what = format!("a ticket of {uid}.{epoch} is open already on the archive that is here");
+        return Err(Failure::new(Refusal::StaleEpoch, what));
+    }
+    Ok(())
+}
+
+/// A folder that goes away unless it was renamed.
+struct Partial {
+    path: PathBuf,
+}
+
+impl Partial {
+    fn of(store: &Store, uid: &MigrationUid, epoch: Epoch) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0); // two streams of one archive must not meet
+        Self { path: store.partial(uid, epoch, NUMBER.fetch_add(1, Ordering::Relaxed)) }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if let Err(error) = store::remove(&self.path) {
+            tracing::warn!(%error, "an archive that did not arrive is left");
+        }
+    }
+}
+
+async fn write(dir: PathBuf, body: Body) -> Result<Manifest, Failure> {
+    let (sender, mut receiver) = mpsc::channel::<Bytes>(QUEUE);
+    let writer = tokio::task::spawn_blocking(move || -> Result<Manifest, ReadError> {
+        let mut reader = Reader::new(&dir)?;
+        while let Some(bytes) = receiver.blocking_recv() {
+            reader.feed(&bytes)?;
+        }
+        reader.finish()
+    });
+    let mut body = body.into_data_stream();
+    let mut broken = None;
+    loop {
+        match timeout(SILENCE, body.next()).await {
+            Ok(Some(Ok(bytes))) => {
+                if sender.send(bytes).await.is_err() {
+                    break; // the writer has failed and says why
+                }
+            }
+            Ok(Some(Err(error))) => {
+                broken = Some(error.to_string());
+                break;
+            }
+            Ok(None) => break,
+            Err(_) => {
+                broken = Some(format!("nothing came for {} s", SILENCE.as_secs()));
+                break;
+            }
+        }
+    }
+    drop(sender);
+    let written = writer.await.map_err(|error| Failure::new(Refusal::TransferFailed, error.to_string()))?;
+    written.map_err(|error| {
+        let refusal = match &error {
+            _ if error.is_no_space() => Refusal::NoSpace,
+            ReadError::Io { .. } => Refusal::RuntimeFailed,
+            ReadError::CutOff => Refusal::TransferFailed,
+            ReadError::Damaged(_) | ReadError::Digest { .. } => Refusal::DigestMismatch,
+        };
+        let cause = broken.map_or_else(String::new, |cause| format!(": {cause}"));
+        Failure::new(refusal, format!("{error}{cause}"))
+    })
+}

@@ -1,0 +1,208 @@
+//! The conversation with this node's agent over its unix socket: claim, wait, say how it ended.
+//!
+//! Guarantees: ends within [`PATIENCE`] (the report after that within [`REPORT_PATIENCE`]), whatever the agent does;
+//! survives a restart of the agent at any point.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::CreateError;
+use crate::api::{AGENT_SOCKET, ClaimAnswer, ClaimRequest, RestoreOutcome};
+
+/// Less than the kubelet's runtime request timeout of 2 minutes, so that it sees our reason and not its own.
+pub const PATIENCE: Duration = Duration::from_secs(100);
+/// For telling the agent how it ended.
+pub const REPORT_PATIENCE: Duration = Duration::from_secs(10);
+/// Between attempts to reach an agent that is restarting.
+const RETRY: Duration = Duration::from_millis(50);
+/// No answer is longer.
+const LONGEST_LINE: u64 = 64 * 1024;
+
+/// What the claim came to.
+pub enum Claimed {
+    Restore(Connection),
+    Fresh,
+}
+
+/// An agent that has handed out an archive and waits for the outcome.
+pub struct Connection {
+    stream: BufReader<UnixStream>,
+    socket: PathBuf,
+    archive: PathBuf,
+}
+
+/// Claims the ticket and waits for it to open.
+pub fn claim(request: &ClaimRequest) -> Result<Claimed, CreateError> {
+    claim_at(Path::new(AGENT_SOCKET), request, PATIENCE)
+}
+
+fn claim_at(socket: &Path, request: &ClaimRequest, patience: Duration) -> Result<Claimed, CreateError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let failure = match ask(socket, request, deadline) {
+            Ok((stream, ClaimAnswer::Restore { archive })) => {
+                let connection = Connection { stream, socket: socket.to_owned(), archive: archive.into() };
+                return Ok(Claimed::Restore(connection));
+            }
+            Ok((_, ClaimAnswer::Fresh { .. })) => return Ok(Claimed::Fresh),
+            Ok((_, ClaimAnswer::Refuse { reason })) => return Err(CreateError::Refused(reason)),
+            Err(error) => error,
+        };
+        if Instant::now() + RETRY >= deadline {
+            return Err(CreateError::Agent(format!("{}: {failure}", socket.display())));
+        }
+        thread::sleep(RETRY);
+    }
+}
+
+fn ask(
+    socket: &Path,
+    request: &ClaimRequest,
+    deadline: Instant,
+) -> std::io::Result<(BufReader<UnixStream>, ClaimAnswer)> {
+    let mut stream = BufReader::new(UnixStream::connect(socket)?);
+    send(stream.get_mut(), request)?;
+    let answer = serde_json::from_str(&receive(&mut stream, deadline)?)?;
+    Ok((stream, answer))
+}
+
+fn send(stream: &mut UnixStream, message: &impl serde::Serialize) -> std::io::Result<()> {
+    stream.set_write_timeout(Some(REPORT_PATIENCE))?;
+    stream.write_all(format!("{}\n", serde_json::to_string(message)?).as_bytes())
+}
+
+/// One line, without its end.
+fn receive(stream: &mut BufReader<UnixStream>, deadline: Instant) -> std::io::Result<String> {
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    stream.get_ref().set_read_timeout(Some(left))?;
+    let mut line = String::new();
+    stream.take(LONGEST_LINE).read_line(&mut line)?;
+    match line.strip_suffix('\n') {
+        Some(line) => Ok(line.to_owned()),
+        None => Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the agent broke off")),
+    }
+}
+
+impl Connection {
+    /// Where the archive lies.
+    pub fn archive(&self) -> &Path {
+        &self.archive
+    }
+
+    /// Tells why nothing lives. Best effort: an agent that does not hear it sees the connection end.
+    pub fn failed(&mut self, reason: &str) {
+        let _ = self.report(&RestoreOutcome::Failed { reason: reason.to_owned() }, Instant::now() + REPORT_PATIENCE);
+    }
+
+    /// Has the restore put on record; an agent that was restarted meanwhile is asked for the ticket once more.
+    pub fn restored(&mut self, request: &ClaimRequest) -> Result<(), String> {
+        let deadline = Instant::now() + REPORT_PATIENCE;
+        loop {
+            let failure = match self.report(&RestoreOutcome::Restored, deadline) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            thread::sleep(RETRY);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left <= RETRY {
+                return Err(failure.to_string());
+            }
+            match claim_at(&self.socket, request, left) {
+                Ok(Claimed::Restore(connection)) => self.stream = connection.stream,
+                Ok(Claimed::Fresh) => return Err(format!("{failure}, and the ticket is spent")),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    fn report(&mut self, outcome: &RestoreOutcome, deadline: Instant) -> std::io::Result<()> {
+        send(self.stream.get_mut(), outcome)?;
+        receive(&mut self.stream, deadline).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    fn request() -> ClaimRequest {
+        ClaimRequest {
+            ticket: "0b5c.1.shadow".parse().unwrap(),
+            pod: "u".into(),
+            container: "app".into(),
+            container_id: "c".into(),
+            pod_ip: None,
+        }
+    }
+
+    fn accept(listener: &UnixListener) -> BufReader<UnixStream> {
+        BufReader::new(listener.accept().unwrap().0)
+    }
+
+    fn line(stream: &mut BufReader<UnixStream>) -> String {
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn answer(stream: &mut BufReader<UnixStream>, text: &str) {
+        stream.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    const RESTORE: &str = "{\"answer\":\"restore\",\"archive\":\"/a\"}\n";
+
+    #[test]
+    fn a_claim_and_its_outcome_survive_restarts_of_the_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let claimer = thread::spawn({
+            let socket = socket.clone();
+            move || match claim_at(&socket, &request(), Duration::from_secs(20)) {
+                Ok(Claimed::Restore(mut agent)) => {
+                    assert_eq!(agent.archive(), Path::new("/a"));
+                    agent.restored(&request())
+                }
+                _ => Err("not restored".into()),
+            }
+        });
+        let listener = UnixListener::bind(&socket).unwrap();
+        assert!(line(&mut accept(&listener)).contains("0b5c.1.shadow")); // broken off before the answer
+        let mut agent = accept(&listener);
+        line(&mut agent);
+        answer(&mut agent, RESTORE);
+        line(&mut agent);
+        drop(agent); // broken off before the outcome is on record
+        let mut agent = accept(&listener);
+        assert!(line(&mut agent).contains("0b5c.1.shadow"));
+        answer(&mut agent, RESTORE);
+        assert_eq!(line(&mut agent), "{\"outcome\":\"restored\"}\n");
+        answer(&mut agent, "\n");
+        assert_eq!(claimer.join().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn a_refusal_is_final_and_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let agent = thread::spawn(move || {
+            let mut agent = accept(&listener);
+            line(&mut agent);
+            answer(&mut agent, "{\"answer\":\"refuse\",\"reason\":\"closed\"}\n");
+        });
+        let error = claim_at(&socket, &request(), Duration::from_secs(20)).err().unwrap();
+        assert_eq!(error.to_string(), "refused by this node's SHADOW agent: closed");
+        agent.join().unwrap();
+    }
+
+    #[test]
+    fn a_missing_agent_is_an_error_with_its_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = claim_at(&dir.path().join("s"), &request(), Duration::from_millis(120)).err().unwrap();
+        assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+    }
+}

@@ -1,0 +1,51 @@
+//! Restores a container from an archive by runc and CRIU, in place of creating it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::Command;
+
+use super::bundle::Bundle;
+use super::cmdline::{CommandLine, Create};
+use super::criu_log::last_errors;
+use super::{CreateError, layer, runc};
+
+/// Lines of CRIU's log that a reason may quote.
+const QUOTED_LINES: usize = 4;
+
+/// Puts the source's changed files in place and restores its processes. They inherit our standard streams, which are
+/// the container's, so nothing may be printed here.
+pub fn restore(line: &CommandLine, create: &Create, bundle: &Bundle, archive: &Path) -> Result<(), CreateError> {
+    layer::apply(&archive.join("rootfs.tar"), &bundle.rootfs())?;
+    let work = bundle.work_dir();
+    match fs::create_dir(&work) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(CreateError::Restore(format!("cannot make {}: {error}", work.display())));
+        }
+        _ => {}
+    }
+    let mut command = Command::new(runc::path());
+    command.args(&line.globals).arg("restore").arg("--detach").arg("--bundle").arg(&create.bundle);
+    if let Some(file) = &create.pid_file {
+        command.arg("--pid-file").arg(file);
+    }
+    if let Some(socket) = &create.console_socket {
+        command.arg("--console-socket").arg(socket);
+    }
+    if create.no_pivot {
+        command.arg("--no-pivot");
+    }
+    command.arg("--image-path").arg(archive.join("images")).arg("--work-path").arg(&work);
+    // The new container's cgroup is made by its new spec; what the source's looked like does not matter.
+    command.args(["--manage-cgroups-mode", "ignore"]).arg(&create.id);
+    let status = command.status().map_err(|e| CreateError::Restore(format!("cannot execute runc: {e}")))?;
+    if status.success() {
+        return Ok(());
+    }
+    let log = work.join("restore.log");
+    let reason = match fs::read(&log) {
+        Ok(text) => last_errors(&String::from_utf8_lossy(&text), QUOTED_LINES),
+        Err(error) => format!("no CRIU log {}: {error}", log.display()),
+    };
+    Err(CreateError::Restore(format!("runc restore: {status}; {reason}")))
+}

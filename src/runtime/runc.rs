@@ -1,0 +1,83 @@
+//! The real runc: found, executed, and told on behalf of whom we failed.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use super::cmdline::CommandLine;
+
+/// Names another runc than the one in PATH.
+const OVERRIDE: &str = "SHADOW_REAL_RUNC";
+/// Looked through after PATH, which may be empty where a service manager starts us.
+const FALLBACK: [&str; 4] = ["/usr/bin", "/usr/sbin", "/usr/local/sbin", "/usr/local/bin"];
+
+/// The runc to use.
+pub fn path() -> PathBuf {
+    if let Some(path) = std::env::var_os(OVERRIDE).filter(|p| !p.is_empty()) {
+        return path.into();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(FALLBACK.iter().map(PathBuf::from))
+        .map(|dir| dir.join("runc"))
+        .find(|file| is_executable(file))
+        .unwrap_or_else(|| "runc".into())
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+/// Becomes runc with the same arguments; returns only if that fails.
+pub fn exec(args: &[OsString]) -> ExitCode {
+    let runc = path();
+    let error = Command::new(&runc).args(args).exec();
+    eprintln!("shadow-runc: cannot execute {}: {error}; install runc or set {OVERRIDE}", runc.display());
+    ExitCode::FAILURE
+}
+
+/// `runc delete --force`: best effort, for what must not live on after a failure.
+pub fn delete(line: &CommandLine, id: &OsStr) {
+    let _ = Command::new(path())
+        .args(&line.globals)
+        .args([OsStr::new("delete"), OsStr::new("--force"), id])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+}
+
+/// Says what went wrong where the caller of an OCI runtime looks: standard error, and the file given by `--log`.
+pub fn report_error(line: &CommandLine, message: &str) {
+    eprintln!("shadow-runc: {message}");
+    let Some(log) = &line.log else { return };
+    let entry = log_entry(line.log_json, &jiff::Timestamp::now().to_string(), message);
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(log);
+    if let Err(error) = file.and_then(|mut file| file.write_all(entry.as_bytes())) {
+        eprintln!("shadow-runc: cannot write {}: {error}", log.display());
+    }
+}
+
+fn log_entry(json: bool, time: &str, message: &str) -> String {
+    if json {
+        format!("{}\n", serde_json::json!({"level": "error", "msg": message, "time": time}))
+    } else {
+        format!("time={time:?} level=error msg={message:?}\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_written_as_runc_writes_them() {
+        let entry = log_entry(true, "2026-01-01T00:00:00Z", "no \"x\"");
+        let value: serde_json::Value = serde_json::from_str(&entry).unwrap();
+        assert_eq!((value["level"].as_str(), value["msg"].as_str()), (Some("error"), Some("no \"x\"")));
+        assert_eq!(log_entry(false, "t", "m"), "time=\"t\" level=error msg=\"m\"\n");
+    }
+}

@@ -1,0 +1,254 @@
+//! Migrations, found from either of their ends. No I/O.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Index;
+use crate::api::{
+    ConditionType, Epoch, EvictionPolicy, MigrationUid, NodeName, Phase, PodUid, Reason, Role, StatefulMigration,
+    TicketId,
+};
+use crate::protocol::Step;
+
+/// What an answer needs to know of a migration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MigrationFacts {
+    pub namespace: String,
+    pub name: String,
+    pub uid: MigrationUid,
+    pub source_pod: String,
+    pub source_uid: Option<PodUid>,
+    pub policy: EvictionPolicy,
+    pub deadline: Duration,
+    pub created: Option<Timestamp>,
+    pub deleting: bool,
+    pub abort: bool,
+    pub phase: Phase,
+    pub epoch: Epoch,
+    pub committed: bool,
+    /// Committed, and the source's owner has to make a pod that takes over.
+    pub replacing: bool,
+    pub reason: Option<String>,
+    pub message: Option<String>,
+    pub owner_uid: Option<String>,
+    pub target_node: Option<NodeName>,
+    pub replacement_uid: Option<PodUid>,
+    pub succeeded_at: Option<Timestamp>,
+}
+
+impl MigrationFacts {
+    pub fn is_running(&self) -> bool {
+        !self.phase.is_terminal()
+    }
+
+    pub fn ended_because(&self, reason: Reason) -> bool {
+        self.phase == Phase::Failed && self.reason.as_deref() == Some(reason.as_str())
+    }
+
+    /// What its replacement is created with.
+    pub fn replacement_ticket(&self) -> TicketId {
+        TicketId { migration: self.uid.clone(), epoch: self.epoch, role: Role::Replacement }
+    }
+}
+
+impl From<StatefulMigration> for MigrationFacts {
+    fn from(migration: StatefulMigration) -> Self {
+        let (meta, spec) = (migration.metadata, migration.spec);
+        let status = migration.status.unwrap_or_default();
+        let at = |step: Step| status.step.as_deref().is_some_and(|s| s.eq_ignore_ascii_case(step.as_str()));
+        Self {
+            namespace: meta.namespace.unwrap_or_default(),
+            name: meta.name.unwrap_or_default(),
+            uid: meta.uid.unwrap_or_default().into(),
+            source_pod: spec.source_pod,
+            policy: spec.policy,
+            deadline: Duration::from_secs(spec.deadline_seconds),
+            created: meta.creation_timestamp.map(|time| time.0),
+            deleting: meta.deletion_timestamp.is_some(),
+            abort: spec.abort,
+            replacing: status.committed
+                && !status.phase.is_terminal()
+                && (at(Step::Freezing) || at(Step::Deleting) || at(Step::Replacing)),
+            succeeded_at: status
+                .conditions
+                .iter()
+                .find(|c| c.type_ == ConditionType::Succeeded.as_str() && c.status == "True")
+                .map(|c| c.last_transition_time.0),
+            phase: status.phase,
+            epoch: status.epoch,
+            committed: status.committed,
+            reason: status.reason,
+            message: status.message,
+            source_uid: spec.source_pod_uid.or(status.source_pod_uid),
+            owner_uid: status.owner_uid,
+            target_node: status.target_node.map(NodeName::from),
+            replacement_uid: status.replacement_pod_uid,
+        }
+    }
+}
+
+type Found = Arc<MigrationFacts>;
+
+/// Migrations by everything they are looked for by.
+#[derive(Default)]
+pub struct Migrations {
+    by_name: HashMap<(String, String), Found>,
+    by_uid: HashMap<MigrationUid, Found>,
+    by_source: HashMap<PodUid, Vec<Found>>,
+    by_replacement: HashMap<PodUid, Vec<Found>>,
+    by_owner: HashMap<String, Vec<Found>>,
+    by_pod_name: HashMap<(String, String), Vec<Found>>,
+}
+
+impl Migrations {
+    pub fn by_uid(&self, uid: &MigrationUid) -> Option<Found> {
+        self.by_uid.get(uid).cloned()
+    }
+
+    pub fn from_pod(&self, source: &PodUid) -> Option<Found> {
+        youngest(self.by_source.get(source))
+    }
+
+    pub fn to_pod(&self, replacement: &PodUid) -> Option<Found> {
+        youngest(self.by_replacement.get(replacement))
+    }
+
+    /// Those that may be waiting for a pod which this owner makes under this name (empty: the server's choice).
+    pub fn of_owner(&self, namespace: &str, owner: &str, pod: &str) -> Vec<Found> {
+        let by_owner = self.by_owner.get(owner).into_iter().flatten().filter(|m| m.namespace == namespace);
+        let key = (namespace.to_owned(), pod.to_owned());
+        // The owner is known to a migration once it was accepted; before, the name has to do.
+        let by_name = self.by_pod_name.get(&key).into_iter().flatten().filter(|m| m.owner_uid.is_none());
+        by_owner.chain(by_name).filter(|m| m.is_running()).cloned().collect()
+    }
+
+    /// The youngest that moved a pod of this name.
+    pub fn of_pod_name(&self, namespace: &str, pod: &str) -> Option<Found> {
+        youngest(self.by_pod_name.get(&(namespace.to_owned(), pod.to_owned())))
+    }
+
+    fn forget(&mut self, key: &(String, String)) {
+        let Some(former) = self.by_name.remove(key) else { return };
+        self.by_uid.remove(&former.uid);
+        let pod_name = (former.namespace.clone(), former.source_pod.clone());
+        drop_from(&mut self.by_pod_name, &pod_name, &former);
+        if let Some(uid) = &former.source_uid {
+            drop_from(&mut self.by_source, uid, &former);
+        }
+        if let Some(uid) = &former.replacement_uid {
+            drop_from(&mut self.by_replacement, uid, &former);
+        }
+        if let Some(uid) = &former.owner_uid {
+            drop_from(&mut self.by_owner, uid, &former);
+        }
+    }
+}
+
+fn youngest(found: Option<&Vec<Found>>) -> Option<Found> {
+    found?.iter().max_by_key(|m| (m.is_running(), m.created)).cloned()
+}
+
+fn drop_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, Vec<Found>>, key: &K, former: &Found) {
+    if let Some(found) = index.get_mut(key) {
+        found.retain(|m| !Arc::ptr_eq(m, former));
+        if found.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
+impl Index for Migrations {
+    type Object = MigrationFacts;
+
+    fn insert(&mut self, migration: MigrationFacts) {
+        let key = (migration.namespace.clone(), migration.name.clone());
+        self.forget(&key);
+        let found = Arc::new(migration);
+        let add = || Arc::clone(&found);
+        self.by_uid.insert(found.uid.clone(), add());
+        self.by_pod_name.entry((found.namespace.clone(), found.source_pod.clone())).or_default().push(add());
+        if let Some(uid) = &found.source_uid {
+            self.by_source.entry(uid.clone()).or_default().push(add());
+        }
+        if let Some(uid) = &found.replacement_uid {
+            self.by_replacement.entry(uid.clone()).or_default().push(add());
+        }
+        if let Some(uid) = &found.owner_uid {
+            self.by_owner.entry(uid.clone()).or_default().push(add());
+        }
+        self.by_name.insert(key, found);
+    }
+
+    fn remove(&mut self, migration: &MigrationFacts) {
+        self.forget(&(migration.namespace.clone(), migration.name.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn facts(name: &str, status: &Value) -> MigrationFacts {
+        let migration: StatefulMigration = serde_json::from_value(json!({
+            "apiVersion": "migration.ms2m.io/v1alpha1", "kind": "StatefulMigration",
+            "metadata": { "name": name, "namespace": "ns", "uid": format!("uid-{name}") },
+            "spec": { "sourcePod": "web-0", "sourcePodUid": "source" },
+            "status": status
+        }))
+        .unwrap();
+        migration.into()
+    }
+
+    #[test]
+    fn a_pod_is_awaited_from_the_commit_until_it_is_restored() {
+        for (step, committed, expected) in [
+            ("Bridging", false, false),
+            ("Freezing", false, false),
+            ("Freezing", true, true),
+            ("Deleting", true, true),
+            ("Replacing", true, true),
+            ("replacing", true, true),
+            ("Switching", true, false),
+            ("Cleaning", true, false),
+        ] {
+            let facts = facts("m", &json!({ "phase": "Finalizing", "step": step, "committed": committed }));
+            assert_eq!(facts.replacing, expected, "{step}");
+        }
+    }
+
+    #[test]
+    fn what_changes_its_ends_is_found_by_the_new_ones_only() {
+        let mut index = Migrations::default();
+        index.insert(facts("m", &json!({ "ownerUid": "a", "replacementPodUid": "x" })));
+        index.insert(facts("m", &json!({ "ownerUid": "b", "replacementPodUid": "y" })));
+        assert!(index.of_owner("ns", "a", "web-0").is_empty());
+        assert_eq!(index.of_owner("ns", "b", "").len(), 1);
+        assert!(index.to_pod(&"x".into()).is_none());
+        assert!(index.to_pod(&"y".into()).is_some());
+        index.remove(&facts("m", &Value::Null));
+        assert!(index.from_pod(&"source".into()).is_none() && index.by_uid.is_empty());
+        assert!(index.by_owner.is_empty() && index.by_pod_name.is_empty() && index.by_replacement.is_empty());
+    }
+
+    #[test]
+    fn one_that_is_not_accepted_yet_is_found_by_the_name_of_the_pod() {
+        let mut index = Migrations::default();
+        index.insert(facts("m", &Value::Null));
+        assert_eq!(index.of_owner("ns", "any", "web-0").len(), 1);
+        assert!(index.of_owner("ns", "any", "web-1").is_empty());
+        assert!(index.of_owner("other", "any", "web-0").is_empty());
+    }
+
+    #[test]
+    fn a_running_migration_hides_the_ended_ones_of_the_same_pod() {
+        let mut index = Migrations::default();
+        index.insert(facts("running", &json!({ "phase": "Pending" })));
+        index.insert(facts("ended", &json!({ "phase": "Failed" })));
+        assert_eq!(index.from_pod(&"source".into()).unwrap().name, "running");
+    }
+}

@@ -1,0 +1,306 @@
+//! What becomes of a pod that is being created: the patch that makes it a replacement, and who may wear its marks.
+//! Pure.
+//!
+//! Guarantees: a pod gets a ticket only of a migration in its namespace that is committed and waits for a pod of that
+//! very owner (and, from a StatefulSet, of that very name); a ticket that was already there is accepted only where it
+//! is the one that would be put there; what is right already is not patched again.
+
+use std::collections::BTreeMap;
+
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, Patch, PatchOperation};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::cache::{LABEL_HOSTNAME, MigrationFacts, OwnerKind, OwnerRef};
+use super::review::User;
+use crate::api::{ANNOTATION_PLACED_ON, ANNOTATION_TICKET, NodeName, RUNTIME_CLASS, TicketId};
+
+/// The parts of a pod under creation that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct NewPod {
+    #[serde(default)]
+    metadata: Option<Metadata>,
+    #[serde(default)]
+    spec: Option<Spec>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    owner_references: Option<Vec<OwnerReference>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    #[serde(default)]
+    runtime_class_name: Option<String>,
+    #[serde(default)]
+    node_selector: Option<BTreeMap<String, String>>,
+}
+
+/// What the pod looks like so far, in the words of the decision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// Empty where the API server makes the name.
+    pub name: String,
+    /// The StatefulSet or ReplicaSet that makes it.
+    pub owner: Option<OwnerRef>,
+    pub annotations: Option<BTreeMap<String, String>>,
+    pub runtime_class: Option<String>,
+    pub node_selector: Option<BTreeMap<String, String>>,
+}
+
+impl From<NewPod> for Wanted {
+    fn from(pod: NewPod) -> Self {
+        let (meta, spec) = (pod.metadata.unwrap_or_default(), pod.spec.unwrap_or_default());
+        let owner = OwnerRef::controller(meta.owner_references.as_ref());
+        Self {
+            name: meta.name.unwrap_or_default(),
+            owner: owner.filter(|o| matches!(o.kind, OwnerKind::StatefulSet | OwnerKind::ReplicaSet)),
+            annotations: meta.annotations,
+            runtime_class: spec.runtime_class_name,
+            node_selector: spec.node_selector,
+        }
+    }
+}
+
+impl Wanted {
+    fn ticket(&self) -> Option<&str> {
+        self.annotations.as_ref()?.get(ANNOTATION_TICKET).map(String::as_str)
+    }
+
+    fn placed_on(&self) -> Option<&str> {
+        self.annotations.as_ref()?.get(ANNOTATION_PLACED_ON).map(String::as_str)
+    }
+
+    /// The ticket that the pod brings along, if it is one.
+    pub fn brings(&self) -> Option<TicketId> {
+        self.ticket().and_then(|text| text.parse().ok())
+    }
+}
+
+/// How a migration stands to a pod that is being created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// It moves another pod, or is over, or has its replacement.
+    No,
+    /// It moves this pod, and is not committed as far as is known: what is known must be fresh.
+    NotYet,
+    /// It waits for this pod.
+    Awaits,
+}
+
+/// Whether `migration` waits for this pod.
+pub fn matches(wanted: &Wanted, migration: &MigrationFacts) -> Match {
+    let Some(owner) = &wanted.owner else { return Match::No };
+    let same_owner = migration.owner_uid.as_ref().is_none_or(|uid| *uid == owner.uid);
+    let same_name = owner.kind == OwnerKind::ReplicaSet || wanted.name == migration.source_pod;
+    if !same_owner || !same_name || !migration.is_running() {
+        Match::No
+    } else if !migration.committed {
+        Match::NotYet
+    } else if migration.replacing && migration.owner_uid.is_some() && migration.target_node.is_some() {
+        Match::Awaits
+    } else {
+        Match::No
+    }
+}
+
+/// A mark that only SHADOW puts on pods, put there by someone else.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Reserved {
+    #[error(
+        "annotation {ANNOTATION_TICKET} is reserved: it is put on pods by SHADOW while it migrates them; remove it \
+         from the pod or the template that the pod is made from"
+    )]
+    Ticket,
+    #[error(
+        "annotation {ANNOTATION_PLACED_ON} is reserved: it is put on pods by SHADOW while it migrates them; remove \
+         it from the pod or the template that the pod is made from"
+    )]
+    PlacedOn,
+    #[error(
+        "spec.runtimeClassName: `{RUNTIME_CLASS}` is reserved: SHADOW sets it on the pods that it restores; leave it \
+         out, nothing has to be set to be migrated"
+    )]
+    RuntimeClass,
+}
+
+/// Refuses the marks of a replacement on a pod that is none. `awaited` is the ticket of the migration that waits for
+/// the pod; `operator` is true for the operator, which makes shadows.
+pub fn check_marks(
+    wanted: &Wanted,
+    awaited: Option<&TicketId>,
+    user: &User,
+    operator: bool,
+) -> Result<(), Reserved> {
+    if operator {
+        return Ok(());
+    }
+    if wanted.ticket().is_some() && (awaited.is_none() || wanted.brings().as_ref() != awaited) {
+        return Err(Reserved::Ticket);
+    }
+    if awaited.is_some() {
+        return Ok(()); // our own patch, seen again
+    }
+    if wanted.placed_on().is_some() {
+        return Err(Reserved::PlacedOn);
+    }
+    // From a template that was written before SHADOW was installed: without a ticket the runtime is plain runc.
+    if wanted.runtime_class.as_deref() == Some(RUNTIME_CLASS) && !user.is_cluster_controller() {
+        return Err(Reserved::RuntimeClass);
+    }
+    Ok(())
+}
+
+/// Makes the pod the replacement: ticket, runtime, node. Empty where everything is as it must be.
+pub fn replacement_patch(wanted: &Wanted, ticket: &TicketId, target: &NodeName, hostname: &str) -> Patch {
+    let mut patch = Vec::new();
+    let annotations = [(ANNOTATION_TICKET, ticket.to_string()), (ANNOTATION_PLACED_ON, target.to_string())];
+    put(&mut patch, &["metadata", "annotations"], wanted.annotations.as_ref(), &annotations);
+    if wanted.runtime_class.as_deref() != Some(RUNTIME_CLASS) {
+        patch.push(add(&["spec", "runtimeClassName"], json!(RUNTIME_CLASS)));
+    }
+    let selector = [(LABEL_HOSTNAME, hostname.to_owned())];
+    put(&mut patch, &["spec", "nodeSelector"], wanted.node_selector.as_ref(), &selector);
+    Patch(patch)
+}
+
+/// Puts entries into a map that may not exist.
+fn put(
+    patch: &mut Vec<PatchOperation>,
+    parent: &[&str; 2],
+    present: Option<&BTreeMap<String, String>>,
+    entries: &[(&str, String)],
+) {
+    match present {
+        None => {
+            let all: serde_json::Map<String, Value> =
+                entries.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+            patch.push(add(parent, Value::Object(all)));
+        }
+        Some(present) => {
+            for (key, value) in entries.iter().filter(|(key, value)| present.get(*key) != Some(value)) {
+                patch.push(add(&[parent[0], parent[1], key], json!(value)));
+            }
+        }
+    }
+}
+
+fn add(path: &[&str], value: Value) -> PatchOperation {
+    PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(path.iter().copied()), value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhook::cache::MigrationFacts;
+
+    fn pod(value: &Value) -> Wanted {
+        serde_json::from_value::<NewPod>(value.clone()).unwrap().into()
+    }
+
+    fn owned(kind: &str, name: &str) -> Value {
+        json!({ "metadata": { "name": name, "ownerReferences": [
+            { "apiVersion": "apps/v1", "kind": kind, "name": "web", "uid": "owner", "controller": true }
+        ]}, "spec": {} })
+    }
+
+    fn migration(step: &str, committed: bool) -> MigrationFacts {
+        let migration: crate::api::StatefulMigration = serde_json::from_value(json!({
+            "apiVersion": "migration.ms2m.io/v1alpha1", "kind": "StatefulMigration",
+            "metadata": { "name": "m", "namespace": "ns", "uid": "ab" },
+            "spec": { "sourcePod": "web-0", "sourcePodUid": "source" },
+            "status": { "phase": "Finalizing", "step": step, "committed": committed, "epoch": 2,
+                        "ownerUid": "owner", "targetNode": "n2" }
+        }))
+        .unwrap();
+        migration.into()
+    }
+
+    fn ticket() -> TicketId {
+        migration("Replacing", true).replacement_ticket()
+    }
+
+    fn user(name: &str) -> User {
+        User { username: Some(name.into()), ..User::default() }
+    }
+
+    fn patched(mut value: Value) -> Value {
+        let patch = replacement_patch(&pod(&value), &ticket(), &"n2".into(), "host-2");
+        json_patch::patch(&mut value, &patch).unwrap();
+        value
+    }
+
+    #[test]
+    fn a_bare_pod_gets_ticket_runtime_and_node_and_needs_nothing_more_the_second_time() {
+        for value in [json!({ "metadata": {}, "spec": {} }), json!({ "metadata": { "annotations": null }, "spec": { "nodeSelector": null } })] {
+            let once = patched(value);
+            assert_eq!(once["metadata"]["annotations"][ANNOTATION_TICKET], "ab.2.replacement");
+            assert_eq!(once["metadata"]["annotations"][ANNOTATION_PLACED_ON], "n2");
+            assert_eq!(once["spec"]["runtimeClassName"], "shadow");
+            assert_eq!(once["spec"]["nodeSelector"], json!({ "kubernetes.io/hostname": "host-2" }));
+            assert!(replacement_patch(&pod(&once), &ticket(), &"n2".into(), "host-2").is_empty());
+        }
+    }
+
+    #[test]
+    fn what_the_user_wrote_stays() {
+        let value = json!({
+            "metadata": { "annotations": { "a": "b" } },
+            "spec": { "nodeSelector": { "disk": "ssd" }, "containers": [] }
+        });
+        let done = patched(value);
+        assert_eq!(done["metadata"]["annotations"]["a"], "b");
+        assert_eq!(done["spec"]["nodeSelector"], json!({ "disk": "ssd", "kubernetes.io/hostname": "host-2" }));
+    }
+
+    #[test]
+    fn a_stateful_sets_pod_must_have_the_name_and_a_replica_sets_may_have_any() {
+        let m = migration("Replacing", true);
+        assert_eq!(matches(&pod(&owned("StatefulSet", "web-0")), &m), Match::Awaits);
+        assert_eq!(matches(&pod(&owned("StatefulSet", "web-1")), &m), Match::No);
+        assert_eq!(matches(&pod(&owned("ReplicaSet", "")), &m), Match::Awaits);
+        assert_eq!(matches(&pod(&json!({ "metadata": { "name": "web-0" } })), &m), Match::No, "nobody's pod");
+        let other = MigrationFacts { owner_uid: Some("another".into()), ..m };
+        assert_eq!(matches(&pod(&owned("StatefulSet", "web-0")), &other), Match::No);
+    }
+
+    #[test]
+    fn before_the_commit_it_must_be_asked_again_and_after_the_restore_nothing_is_awaited() {
+        let web0 = pod(&owned("StatefulSet", "web-0"));
+        assert_eq!(matches(&web0, &migration("Bridging", false)), Match::NotYet);
+        assert_eq!(matches(&web0, &migration("Freezing", true)), Match::Awaits);
+        assert_eq!(matches(&web0, &migration("Switching", true)), Match::No);
+        let ended = MigrationFacts { phase: crate::api::Phase::Failed, ..migration("Bridging", false) };
+        assert_eq!(matches(&web0, &ended), Match::No);
+    }
+
+    #[test]
+    fn the_marks_of_a_replacement_are_refused_on_any_other_pod() {
+        let with = |annotation: &str, value: &str| {
+            pod(&json!({ "metadata": { "annotations": { annotation: value } } }))
+        };
+        let controller = user("system:serviceaccount:kube-system:statefulset-controller");
+        let ours = ticket();
+        let forged = with(ANNOTATION_TICKET, "ab.2.replacement");
+        assert_eq!(check_marks(&forged, None, &controller, false), Err(Reserved::Ticket));
+        assert_eq!(check_marks(&forged, Some(&ours), &controller, false), Ok(()), "our own patch, seen again");
+        let of_other_attempt = with(ANNOTATION_TICKET, "ab.1.replacement");
+        assert_eq!(check_marks(&of_other_attempt, Some(&ours), &controller, false), Err(Reserved::Ticket));
+        assert_eq!(check_marks(&with(ANNOTATION_TICKET, ""), None, &user("eve"), false), Err(Reserved::Ticket));
+        assert_eq!(check_marks(&with(ANNOTATION_PLACED_ON, "n"), None, &user("eve"), false), Err(Reserved::PlacedOn));
+        let class = pod(&json!({ "spec": { "runtimeClassName": "shadow" } }));
+        assert_eq!(check_marks(&class, None, &user("eve"), false), Err(Reserved::RuntimeClass));
+        assert_eq!(check_marks(&class, None, &controller, false), Ok(()));
+        assert_eq!(check_marks(&forged, None, &user("operator"), true), Ok(()), "the operator makes shadows");
+    }
+}
