@@ -49,7 +49,7 @@ cluster-down: ## takes it away
 .PHONY: install
 install: image ## into the cluster that runs
 	$(CLUSTER) load $(TAR)
-	$(CLUSTER) kubectl apply --server-side -k deploy/overlays/test
+	$(CLUSTER) kubectl apply -k deploy/overlays/test
 	$(CLUSTER) kubectl -n shadow-system rollout status --timeout=120s \
 	  deployment/shadow-operator deployment/shadow-webhook daemonset/shadow-agent
 
