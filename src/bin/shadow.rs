@@ -25,6 +25,11 @@ enum Role {
 }
 
 fn main() -> ExitCode {
+    // Entering the node's namespaces needs a process with one thread: before anything else exists.
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == agent::HOST_EXEC) {
+        return agent::host_exec(&args.collect::<Vec<_>>());
+    }
     shadow::kit::start(async {
         match Cli::parse().role {
             Role::Webhook(args) => webhook::run(args).await.map_err(Into::into),
