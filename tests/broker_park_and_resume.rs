@@ -224,6 +224,33 @@ async fn a_restored_pod_with_another_name_listens_on_its_own_control_queue_and_s
     stage.done().await;
 }
 
+/// As a Deployment's replacement is: a new name, among other consumers of the queue. Those must not pass for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_with_a_new_name_is_resumed_once_it_connects() {
+    let stage = Stage::set(false).await;
+    let subject = Subject::start(&stage, 50, 0).await;
+    subject.is_connected().await;
+    let broker = stage.broker();
+    broker.park(&stage.park(1), WITHIN).await.unwrap();
+    let other = plain_consumer(stage.url.clone(), format!("{}-other", stage.pod), stage.primary.clone()).await;
+    until("the other one consumes", async || stage.look(&stage.primary).await == Some((0, 1))).await;
+    subject.wire.block(true);
+    let mut order = stage.resume(1);
+    order.pod = format!("{}-new", stage.pod);
+    let early = broker.resume(&order, Duration::from_secs(2)).await.unwrap_err();
+    assert!(matches!(early, BrokerError::NeverResumed { .. }), "{early}");
+    subject.rename(&order.pod);
+    subject.wire.block(false);
+    assert_eq!(broker.resume(&order, WITHIN).await.unwrap().proof, Proof::Acknowledged);
+    until("both consume", async || stage.look(&stage.primary).await == Some((0, 2))).await;
+    subject.crash().await;
+    let queues = stage.queues(1).with_helper(&order.pod);
+    broker.drop_parking(&queues).await.unwrap();
+    other.abort();
+    stage.delete(&control_queue(&format!("{}-other", stage.pod))).await;
+    stage.done().await;
+}
+
 /// The order that parks is acknowledged at the resume only: the broker hands it to the next process of that name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_crashed_while_parked_starts_parked() {

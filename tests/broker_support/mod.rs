@@ -14,7 +14,8 @@ pub mod state;
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -273,6 +274,7 @@ pub async fn agree(subject: &Subject, ledger: &ledger::View) {
 pub struct Wire {
     address: SocketAddr,
     cuts: watch::Sender<u64>,
+    blocked: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -283,9 +285,14 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cuts, seen) = watch::channel(0);
+        let blocked = Arc::new(AtomicBool::new(false));
+        let closed = Arc::clone(&blocked);
         let task = tokio::spawn(async move {
             let mut relays = JoinSet::new();
             while let Ok((mut near, _)) = listener.accept().await {
+                if closed.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let (broker, mut seen) = (broker.clone(), seen.clone());
                 seen.mark_unchanged();
                 relays.spawn(async move {
@@ -298,7 +305,7 @@ impl Wire {
                 });
             }
         });
-        Self { address, cuts, task }
+        Self { address, cuts, blocked, task }
     }
 
     pub fn url(&self, url: &str) -> String {
@@ -307,6 +314,14 @@ impl Wire {
         uri.authority.port = self.address.port();
         let user = &uri.authority.userinfo;
         format!("amqp://{}:{}@{}/%2f", user.username, user.password, self.address)
+    }
+
+    /// Cuts, and lets nobody through until it is opened again.
+    pub fn block(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::SeqCst);
+        if blocked {
+            self.cut();
+        }
     }
 
     /// Closes every connection that stands.
