@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::move_into_link_name_space;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
@@ -123,14 +123,14 @@ pub fn enter(args: &[OsString]) -> ExitCode {
     };
     // Open all before the first move: afterwards /proc is the node's.
     let mut namespaces = Vec::new();
-    for (name, kind) in [("cgroup", LinkNameSpaceType::Cgroup), ("mnt", LinkNameSpaceType::Mount)] {
+    for name in ["cgroup", "mnt"] {
         match File::open(format!("/proc/1/ns/{name}")) {
-            Ok(file) => namespaces.push((name, file, kind)),
+            Ok(file) => namespaces.push((name, file)),
             Err(error) => eprintln!("shadow {SUBCOMMAND}: namespace {name} of PID 1: {error}"),
         }
     }
-    for (name, file, kind) in &namespaces {
-        if let Err(error) = move_into_link_name_space(file.as_fd(), Some(*kind)) {
+    for (name, file) in &namespaces {
+        if let Err(error) = move_into_link_name_space(file.as_fd(), None) {
             eprintln!("shadow {SUBCOMMAND}: cannot enter the node's {name} namespace: {error}; is the pod privileged, with hostPID?");
             return ExitCode::FAILURE;
         }

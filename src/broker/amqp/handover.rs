@@ -9,7 +9,7 @@ use futures::StreamExt;
 use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Consumer};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tracing::{debug, warn};
 
 use super::link::{Link, Session, name};
@@ -26,6 +26,9 @@ const REPEAT: Duration = Duration::from_secs(1);
 const ANSWER_GRACE: Duration = Duration::from_millis(250);
 /// A quorum queue shows a cancelled consumer some milliseconds late; after this long what it shows is settled.
 const SETTLED: Duration = Duration::from_secs(1);
+/// After an answer, the broker is given that long to show it too: what a quorum queue was about to deliver when it was
+/// cancelled, it takes back some milliseconds later.
+const SHOW_GRACE: Duration = Duration::from_millis(100);
 /// A PARK is not kept longer than any migration lasts.
 const PARK_LIVES: Duration = Duration::from_secs(600);
 
@@ -43,7 +46,12 @@ pub(super) async fn park(link: &Link, order: &ParkOrder, within: Duration) -> Re
         return Err(BrokerError::ConsumerWithoutControlQueue { pod: order.pod.clone() });
     }
     match handover.wait(deadline).await? {
-        Some((position, last_id, proof)) => Ok(Parked { position, last_id, proof }),
+        Some((position, last_id, proof)) => {
+            if proof == Proof::Acknowledged {
+                handover.shown().await?;
+            }
+            Ok(Parked { position, last_id, proof })
+        }
         None => {
             let seen = handover.describe();
             Err(BrokerError::ConsumerNeverParked { pod: order.pod.clone(), within, seen })
@@ -212,6 +220,17 @@ impl<'a> Handover<'a> {
         let primary = self.probe.must_exist(&self.queues.primary).await?;
         let parking = self.probe.look(&self.queues.parking()).await?.unwrap_or_default();
         self.now = (primary, parking);
+        Ok(())
+    }
+
+    /// Waits a moment for the broker to show what the consumer has said.
+    async fn shown(&mut self) -> Result<(), BrokerError> {
+        let until = Instant::now() + SHOW_GRACE;
+        self.look().await?;
+        while !self.is_shown() && Instant::now() < until {
+            sleep(LOOK).await;
+            self.look().await?;
+        }
         Ok(())
     }
 
