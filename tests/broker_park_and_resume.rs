@@ -232,7 +232,8 @@ async fn a_replacement_with_a_new_name_is_resumed_once_it_connects() {
     subject.is_connected().await;
     let broker = stage.broker();
     broker.park(&stage.park(1), WITHIN).await.unwrap();
-    let other = plain_consumer(stage.url.clone(), format!("{}-other", stage.pod), stage.primary.clone()).await;
+    let other =
+        plain_consumer(stage.url.clone(), format!("{}-other", stage.pod), stage.primary.clone()).await;
     until("the other one consumes", async || stage.look(&stage.primary).await == Some((0, 1))).await;
     subject.wire.block(true);
     let mut order = stage.resume(1);
