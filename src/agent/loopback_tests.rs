@@ -19,7 +19,8 @@ use super::peer::Peer;
 use super::store::Store;
 use super::{dump, orders};
 use crate::api::{
-    DumpTarget, Epoch, MigrationUid, OpenTicketOrder, OrderError, Refusal, Role, TLS_NAME_OPERATOR, tls_name_agent,
+    DumpTarget, Epoch, MigrationUid, OpenTicketOrder, OrderError, Refusal, Role, TLS_NAME_OPERATOR,
+    tls_name_agent,
 };
 use crate::kit::tls::{ClientAuth, Credentials, TlsStore};
 use crate::kit::{Shutdown, peer_client, serve_tls};
@@ -51,7 +52,8 @@ impl Cluster {
         let containers = Containers::new(host.clone());
         let desk = Arc::new(Desk::open(store.clone(), containers.clone()).unwrap());
         let (jobs, locks) = (dump::Jobs::default(), Locks::default());
-        let target = Arc::new(Node { host, store, containers, desk, tls: tls.clone(), peer_port: port, jobs, locks });
+        let target =
+            Arc::new(Node { host, store, containers, desk, tls: tls.clone(), peer_port: port, jobs, locks });
         let shutdown = Shutdown::with_lag(Duration::ZERO);
         let router = orders::router(Arc::clone(&target));
         tokio::spawn(serve_tls(listener, router, tls, ClientAuth::Required, shutdown.clone()));
@@ -66,7 +68,8 @@ impl Cluster {
     /// Sends a body as it is, under any name.
     async fn put(&self, name: &str, epoch: u32, body: reqwest::Body) -> (StatusCode, Refusal) {
         let address = ([127, 0, 0, 1], self.port).into();
-        let client = peer_client(&credentials(&self.authority, name), &tls_name_agent("n2"), address).unwrap();
+        let client =
+            peer_client(&credentials(&self.authority, name), &tls_name_agent("n2"), address).unwrap();
         let url = format!(
             "https://{}:{}/v1/migrations/{}/archive?epoch={epoch}",
             tls_name_agent("n2"),
@@ -155,7 +158,10 @@ async fn a_damaged_or_cut_stream_leaves_nothing_behind() {
     let whole = stream(1);
     let mut damaged = whole.clone();
     damaged[1_500_000] ^= 4;
-    assert_eq!(cluster.put(&agent, 1, damaged.into()).await, (StatusCode::BAD_GATEWAY, Refusal::DigestMismatch));
+    assert_eq!(
+        cluster.put(&agent, 1, damaged.into()).await,
+        (StatusCode::BAD_GATEWAY, Refusal::DigestMismatch)
+    );
     assert!(cluster.holds_nothing());
     let cut = whole[..2_000_000].to_vec();
     assert_eq!(cluster.put(&agent, 1, cut.into()).await, (StatusCode::BAD_GATEWAY, Refusal::TransferFailed));

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use kube::CustomResourceExt as _;
 use shadow::{agent, api, operator, webhook};
 
 #[derive(Parser)]
@@ -42,6 +41,6 @@ fn main() -> ExitCode {
 }
 
 fn print_crd() -> Result<(), Box<dyn std::error::Error>> {
-    print!("{}", serde_yaml_ng::to_string(&api::StatefulMigration::crd())?);
+    print!("{}", serde_yaml_ng::to_string(&api::manifest()?)?);
     Ok(())
 }
