@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use broker_support::{Source, Stage, Subject, agree, until};
 use futures::StreamExt;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use shadow::api::control_queue;
@@ -58,7 +60,9 @@ async fn park_and_resume_under_load(quorum: bool, prefetch: u16) {
         broker.drop_parking(&queues).await.unwrap();
         assert_eq!(stage.look(&queues.parking()).await, None);
         assert_eq!(stage.look(&queues.reply()).await, None);
-        println!("quorum={quorum} prefetch={prefetch} epoch={epoch}: park {park_ms} ms, resume {resume_ms} ms");
+        println!(
+            "quorum={quorum} prefetch={prefetch} epoch={epoch}: park {park_ms} ms, resume {resume_ms} ms"
+        );
     }
     let ledger = source.stop().await;
     agree(&subject, &ledger).await;
@@ -228,7 +232,8 @@ async fn a_replacement_with_a_new_name_is_resumed_once_it_connects() {
     subject.is_connected().await;
     let broker = stage.broker();
     broker.park(&stage.park(1), WITHIN).await.unwrap();
-    let other = plain_consumer(stage.url.clone(), format!("{}-other", stage.pod), stage.primary.clone()).await;
+    let other =
+        plain_consumer(stage.url.clone(), format!("{}-other", stage.pod), stage.primary.clone()).await;
     until("the other one consumes", async || stage.look(&stage.primary).await == Some((0, 1))).await;
     subject.wire.block(true);
     let mut order = stage.resume(1);
@@ -280,8 +285,10 @@ async fn plain_consumer(url: String, pod: String, primary: String) -> JoinHandle
     let durable = QueueDeclareOptions::durable();
     channel.queue_declare(control.as_str().into(), durable, FieldTable::default()).await.unwrap();
     let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let mut orders =
-        channel.basic_consume(control.as_str().into(), "".into(), no_ack, FieldTable::default()).await.unwrap();
+    let mut orders = channel
+        .basic_consume(control.as_str().into(), "".into(), no_ack, FieldTable::default())
+        .await
+        .unwrap();
     let consume = async |channel: &lapin::Channel, queue: &str| {
         let options = BasicConsumeOptions::default();
         channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await.unwrap()

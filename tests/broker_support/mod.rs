@@ -3,14 +3,14 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
-#[path = "../../examples/consumer/session.rs"]
-pub mod session;
-#[path = "../../examples/consumer/state.rs"]
-pub mod state;
 #[path = "../../examples/producer/ledger.rs"]
 pub mod ledger;
 #[path = "../../examples/producer/publisher.rs"]
 pub mod publisher;
+#[path = "../../examples/consumer/session.rs"]
+pub mod session;
+#[path = "../../examples/consumer/state.rs"]
+pub mod state;
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -118,7 +118,8 @@ impl Stage {
         let channel = self.channel().await;
         channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.unwrap();
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let publish = channel.basic_publish("".into(), queue.into(), options, body, BasicProperties::default());
+        let publish =
+            channel.basic_publish("".into(), queue.into(), options, body, BasicProperties::default());
         assert_eq!(publish.await.unwrap().await.unwrap(), lapin::Confirmation::Ack(None));
     }
 
@@ -261,7 +262,10 @@ impl Source {
 pub async fn agree(subject: &Subject, ledger: &ledger::View) {
     subject.has_applied(ledger.published).await;
     let state = subject.view();
-    assert_eq!((state.count, state.duplicates, state.out_of_order, state.missing), (ledger.published, 0, 0, 0));
+    assert_eq!(
+        (state.count, state.duplicates, state.out_of_order, state.missing),
+        (ledger.published, 0, 0, 0)
+    );
     assert_eq!(state.last_id, Some(ledger.last_id));
     assert_eq!(state.chain, ledger.chain);
 }
