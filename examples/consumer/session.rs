@@ -242,7 +242,10 @@ impl Consumer {
         while let Some(message) = consumer.next().await {
             self.apply(message?).await?;
         }
-        self.flush(&channel).await
+        self.flush(&channel).await?;
+        // A quorum queue may still be sending what it chose before it heard of the end. The client drops that, and
+        // the broker puts it back in its place; closing the channel makes sure of it.
+        Ok(timeout(CALL, channel.close(200, "done".into())).await??)
     }
 
     async fn apply(&self, message: Delivery) -> Result<(), Failure> {

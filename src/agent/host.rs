@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::move_into_link_name_space;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
@@ -87,9 +87,8 @@ impl Host {
         let start = |source| HostError::Start { command: shown(), source };
         let mut child = command.spawn().map_err(start)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let ended = tokio::time::timeout(limit, async {
-            tokio::join!(child.wait(), gather(stdout), gather(stderr))
-        });
+        let ended =
+            tokio::time::timeout(limit, async { tokio::join!(child.wait(), gather(stdout), gather(stderr)) });
         let (status, stdout, stderr) = match ended.await {
             Ok(ended) => ended,
             Err(_) => return Err(HostError::TimedOut { command: shown(), limit }),
@@ -123,15 +122,17 @@ pub fn enter(args: &[OsString]) -> ExitCode {
     };
     // Open all before the first move: afterwards /proc is the node's.
     let mut namespaces = Vec::new();
-    for (name, kind) in [("cgroup", LinkNameSpaceType::Cgroup), ("mnt", LinkNameSpaceType::Mount)] {
+    for name in ["cgroup", "mnt"] {
         match File::open(format!("/proc/1/ns/{name}")) {
-            Ok(file) => namespaces.push((name, file, kind)),
+            Ok(file) => namespaces.push((name, file)),
             Err(error) => eprintln!("shadow {SUBCOMMAND}: namespace {name} of PID 1: {error}"),
         }
     }
-    for (name, file, kind) in &namespaces {
-        if let Err(error) = move_into_link_name_space(file.as_fd(), Some(*kind)) {
-            eprintln!("shadow {SUBCOMMAND}: cannot enter the node's {name} namespace: {error}; is the pod privileged, with hostPID?");
+    for (name, file) in &namespaces {
+        if let Err(error) = move_into_link_name_space(file.as_fd(), None) {
+            eprintln!(
+                "shadow {SUBCOMMAND}: cannot enter the node's {name} namespace: {error}; is the pod privileged, with hostPID?"
+            );
             return ExitCode::FAILURE;
         }
     }
@@ -153,7 +154,8 @@ mod tests {
         let host = Host::at(Path::new("/"));
         let limit = Duration::from_secs(20);
         assert_eq!(host.run("echo", &["x".as_ref()], limit).await.unwrap(), b"x\n");
-        let error = host.run("sh", &["-c".as_ref(), "echo why >&2; exit 3".as_ref()], limit).await.unwrap_err();
+        let error =
+            host.run("sh", &["-c".as_ref(), "echo why >&2; exit 3".as_ref()], limit).await.unwrap_err();
         assert!(error.to_string().contains("why"), "{error}");
         let error = host.run("sleep", &["1000".as_ref()], Duration::from_millis(50)).await.unwrap_err();
         assert!(matches!(error, HostError::TimedOut { .. }), "{error}");

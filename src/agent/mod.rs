@@ -1,16 +1,155 @@
-//! The agent role.
+//! On every node: dumps containers, streams and keeps archives, hands out tickets, freezes and kills.
+//!
+//! What it knows it derives from the node's runtime or keeps in its folder; a restart loses nothing. It obeys the
+//! operator only and never takes a path, an image or a tag from the network.
+
+mod archive;
+mod claims;
+mod containers;
+mod desk;
+mod dump;
+mod failure;
+mod fence;
+mod freezer;
+mod host;
+mod install;
+mod layer;
+mod metrics;
+mod node;
+mod orders;
+mod peer;
+mod receive;
+mod store;
+mod ticket;
+
+pub use host::{SUBCOMMAND as HOST_EXEC, enter as host_exec};
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use crate::api::{AGENT_PORT, AGENT_SOCKET, NODE_DIR};
+use crate::kit::tls::{ClientAuth, Credentials, TlsStore};
+use crate::kit::{
+    AgentIdentity, KitError, LogFormat, Readiness, Shutdown, agent_certificate, health_router, init_tracing,
+    serve_plain, serve_tls,
+};
+use containers::Containers;
+use desk::Desk;
+use host::Host;
+use node::Node;
+use store::Store;
+
+/// Between attempts to prepare a node that is not as it should be.
+const INSTALL_RETRY: Duration = Duration::from_secs(10);
 
 /// Flags of the role.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Address to listen on for orders and archives.
+    #[arg(long, env = "NODE_IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
+    address: IpAddr,
+    /// Port of all agents.
+    #[arg(long, default_value_t = AGENT_PORT)]
+    port: u16,
+    /// Address for health and metrics.
+    #[arg(long, default_value = "0.0.0.0:9444")]
+    health: SocketAddr,
+    /// Folder for archives and tickets; the same path here and on the node.
+    #[arg(long, default_value = NODE_DIR)]
+    dir: PathBuf,
+    /// Socket for `shadow-runc`.
+    #[arg(long, default_value = AGENT_SOCKET)]
+    socket: PathBuf,
+    /// Take `tls.crt`, `tls.key` and `ca.crt` from this folder in place of asking the operator: for trying things out.
+    #[arg(long)]
+    tls_dir: Option<PathBuf>,
+    #[arg(long, env = "SHADOW_LOG", value_enum, default_value_t)]
+    log: LogFormat,
+    #[command(flatten)]
+    identity: AgentIdentity,
+    #[command(flatten)]
+    install: install::InstallArgs,
+}
 
 /// The role could not start or ended early.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RunError(String);
+pub enum RunError {
+    #[error(transparent)]
+    Kit(#[from] KitError),
+    #[error("agent's folder: {0}")]
+    Store(#[from] store::StoreError),
+    #[error("cannot listen on {what}: {source}")]
+    Listen { what: String, source: std::io::Error },
+    #[error("{}: {source}", path.display())]
+    Tls { path: PathBuf, source: std::io::Error },
+    #[error("an earlier dump could not be wound up: {0}")]
+    Recover(failure::Failure),
+}
 
 /// Runs until asked to stop.
 pub async fn run(args: Args) -> Result<(), RunError> {
-    let Args {} = args;
-    Err(RunError("not wired".into()))
+    init_tracing(args.log)?;
+    // Nobody finds an agent through a Service: no lag.
+    let shutdown = Shutdown::on_signals_with_lag(Duration::ZERO)?;
+    let ready = Readiness::new();
+    let (installed, certified) = (ready.gate("runtime installed"), ready.gate("certificate"));
+    let health = listen(args.health).await?;
+    let healthy = tokio::spawn(serve_plain(health, health_router(ready), shutdown.clone()));
+
+    let host = Host::of_pid_1();
+    let store = Store::open(&args.dir)?;
+    let containers = Containers::new(host.clone());
+    let desk = Arc::new(Desk::open(store.clone(), containers.clone())?);
+    dump::recover(&store, &containers).await.map_err(RunError::Recover)?;
+    // The kubelet may be waiting for us already, and needs no operator for that: claims are served before orders.
+    let socket = claims::listen(&args.socket)
+        .map_err(|source| RunError::Listen { what: args.socket.display().to_string(), source })?;
+    let installing = tokio::spawn(install(host.clone(), args.install.clone(), installed, shutdown.clone()));
+    let claims = tokio::spawn(claims::serve(socket, Arc::clone(&desk), store.clone(), shutdown.clone()));
+
+    let tls = match &args.tls_dir {
+        Some(dir) => TlsStore::new(credentials(dir)?)?,
+        None => agent_certificate(args.identity.clone(), shutdown.clone()).await?,
+    };
+    certified.open();
+    let (jobs, locks) = (dump::Jobs::default(), node::Locks::default());
+    let peer_port = args.port;
+    let node = Arc::new(Node { host, store, containers, desk, tls, peer_port, jobs, locks });
+    let orders = listen(SocketAddr::new(args.address, args.port)).await?;
+    tracing::info!(address = %args.address, port = args.port, "agent runs");
+    serve_tls(orders, orders::router(Arc::clone(&node)), node.tls.clone(), ClientAuth::Required, shutdown)
+        .await?;
+    for task in [claims, installing] {
+        task.abort();
+    }
+    drop(healthy);
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { what: address.to_string(), source })
+}
+
+fn credentials(dir: &Path) -> Result<Credentials, RunError> {
+    let read = |name: &str| {
+        let path = dir.join(name);
+        std::fs::read(&path).map_err(|source| RunError::Tls { path, source })
+    };
+    Ok(Credentials::from_pem(&read("tls.crt")?, &read("tls.key")?, &read("ca.crt")?)?)
+}
+
+/// Tries until the node is prepared: what is missing may be put right meanwhile.
+async fn install(host: Host, args: install::InstallArgs, gate: crate::kit::Gate, shutdown: Shutdown) {
+    while let Err(error) = install::install(&host, &args).await {
+        tracing::error!(%error, "this node cannot restore pods yet");
+        tokio::select! {
+            () = tokio::time::sleep(INSTALL_RETRY) => {}
+            () = shutdown.stopped() => return,
+        }
+    }
+    gate.open();
 }

@@ -4,6 +4,7 @@
 
 mod conditions;
 mod ids;
+mod manifest;
 mod migration;
 mod names;
 mod orders;
@@ -12,6 +13,7 @@ mod ticket;
 
 pub use conditions::{ConditionType, Reason};
 pub use ids::{ArchiveDigest, Epoch, MigrationUid, NodeName, PodIdentity, PodUid};
+pub use manifest::manifest;
 pub use migration::{
     EvictionPolicy, MessageQueue, Phase, StateFrom, StatefulMigration, StatefulMigrationSpec,
     StatefulMigrationStatus, Strategy, SyncMode, migration_name,

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use kube::CustomResourceExt as _;
 use shadow::{agent, api, operator, webhook};
 
 #[derive(Parser)]
@@ -26,6 +25,11 @@ enum Role {
 }
 
 fn main() -> ExitCode {
+    // Entering the node's namespaces needs a process with one thread: before anything else exists.
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == agent::HOST_EXEC) {
+        return agent::host_exec(&args.collect::<Vec<_>>());
+    }
     shadow::kit::start(async {
         match Cli::parse().role {
             Role::Webhook(args) => webhook::run(args).await.map_err(Into::into),
@@ -37,6 +41,6 @@ fn main() -> ExitCode {
 }
 
 fn print_crd() -> Result<(), Box<dyn std::error::Error>> {
-    print!("{}", serde_yaml_ng::to_string(&api::StatefulMigration::crd())?);
+    print!("{}", serde_yaml_ng::to_string(&api::manifest()?)?);
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Structured logs on standard error. Bodies, secrets and memory contents are never logged, by anybody.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 use super::KitError;
@@ -27,7 +29,7 @@ pub fn init_tracing(format: LogFormat) -> Result<(), KitError> {
     // An error means that a subscriber is there already (tests): keep it.
     let _ = match format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
-        LogFormat::Text => lines.try_init(),
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
     };
     Ok(())
 }

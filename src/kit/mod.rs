@@ -12,6 +12,8 @@ pub mod metrics;
 mod peer;
 mod secret;
 mod server;
+#[cfg(test)]
+mod server_tests;
 mod shutdown;
 pub mod tls;
 

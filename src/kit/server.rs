@@ -23,7 +23,8 @@ use super::{
     tls::{ClientAuth, TlsStore},
 };
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration =
+    if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(5) };
 /// Counts idle time between requests too, so it must exceed the 90 s for which Go clients (the API server) keep
 /// an idle connection: one that we close as they write to it is a failed admission.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(120);

@@ -22,6 +22,8 @@ pub enum Effect {
     RestoreShadow,
     /// Let readers reach the shadow.
     AddBridge,
+    /// Make the shadow give up the room it reserved, which its replacement needs on the same node.
+    ShrinkShadow,
     /// Freeze the source for good; done when its agent confirms that it stands still or is gone.
     FreezeSource,
     /// Delete the source pod, by UID, without grace.
@@ -70,6 +72,7 @@ impl Effect {
             Self::Dump => "Dump",
             Self::RestoreShadow => "RestoreShadow",
             Self::AddBridge => "AddBridge",
+            Self::ShrinkShadow => "ShrinkShadow",
             Self::FreezeSource => "FreezeSource",
             Self::DeleteSource => "DeleteSource",
             Self::KillSource => "KillSource",

@@ -247,7 +247,7 @@ impl State {
             Step::Dumping => vec![Some(Effect::Dump)],
             Step::RestoringShadow => vec![when(bridge, Effect::RestoreShadow)],
             Step::Bridging => vec![when(bridge, Effect::AddBridge)],
-            Step::Freezing => vec![Some(Effect::FreezeSource)],
+            Step::Freezing => vec![Some(Effect::FreezeSource), when(bridge, Effect::ShrinkShadow)],
             Step::Deleting => vec![Some(Effect::DeleteSource), when(!bridge, Effect::WithdrawShadow)],
             Step::Replacing => vec![Some(Effect::KillSource), Some(Effect::RestoreReplacement)],
             Step::Switching => vec![when(bridge, Effect::SwitchReaders), Some(Effect::CloseArchives)],

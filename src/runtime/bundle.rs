@@ -88,7 +88,10 @@ impl Bundle {
         Ok(ClaimRequest {
             ticket,
             pod: self.config.annotation(&POD_UID).ok_or_else(|| missing("UID of the pod"))?.into(),
-            container: self.config.annotation(&CONTAINER_NAME).ok_or_else(|| missing("name of the container"))?,
+            container: self
+                .config
+                .annotation(&CONTAINER_NAME)
+                .ok_or_else(|| missing("name of the container"))?,
             container_id: id.to_str().ok_or_else(|| missing("id of the container in UTF-8"))?.to_owned(),
             pod_ip: self.pod_ip(),
         })
@@ -145,7 +148,10 @@ mod tests {
         let bundle = bundle.unwrap();
         let claim = bundle.claim(OsStr::new("abc")).unwrap();
         assert_eq!(claim.ticket.to_string(), "0b5c.2.shadow");
-        assert_eq!((claim.pod.as_str(), claim.container.as_str(), claim.container_id.as_str()), ("u-1", "app", "abc"));
+        assert_eq!(
+            (claim.pod.as_str(), claim.container.as_str(), claim.container_id.as_str()),
+            ("u-1", "app", "abc")
+        );
         assert_eq!(claim.pod_ip.as_deref(), Some("10.1.2.3"));
         assert_eq!(bundle.rootfs(), dir.path().join("rootfs"));
     }

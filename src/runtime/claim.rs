@@ -94,7 +94,8 @@ impl Connection {
 
     /// Tells why nothing lives. Best effort: an agent that does not hear it sees the connection end.
     pub fn failed(&mut self, reason: &str) {
-        let _ = self.report(&RestoreOutcome::Failed { reason: reason.to_owned() }, Instant::now() + REPORT_PATIENCE);
+        let _ = self
+            .report(&RestoreOutcome::Failed { reason: reason.to_owned() }, Instant::now() + REPORT_PATIENCE);
     }
 
     /// Has the restore put on record; an agent that was restarted meanwhile is asked for the ticket once more.

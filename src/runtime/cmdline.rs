@@ -8,7 +8,8 @@ use std::path::PathBuf;
 /// Options before the command that take a value.
 const GLOBAL_VALUES: [&str; 5] = ["root", "log", "log-format", "criu", "rootless"];
 /// Options of `create` that take a value.
-const CREATE_VALUES: [&str; 6] = ["bundle", "b", "pid-file", "console-socket", "preserve-fds", "pidfd-socket"];
+const CREATE_VALUES: [&str; 6] =
+    ["bundle", "b", "pid-file", "console-socket", "preserve-fds", "pidfd-socket"];
 /// Where runc keeps its state if it is not told.
 const DEFAULT_ROOT: &str = "/run/runc";
 
@@ -163,7 +164,8 @@ mod tests {
 
     #[test]
     fn options_may_carry_their_value_after_an_equals_sign() {
-        let line = parse("--systemd-cgroup --root=/r --log-format=text create -b=/b --no-pivot --pid-file=/p x");
+        let line =
+            parse("--systemd-cgroup --root=/r --log-format=text create -b=/b --no-pivot --pid-file=/p x");
         let create = expect_create(&line);
         assert_eq!((line.root.to_str(), line.log_json), (Some("/r"), false));
         assert_eq!((create.bundle.to_str(), create.no_pivot), (Some("/b"), true));
@@ -173,7 +175,9 @@ mod tests {
 
     #[test]
     fn cri_o_may_put_everything_in_another_order() {
-        let line = parse("--root=/run/runc create --console-socket /c --preserve-fds 2 --bundle /b --no-new-keyring x");
+        let line = parse(
+            "--root=/run/runc create --console-socket /c --preserve-fds 2 --bundle /b --no-new-keyring x",
+        );
         let create = expect_create(&line);
         assert_eq!(create.console_socket.as_deref(), Some("/c".as_ref()));
         assert_eq!((create.id.to_str(), create.bundle.to_str()), (Some("x"), Some("/b")));
@@ -208,6 +212,9 @@ mod tests {
     #[test]
     fn a_value_that_looks_like_a_command_is_still_a_value() {
         let line = parse("--root create --log start create --bundle start x");
-        assert_eq!((line.root.to_str(), expect_create(&line).bundle.to_str()), (Some("create"), Some("start")));
+        assert_eq!(
+            (line.root.to_str(), expect_create(&line).bundle.to_str()),
+            (Some("create"), Some("start"))
+        );
     }
 }

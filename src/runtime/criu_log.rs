@@ -5,7 +5,11 @@ pub fn last_errors(log: &str, count: usize) -> String {
     let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let errors: Vec<&str> = lines.iter().copied().filter(|line| line.contains("Error")).collect();
     let chosen = if errors.is_empty() { lines } else { errors };
-    if chosen.is_empty() { "its log is empty".to_owned() } else { chosen[chosen.len().saturating_sub(count)..].join("; ") }
+    if chosen.is_empty() {
+        "its log is empty".to_owned()
+    } else {
+        chosen[chosen.len().saturating_sub(count)..].join("; ")
+    }
 }
 
 #[cfg(test)]

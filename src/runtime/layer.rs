@@ -313,7 +313,8 @@ mod tests {
             let root = tempfile::tempdir().unwrap();
             symlink(outside.path(), root.path().join("l")).unwrap();
             assert!(layer.apply(root.path()).is_err());
-            let left: Vec<_> = fs::read_dir(outside.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+            let left: Vec<_> =
+                fs::read_dir(outside.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
             assert_eq!(left, ["keep"]);
         }
     }

@@ -15,7 +15,12 @@ const QUOTED_LINES: usize = 4;
 
 /// Puts the source's changed files in place and restores its processes. They inherit our standard streams, which are
 /// the container's, so nothing may be printed here.
-pub fn restore(line: &CommandLine, create: &Create, bundle: &Bundle, archive: &Path) -> Result<(), CreateError> {
+pub fn restore(
+    line: &CommandLine,
+    create: &Create,
+    bundle: &Bundle,
+    archive: &Path,
+) -> Result<(), CreateError> {
     layer::apply(&archive.join("rootfs.tar"), &bundle.rootfs())?;
     let work = bundle.work_dir();
     match fs::create_dir(&work) {

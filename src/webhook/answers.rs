@@ -114,12 +114,10 @@ impl EvictionAnswer {
             Self::PassThrough { warning: None } => Response::allow(uid),
             Self::PassThrough { warning: Some(warning) } => Response::allow(uid).with_warning(&warning),
             Self::DryRun { warning } if asked_dry => Response::allow(uid).with_warning(&warning),
-            Self::DryRun { warning } => {
-                match Response::allow(uid).with_patch(&dry_run_patch(has_options)) {
-                    Ok(response) => response.with_warning(&warning),
-                    Err(error) => too_many_requests(uid, format!("the answer could not be written: {error}")),
-                }
-            }
+            Self::DryRun { warning } => match Response::allow(uid).with_patch(&dry_run_patch(has_options)) {
+                Ok(response) => response.with_warning(&warning),
+                Err(error) => too_many_requests(uid, format!("the answer could not be written: {error}")),
+            },
             Self::TooManyRequests { message } => too_many_requests(uid, message),
             Self::NotFound { message } => Response::deny(uid, 404, "NotFound", message),
         }
@@ -133,9 +131,15 @@ fn too_many_requests(uid: &str, message: String) -> Response {
 
 fn dry_run_patch(has_options: bool) -> Patch {
     let all = json!(["All"]);
-    let (tokens, value): (&[&str], Value) =
-        if has_options { (&["deleteOptions", "dryRun"], all) } else { (&["deleteOptions"], json!({ "dryRun": all })) };
-    Patch(vec![PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(tokens.iter().copied()), value })])
+    let (tokens, value): (&[&str], Value) = if has_options {
+        (&["deleteOptions", "dryRun"], all)
+    } else {
+        (&["deleteOptions"], json!({ "dryRun": all }))
+    };
+    Patch(vec![PatchOperation::Add(AddOperation {
+        path: PointerBuf::from_tokens(tokens.iter().copied()),
+        value,
+    })])
 }
 
 #[cfg(test)]
@@ -152,10 +156,15 @@ mod tests {
     fn a_dry_run_keeps_what_else_was_asked_for() {
         assert_eq!(rewritten(json!({})), json!({ "deleteOptions": { "dryRun": ["All"] } }));
         assert_eq!(
-            rewritten(json!({ "deleteOptions": { "gracePeriodSeconds": 3, "preconditions": { "uid": "u" } } })),
+            rewritten(
+                json!({ "deleteOptions": { "gracePeriodSeconds": 3, "preconditions": { "uid": "u" } } })
+            ),
             json!({ "deleteOptions": { "dryRun": ["All"], "gracePeriodSeconds": 3, "preconditions": { "uid": "u" } } })
         );
-        assert_eq!(rewritten(json!({ "deleteOptions": null })), json!({ "deleteOptions": { "dryRun": ["All"] } }));
+        assert_eq!(
+            rewritten(json!({ "deleteOptions": null })),
+            json!({ "deleteOptions": { "dryRun": ["All"] } })
+        );
     }
 
     #[test]

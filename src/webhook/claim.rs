@@ -19,7 +19,10 @@ use crate::api::{NodeName, pod_policy};
 enum ClaimError {
     #[error("whether a migration waits for this pod is not known: {0}; try again")]
     Unknown(ClusterError),
-    #[error("the label {} of target node {node} is not known: {problem}; try again", super::cache::LABEL_HOSTNAME)]
+    #[error(
+        "the label {} of target node {node} is not known: {problem}; try again",
+        super::cache::LABEL_HOSTNAME
+    )]
     NoHostname { node: NodeName, problem: String },
 }
 
@@ -68,7 +71,8 @@ impl<C: Cluster> Webhook<C> {
             "pod is a replacement"
         );
         let patched = allowed.with_patch(&patch);
-        Ok(patched.unwrap_or_else(|error| unavailable(&request.uid, &format!("no patch: {error}; try again"))))
+        Ok(patched
+            .unwrap_or_else(|error| unavailable(&request.uid, &format!("no patch: {error}; try again"))))
     }
 
     /// The migration that waits for this pod.

@@ -126,9 +126,7 @@ impl Cluster for KubeCluster {
         let what = format!("create statefulmigration {namespace}/{name}");
         match call(what, WRITE_LIMIT, api.create(&PostParams::default(), &migration)).await {
             Ok(_) => Ok(Started::New),
-            Err(ClusterError::Api { source, .. })
-                if matches!(&*source, kube::Error::Api(s) if s.is_already_exists()) =>
-            {
+            Err(ClusterError::Api { source, .. }) if matches!(&*source, kube::Error::Api(s) if s.is_already_exists()) => {
                 Ok(Started::Before)
             }
             Err(error) => Err(error),

@@ -10,7 +10,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::answers::{EvictionAnswer, Why};
 use super::cache::{MigrationFacts, NodeFacts, OwnerFacts, PodFacts, PodPhase, Workload};
-use crate::api::{ANNOTATION_POLICY, EvictionPolicy, Phase, Policy, PodUid, Reason, migration_name, pod_policy};
+use crate::api::{
+    ANNOTATION_POLICY, EvictionPolicy, Phase, PodUid, Policy, Reason, migration_name, pod_policy,
+};
 
 /// A retry by name that is older than this is none: kubectl repeats after 5 s, cluster-autoscaler after 10 s.
 const STALE_RETRY: SignedDuration = SignedDuration::from_secs(60);
@@ -188,7 +190,8 @@ fn leaves_by_migration(asked: &Asked, live: bool, migration: &MigrationFacts, fa
             if patience_over && migration.policy == EvictionPolicy::MigrateOrEvict {
                 return pass(Why::FellBack);
             }
-            let cause = format!("migration {namespace}/{name} was aborted; delete it to let another one start");
+            let cause =
+                format!("migration {namespace}/{name} was aborted; delete it to let another one start");
             wait(Why::TakenBack, asked, &cause)
         }
         Phase::Failed if migration.policy == EvictionPolicy::MigrateOrBlock => {
@@ -267,8 +270,9 @@ fn under_way(why: Why, asked: &Asked, migration: &str) -> Verdict {
         );
         EvictionAnswer::TooManyRequests { message }
     } else {
-        let warning =
-            format!("pod \"{name}\" is migrated with its state, not evicted: migration {namespace}/{migration}");
+        let warning = format!(
+            "pod \"{name}\" is migrated with its state, not evicted: migration {namespace}/{migration}"
+        );
         EvictionAnswer::DryRun { warning }
     };
     Verdict { answer, why, start: None }

@@ -12,7 +12,7 @@ use super::cluster::{Cluster, Started};
 use super::decide_eviction::{Asked, Decision, Facts, Sight, Verdict, decide_eviction};
 use super::review::{Request, Response, ReviewError, User, read};
 use super::reviews::{EVICTION_LIMIT, Webhook};
-use crate::api::{Policy, PodUid, StatefulMigration, StatefulMigrationSpec, migration_name};
+use crate::api::{PodUid, Policy, StatefulMigration, StatefulMigrationSpec, migration_name};
 
 /// By this annotation the descheduler says who it is.
 const REQUESTED_BY: &str = "requested-by";
@@ -89,7 +89,11 @@ impl Eviction {
                 // The path of the request counts: the body is checked against it later.
                 name: or(request.name(), meta.name),
                 namespace: or(request.namespace(), meta.namespace),
-                uid: options.preconditions.and_then(|p| p.uid).filter(|uid| !uid.is_empty()).map(PodUid::from),
+                uid: options
+                    .preconditions
+                    .and_then(|p| p.uid)
+                    .filter(|uid| !uid.is_empty())
+                    .map(PodUid::from),
                 background,
                 dry_run: request.dry_run() || options.dry_run.is_some_and(|dry| !dry.is_empty()),
                 real: means_it,
@@ -147,7 +151,10 @@ impl<C: Cluster> Webhook<C> {
         let asked = &eviction.asked;
         let missing = self.cache.missing();
         if !missing.is_empty() {
-            return held(Why::NotSynced, format!("just started, {} not read yet; ask again", missing.join(", ")));
+            return held(
+                Why::NotSynced,
+                format!("just started, {} not read yet; ask again", missing.join(", ")),
+            );
         }
         let seen = self.cache.pod(&asked.namespace, &asked.name);
         let sight = seen.map_or(Sight::Unseen, Sight::Cached);
@@ -161,7 +168,9 @@ impl<C: Cluster> Webhook<C> {
                 match decide_eviction(asked, &self.facts(asked, sight)) {
                     Decision::Answer(verdict) => verdict,
                     // Not with a pod that was just read; whatever it is, the client can ask again.
-                    Decision::LookAgain => held(Why::NotSynced, "its state is not clear; ask again".to_owned()),
+                    Decision::LookAgain => {
+                        held(Why::NotSynced, "its state is not clear; ask again".to_owned())
+                    }
                 }
             }
         };
@@ -172,9 +181,10 @@ impl<C: Cluster> Webhook<C> {
                 let migration = new_migration(eviction, pod, policy);
                 match self.cluster.start(migration).await {
                     Ok(Started::New | Started::Before) => verdict,
-                    Err(error) => {
-                        held(Why::ApiFailed, format!("its migration could not be started: {error}; ask again"))
-                    }
+                    Err(error) => held(
+                        Why::ApiFailed,
+                        format!("its migration could not be started: {error}; ask again"),
+                    ),
                 }
             }
         }

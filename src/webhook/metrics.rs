@@ -56,8 +56,11 @@ impl Metrics {
     }
 
     pub fn register(&self, registry: &Registry) -> prometheus::Result<()> {
-        let all: [Box<dyn Collector>; 3] =
-            [Box::new(self.evictions.clone()), Box::new(self.reviews.clone()), Box::new(self.seconds.clone())];
+        let all: [Box<dyn Collector>; 3] = [
+            Box::new(self.evictions.clone()),
+            Box::new(self.reviews.clone()),
+            Box::new(self.seconds.clone()),
+        ];
         all.into_iter().try_for_each(|metric| registry.register(metric))
     }
 

@@ -19,7 +19,9 @@ pub struct MigrationObject {
 pub enum Check {
     Fine,
     /// Fine if the user may evict this pod.
-    IfMayEvict { pod: String },
+    IfMayEvict {
+        pod: String,
+    },
     Refused(Wrong),
 }
 
@@ -45,7 +47,8 @@ pub fn check(request: &Request<MigrationObject>, own: bool) -> Check {
         && spec.source_pod_uid.as_ref().is_none_or(|uid| migration_name(uid) != name);
     if misnamed {
         // Such a name would stand for the migration of another pod when that is evicted.
-        let message = format!("names that begin with `{NAME_OF_EVICTIONS}` end with the UID in spec.sourcePodUid");
+        let message =
+            format!("names that begin with `{NAME_OF_EVICTIONS}` end with the UID in spec.sourcePodUid");
         return Check::Refused(Wrong { field: "metadata.name", message });
     }
     if own { Check::Fine } else { Check::IfMayEvict { pod: spec.source_pod.clone() } }
@@ -63,7 +66,8 @@ fn changed(old: &StatefulMigrationSpec, new: &StatefulMigrationSpec, own: bool) 
     }
     (settled != *old).then(|| Wrong {
         field: "spec",
-        message: "cannot be changed, but for `abort` to true; delete the migration and make another".to_owned(),
+        message: "cannot be changed, but for `abort` to true; delete the migration and make another"
+            .to_owned(),
     })
 }
 
@@ -84,7 +88,11 @@ pub fn refused(request: &Request<MigrationObject>, wrong: Wrong) -> Response {
         group: GROUP,
         kind: "StatefulMigration".to_owned(),
         name: request.name().to_owned(),
-        causes: vec![Cause { field: field.to_owned(), reason: "FieldValueInvalid", message: message.clone() }],
+        causes: vec![Cause {
+            field: field.to_owned(),
+            reason: "FieldValueInvalid",
+            message: message.clone(),
+        }],
     };
     Response::deny(&request.uid, 422, "Invalid", format!("{field}: {message}")).with_details(details)
 }
@@ -98,7 +106,8 @@ mod tests {
     fn review(name: &str, spec: &Value, old: Option<&Value>) -> Request<MigrationObject> {
         let old = old.map(|spec| json!({ "spec": spec }));
         let object = json!({ "spec": spec });
-        serde_json::from_value(json!({ "uid": "u", "name": name, "object": object, "oldObject": old })).unwrap()
+        serde_json::from_value(json!({ "uid": "u", "name": name, "object": object, "oldObject": old }))
+            .unwrap()
     }
 
     fn field(check: Check) -> &'static str {
@@ -120,7 +129,10 @@ mod tests {
     fn nobody_takes_the_name_of_another_pods_eviction() {
         let spec = json!({ "sourcePod": "web-0", "sourcePodUid": "ab" });
         assert_eq!(field(check(&review("evict-cd", &spec, None), false)), "metadata.name");
-        assert_eq!(field(check(&review("evict-ab", &json!({ "sourcePod": "web-0" }), None), false)), "metadata.name");
+        assert_eq!(
+            field(check(&review("evict-ab", &json!({ "sourcePod": "web-0" }), None), false)),
+            "metadata.name"
+        );
         assert!(matches!(check(&review("evict-ab", &spec, None), false), Check::IfMayEvict { .. }));
     }
 

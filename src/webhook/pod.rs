@@ -242,7 +242,10 @@ mod tests {
 
     #[test]
     fn a_bare_pod_gets_ticket_runtime_and_node_and_needs_nothing_more_the_second_time() {
-        for value in [json!({ "metadata": {}, "spec": {} }), json!({ "metadata": { "annotations": null }, "spec": { "nodeSelector": null } })] {
+        for value in [
+            json!({ "metadata": {}, "spec": {} }),
+            json!({ "metadata": { "annotations": null }, "spec": { "nodeSelector": null } }),
+        ] {
             let once = patched(value);
             assert_eq!(once["metadata"]["annotations"][ANNOTATION_TICKET], "ab.2.replacement");
             assert_eq!(once["metadata"]["annotations"][ANNOTATION_PLACED_ON], "n2");
@@ -260,7 +263,10 @@ mod tests {
         });
         let done = patched(value);
         assert_eq!(done["metadata"]["annotations"]["a"], "b");
-        assert_eq!(done["spec"]["nodeSelector"], json!({ "disk": "ssd", "kubernetes.io/hostname": "host-2" }));
+        assert_eq!(
+            done["spec"]["nodeSelector"],
+            json!({ "disk": "ssd", "kubernetes.io/hostname": "host-2" })
+        );
     }
 
     #[test]
@@ -293,11 +299,21 @@ mod tests {
         let ours = ticket();
         let forged = with(ANNOTATION_TICKET, "ab.2.replacement");
         assert_eq!(check_marks(&forged, None, &controller, false), Err(Reserved::Ticket));
-        assert_eq!(check_marks(&forged, Some(&ours), &controller, false), Ok(()), "our own patch, seen again");
+        assert_eq!(
+            check_marks(&forged, Some(&ours), &controller, false),
+            Ok(()),
+            "our own patch, seen again"
+        );
         let of_other_attempt = with(ANNOTATION_TICKET, "ab.1.replacement");
         assert_eq!(check_marks(&of_other_attempt, Some(&ours), &controller, false), Err(Reserved::Ticket));
-        assert_eq!(check_marks(&with(ANNOTATION_TICKET, ""), None, &user("eve"), false), Err(Reserved::Ticket));
-        assert_eq!(check_marks(&with(ANNOTATION_PLACED_ON, "n"), None, &user("eve"), false), Err(Reserved::PlacedOn));
+        assert_eq!(
+            check_marks(&with(ANNOTATION_TICKET, ""), None, &user("eve"), false),
+            Err(Reserved::Ticket)
+        );
+        assert_eq!(
+            check_marks(&with(ANNOTATION_PLACED_ON, "n"), None, &user("eve"), false),
+            Err(Reserved::PlacedOn)
+        );
         let class = pod(&json!({ "spec": { "runtimeClassName": "shadow" } }));
         assert_eq!(check_marks(&class, None, &user("eve"), false), Err(Reserved::RuntimeClass));
         assert_eq!(check_marks(&class, None, &controller, false), Ok(()));

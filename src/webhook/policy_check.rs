@@ -82,7 +82,8 @@ impl WorkloadObject {
             if within.contains_key(key) {
                 return Some(Problem {
                     field: format!("spec.template.metadata.annotations[{key}]"),
-                    message: "is reserved: SHADOW puts it on single pods while it migrates them; remove it".into(),
+                    message: "is reserved: SHADOW puts it on single pods while it migrates them; remove it"
+                        .into(),
                     reserved: true,
                 });
             }
@@ -90,7 +91,9 @@ impl WorkloadObject {
         if template.spec.and_then(|spec| spec.runtime_class_name).as_deref() == Some(RUNTIME_CLASS) {
             return Some(Problem {
                 field: "spec.template.spec.runtimeClassName".into(),
-                message: format!("`{RUNTIME_CLASS}` is reserved: nothing has to be set to be migrated; remove it"),
+                message: format!(
+                    "`{RUNTIME_CLASS}` is reserved: nothing has to be set to be migrated; remove it"
+                ),
                 reserved: true,
             });
         }
@@ -131,7 +134,8 @@ mod tests {
     use super::*;
 
     fn request(object: Value, old: Value) -> Request<WorkloadObject> {
-        serde_json::from_value(json!({ "uid": "u", "name": "web", "object": object, "oldObject": old })).unwrap()
+        serde_json::from_value(json!({ "uid": "u", "name": "web", "object": object, "oldObject": old }))
+            .unwrap()
     }
 
     fn set(above: Value, within: Value) -> Value {
@@ -149,7 +153,10 @@ mod tests {
             json!({}),
             json!({ "metadata": null, "spec": null }),
             set(json!({ "a": "b" }), Value::Null),
-            set(json!({ "migration.ms2m.io/policy": "MigrateOrBlock" }), json!({ "migration.ms2m.io/queue": "q" })),
+            set(
+                json!({ "migration.ms2m.io/policy": "MigrateOrBlock" }),
+                json!({ "migration.ms2m.io/queue": "q" }),
+            ),
         ] {
             assert_eq!(refusal(object, Value::Null), None);
         }
@@ -166,7 +173,10 @@ mod tests {
              MigrateOrBlock or None"
         );
         let (_, message) = refusal(set(Value::Null, wrong), Value::Null).unwrap();
-        assert!(message.starts_with("spec.template.metadata.annotations[migration.ms2m.io/policy]"), "{message}");
+        assert!(
+            message.starts_with("spec.template.metadata.annotations[migration.ms2m.io/policy]"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -316,7 +316,7 @@ mod tests {
         assert!(matches!(error(b""), ReviewError::Empty));
         assert!(matches!(error(b" \n"), ReviewError::Empty));
         assert!(matches!(error(b"{"), ReviewError::Malformed(_)));
-        assert!(matches!(error(b"[]"), ReviewError::NoRequest));
+        assert!(matches!(error(b"[]"), ReviewError::WrongKind { .. }));
         assert!(matches!(error(b"7"), ReviewError::NoRequest));
         assert!(matches!(error(&b"[".repeat(100_000)), ReviewError::Malformed(_)));
         assert!(matches!(error(br#"{"kind":"Pod","apiVersion":"v1"}"#), ReviewError::WrongKind { .. }));
@@ -328,7 +328,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_a_review_with_the_uid_and_a_base64_patch() {
-        let patch: Patch = serde_json::from_value(json!([{ "op": "add", "path": "/a", "value": 1 }])).unwrap();
+        let patch: Patch =
+            serde_json::from_value(json!([{ "op": "add", "path": "/a", "value": 1 }])).unwrap();
         let body = Response::allow("u").with_patch(&patch).unwrap().with_warning("w").into_body().unwrap();
         let value: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(value["kind"], KIND);

@@ -79,7 +79,9 @@ impl<C: Cluster> Webhook<C> {
                 match self.cluster.may_evict(&user, request.namespace(), &pod).await {
                     Ok(true) => Response::allow(&request.uid),
                     Ok(false) => migration_check::forbidden(&request, &user, &pod),
-                    Err(error) => unavailable(&request.uid, &format!("rights cannot be checked now: {error}")),
+                    Err(error) => {
+                        unavailable(&request.uid, &format!("rights cannot be checked now: {error}"))
+                    }
                 }
             }
         })

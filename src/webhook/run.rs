@@ -95,11 +95,12 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     };
     let mut watches = follow_all(&watching, &webhook.cache, &opener);
 
-    let tls = match kit::secret_credentials(watching, &args.namespace, &args.tls_secret, shutdown.clone()).await {
-        Ok(tls) => tls,
-        Err(KitError::Stopped(_)) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
+    let tls =
+        match kit::secret_credentials(watching, &args.namespace, &args.tls_secret, shutdown.clone()).await {
+            Ok(tls) => tls,
+            Err(KitError::Stopped(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
     let listener = listen(args.port).await?;
     certificate_gate.open();
     tracing::info!(port = args.port, "answering reviews");
@@ -116,7 +117,9 @@ async fn listen(port: u16) -> Result<TcpListener, RunError> {
     // A machine without IPv6 has no `::`.
     match TcpListener::bind(("::", port)).await {
         Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind(("0.0.0.0", port)).await.map_err(|source| RunError::Listen { port, source }),
+        Err(_) => {
+            TcpListener::bind(("0.0.0.0", port)).await.map_err(|source| RunError::Listen { port, source })
+        }
     }
 }
 
@@ -126,9 +129,17 @@ fn follow_all(
     cache: &Arc<Cache>,
     ready: &(impl Fn() + Clone + Send + 'static),
 ) -> JoinSet<()> {
-    fn watch<K>(client: &Client, config: watcher::Config) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + use<K>
+    fn watch<K>(
+        client: &Client,
+        config: watcher::Config,
+    ) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + use<K>
     where
-        K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+        K: kube::Resource<DynamicType = ()>
+            + Clone
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + 'static,
     {
         watcher(Api::<K>::all(client.clone()), config)
     }

@@ -48,9 +48,12 @@ impl Performer {
             digest: archive.digest.clone(),
         };
         agent.open_ticket(&self.uid, role, &order).await?;
-        let ticket = agent
-            .await_ticket(&self.uid, journal.state.epoch, role, TicketState::Restored, TICKET_PATIENCE)
-            .await?;
+        let epoch = journal.state.epoch;
+        let waited = agent.await_ticket(&self.uid, epoch, role, TicketState::Restored, TICKET_PATIENCE);
+        let ticket = match role {
+            Role::Shadow => waited.await?,
+            Role::Replacement => self.making_room(journal, waited).await??,
+        };
         if ticket.state == TicketState::Restored {
             return Ok(ticket);
         }

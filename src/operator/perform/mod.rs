@@ -6,6 +6,7 @@ mod archive;
 mod bridge;
 mod consumer;
 mod replacement;
+mod room;
 mod shadow;
 mod source;
 
@@ -87,6 +88,7 @@ impl Performer {
             Effect::Dump => self.dump(journal).await,
             Effect::RestoreShadow => self.restore_shadow(journal).await,
             Effect::AddBridge => self.add_bridge(journal).await,
+            Effect::ShrinkShadow => self.shrink_shadow(journal).await,
             Effect::FreezeSource => self.freeze_source(journal).await,
             Effect::DeleteSource => self.delete_source(journal).await,
             Effect::KillSource => self.kill_source(journal).await,

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::Index;
 use crate::api::{
-    ConditionType, Epoch, EvictionPolicy, MigrationUid, NodeName, Phase, PodUid, Reason, Role, StatefulMigration,
-    TicketId,
+    ConditionType, Epoch, EvictionPolicy, MigrationUid, NodeName, Phase, PodUid, Reason, Role,
+    StatefulMigration, TicketId,
 };
 use crate::protocol::Step;
 

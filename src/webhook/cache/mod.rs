@@ -148,7 +148,11 @@ mod tests {
     fn a_replica_sets_pod_has_the_annotations_of_its_deployment() {
         let cache = cache();
         let pod = cache.pod("ns", "web-x").unwrap();
-        assert_eq!(cache.workload("ns", pod.owner.as_ref()), Workload::Unseen, "the Deployment is not known yet");
+        assert_eq!(
+            cache.workload("ns", pod.owner.as_ref()),
+            Workload::Unseen,
+            "the Deployment is not known yet"
+        );
         let top = OwnerFacts {
             namespace: "ns".into(),
             name: "top".into(),

@@ -29,9 +29,11 @@ pub struct NodeFacts {
 impl From<Node> for NodeFacts {
     fn from(node: Node) -> Self {
         let spec = node.spec.unwrap_or_default();
-        let tainted = spec.taints.iter().flatten().any(|taint| {
-            DRAIN_TAINTS.contains(&taint.key.as_str()) || taint.effect == "NoExecute"
-        });
+        let tainted = spec
+            .taints
+            .iter()
+            .flatten()
+            .any(|taint| DRAIN_TAINTS.contains(&taint.key.as_str()) || taint.effect == "NoExecute");
         Self {
             name: node.metadata.name.unwrap_or_default(),
             hostname: node.metadata.labels.and_then(|mut labels| labels.remove(LABEL_HOSTNAME)),
@@ -75,15 +77,22 @@ mod tests {
     #[test]
     fn a_node_that_is_cordoned_or_being_emptied_is_left() {
         let leaving = |spec: serde_json::Value| {
-            let node: Node = serde_json::from_value(json!({ "metadata": { "name": "n" }, "spec": spec })).unwrap();
+            let node: Node =
+                serde_json::from_value(json!({ "metadata": { "name": "n" }, "spec": spec })).unwrap();
             NodeFacts::from(node).leaving
         };
         assert!(!leaving(json!({})));
         assert!(!leaving(json!({ "taints": [{ "key": "dedicated", "effect": "NoSchedule" }] })));
-        assert!(!leaving(json!({ "taints": [{ "key": "DeletionCandidateOfClusterAutoscaler", "effect": "PreferNoSchedule" }] })));
+        assert!(!leaving(
+            json!({ "taints": [{ "key": "DeletionCandidateOfClusterAutoscaler", "effect": "PreferNoSchedule" }] })
+        ));
         assert!(leaving(json!({ "unschedulable": true })));
-        assert!(leaving(json!({ "taints": [{ "key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule" }] })));
+        assert!(leaving(
+            json!({ "taints": [{ "key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule" }] })
+        ));
         assert!(leaving(json!({ "taints": [{ "key": "karpenter.sh/disrupted", "effect": "NoSchedule" }] })));
-        assert!(leaving(json!({ "taints": [{ "key": "node.kubernetes.io/not-ready", "effect": "NoExecute" }] })));
+        assert!(leaving(
+            json!({ "taints": [{ "key": "node.kubernetes.io/not-ready", "effect": "NoExecute" }] })
+        ));
     }
 }

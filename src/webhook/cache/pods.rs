@@ -8,7 +8,9 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::{Index, ours};
-use crate::api::{ANNOTATION_TICKET, LABEL_MIGRATION, LABEL_ROLE, MigrationUid, NodeName, PodUid, Role, TicketId};
+use crate::api::{
+    ANNOTATION_TICKET, LABEL_MIGRATION, LABEL_ROLE, MigrationUid, NodeName, PodUid, Role, TicketId,
+};
 
 const ROLE_SHADOW: &str = "shadow";
 const LABEL_REVISION: &str = "controller-revision-hash";
@@ -102,7 +104,8 @@ impl OwnerRef {
 
 impl From<Pod> for PodFacts {
     fn from(pod: Pod) -> Self {
-        let (meta, spec, status) = (pod.metadata, pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
+        let (meta, spec, status) =
+            (pod.metadata, pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
         let label = |name: &str| meta.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
         let annotations = ours(meta.annotations.as_ref());
         Self {
@@ -204,10 +207,7 @@ mod tests {
     use super::*;
 
     fn pod(name: &str, uid: &str, ticket: Option<&str>) -> PodFacts {
-        PodFacts {
-            ticket: ticket.map(|text| text.parse().unwrap()),
-            ..PodFacts::new("ns", name, uid.into())
-        }
+        PodFacts { ticket: ticket.map(|text| text.parse().unwrap()), ..PodFacts::new("ns", name, uid.into()) }
     }
 
     #[test]

@@ -1,0 +1,61 @@
+# What people and the pipeline type. `make help` lists it.
+TARGET  ?= x86_64-unknown-linux-gnu
+IMAGE   ?= localhost/shadow:1
+CLUSTER ?= tests/cluster/cluster
+OUT     := target/$(TARGET)/release
+TAR     := target/image/shadow.tar
+
+export CARGO_BUILD_TARGET := $(TARGET)
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
+
+# --- build ---
+
+.PHONY: build
+build: ## the three programs, static, in release
+	cargo build --release --locked --bins
+
+.PHONY: image
+image: build ## the image as a tar, without an image builder: target/image/shadow.tar
+	$(CLUSTER) image $(TAR) $(IMAGE) --entrypoint '["/shadow"]' $(OUT)/shadow=/shadow $(OUT)/shadow-runc=/shadow-runc
+
+.PHONY: crds
+crds: build ## writes the CRD that the code speaks into deploy/
+	$(OUT)/shadow crd > deploy/base/crd.yaml
+
+# --- check ---
+
+.PHONY: lint
+lint: ## formatting and clippy; warnings are errors
+	cargo fmt --check
+	cargo clippy --release --locked --all-targets -- -D warnings
+
+.PHONY: unit
+unit: ## everything that needs neither cluster nor broker
+	cargo test --release --locked --lib --bins --test manifests
+
+# --- real cluster on this machine (needs root) ---
+
+.PHONY: cluster-up
+cluster-up: ## two nodes, control plane, RabbitMQ
+	$(CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: ## takes it away
+	$(CLUSTER) down
+
+.PHONY: install
+install: image ## into the cluster that runs
+	$(CLUSTER) load $(TAR)
+	$(CLUSTER) kubectl apply -k deploy/overlays/test
+	$(CLUSTER) kubectl -n shadow-system rollout status --timeout=120s \
+	  deployment/shadow-operator deployment/shadow-webhook daemonset/shadow-agent
+
+.PHONY: uninstall
+uninstall: ## out of it again; migrations first, while the operator can still bring them to an end
+	$(CLUSTER) kubectl delete --ignore-not-found --wait --timeout=120s --all --all-namespaces statefulmigrations
+	$(CLUSTER) kubectl delete --ignore-not-found --wait -k deploy/overlays/test
+
+# --- demo, test, bench-drain: belong here ---

@@ -1,0 +1,291 @@
+//! Dump orders: stop a container, dump it by runc and CRIU, let it go on or not, stream the archive.
+//!
+//! Guarantees: one job for each migration and epoch, however often it is ordered, and its report outlives the agent;
+//! after a failure at any point the container runs again, and nothing is left of the dump; CRIU itself is never cut
+//! short by an order's time limit (a process whose dump is broken off may not survive it): the order fails in time, the
+//! job winds up behind it.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::archive::{IMAGES, LAYER, Origin};
+use super::containers::{Container, Containers};
+use super::failure::Failure;
+use super::node::{Node, find};
+use super::peer::Peer;
+use super::receive::room_for;
+use super::store::{self, Durability, Store};
+use super::{layer, metrics};
+use crate::api::{ContainerRef, DumpOrder, DumpReport, Epoch, Hold, MigrationUid, Refusal};
+use crate::runtime::last_errors;
+
+/// Beside memory and changed files.
+const IMAGES_OVERHEAD: u64 = 16 << 20;
+/// How long CRIU may go on after the order's time limit before it is killed.
+const WIND_UP: Duration = Duration::from_secs(30);
+/// For letting a container go on after a failure.
+const THAW: Duration = Duration::from_secs(10);
+/// CRIU's log and statistics of a dump.
+const WORK: &str = "work";
+/// In a dump's folder: which container stands still for it.
+const JOB: &str = "job.json";
+/// In a dump's folder: how it ended.
+const REPORT: &str = "report.json";
+/// Lines of CRIU's log that a reason may quote.
+const QUOTED_LINES: usize = 4;
+
+type Outcome = Result<DumpReport, Failure>;
+
+/// The dumps that run, and how those of this process ended.
+#[derive(Default)]
+pub struct Jobs {
+    jobs: Mutex<HashMap<(MigrationUid, Epoch), watch::Receiver<Option<Outcome>>>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Job {
+    container: ContainerRef,
+}
+
+impl Jobs {
+    /// Forgets what ended up to that epoch.
+    pub fn forget(&self, uid: &MigrationUid, epoch: Epoch) {
+        self.jobs.lock().retain(|(of, at), job| of != uid || *at > epoch || job.borrow().is_none());
+    }
+}
+
+/// Does what is ordered, or joins whoever does, and answers within the order's time limit.
+pub async fn dump(node: &Arc<Node>, uid: &MigrationUid, order: DumpOrder) -> Outcome {
+    let begun = Instant::now();
+    let deadline = begun + Duration::from_millis(order.timeout_ms);
+    node.desk.pass(uid, |fence| fence.admit_forward(order.epoch))?;
+    let mut job = {
+        let mut jobs = node.jobs.jobs.lock();
+        match jobs.get(&(uid.clone(), order.epoch)) {
+            Some(job) => job.clone(),
+            None => {
+                if let Some(report) = store::read(&node.store.dump(uid, order.epoch).join(REPORT))? {
+                    return Ok(report);
+                }
+                let (sender, receiver) = watch::channel(None);
+                jobs.insert((uid.clone(), order.epoch), receiver.clone());
+                let (node, uid) = (Arc::clone(node), uid.clone());
+                tokio::spawn(async move {
+                    let outcome = run(&node, &uid, &order, begun, deadline).await;
+                    log(&uid, &order, &outcome);
+                    sender.send_replace(Some(outcome));
+                });
+                receiver
+            }
+        }
+    };
+    let ended = timeout_at(deadline, job.wait_for(Option::is_some)).await;
+    match ended {
+        Ok(Ok(outcome)) => outcome.clone().unwrap_or_else(|| Err(broken_off())),
+        Ok(Err(_)) => Err(broken_off()),
+        Err(_) => Err(Failure::new(Refusal::TimedOut, "the dump has not ended in time; it winds up")),
+    }
+}
+
+fn broken_off() -> Failure {
+    Failure::new(Refusal::RuntimeFailed, "the dump broke off")
+}
+
+fn log(uid: &MigrationUid, order: &DumpOrder, outcome: &Outcome) {
+    let (epoch, pod) = (order.epoch, &order.container.pod.uid);
+    match outcome {
+        Ok(report) => {
+            metrics::dump_ended("done");
+            tracing::info!(
+                migration = %uid, %epoch, %pod, target = %order.target.node, bytes = report.bytes,
+                frozen_ms = report.frozen_ms, total_ms = report.total_ms, "dumped"
+            );
+        }
+        Err(failure) => {
+            metrics::dump_ended(&format!("{:?}", failure.refusal));
+            tracing::warn!(migration = %uid, %epoch, %pod, target = %order.target.node, error = %failure, "not dumped");
+        }
+    }
+}
+
+async fn run(
+    node: &Arc<Node>,
+    uid: &MigrationUid,
+    order: &DumpOrder,
+    begun: Instant,
+    deadline: Instant,
+) -> Outcome {
+    let peer = Peer::new(&node.tls, &order.target, node.peer_port)?;
+    let (container, upper) = locate(node, &order.container).await?;
+    let expected = container.memory_bytes() + IMAGES_OVERHEAD + {
+        let upper = upper.clone();
+        tokio::task::spawn_blocking(move || layer::size(&upper)).await.unwrap_or(0)
+    };
+    room_for(&node.store, expected)?;
+    peer.reserve(uid, order.epoch, expected, deadline).await?;
+    let dir = node.store.dump(uid, order.epoch);
+    let outcome = dump_and_send(node, uid, order, &container, &upper, &dir, &peer, begun, deadline).await;
+    if outcome.is_err() {
+        if let Err(error) = store::remove(&dir) {
+            tracing::warn!(%error, "a failed dump is left");
+        }
+    }
+    outcome
+}
+
+async fn locate(node: &Arc<Node>, wanted: &ContainerRef) -> Result<(Container, PathBuf), Failure> {
+    let Some(container) = node.find(wanted).await? else {
+        let pod = &wanted.pod;
+        let what = format!(
+            "no container {} of pod {}/{} ({}) runs here",
+            wanted.container, pod.namespace, pod.name, pod.uid
+        );
+        return Err(Failure::new(Refusal::ContainerNotFound, what));
+    };
+    let Some(upper) = node.containers.upper_dir(&container)? else {
+        let what = format!(
+            "root file system of container {} is no overlay: its changed files cannot be told",
+            container.id
+        );
+        return Err(Failure::new(Refusal::RuntimeFailed, what));
+    };
+    Ok((container, upper))
+}
+
+#[expect(clippy::too_many_arguments, reason = "one dump's whole context, used once")]
+async fn dump_and_send(
+    node: &Arc<Node>,
+    uid: &MigrationUid,
+    order: &DumpOrder,
+    container: &Container,
+    upper: &Path,
+    dir: &Path,
+    peer: &Peer,
+    begun: Instant,
+    deadline: Instant,
+) -> Outcome {
+    let lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
+    // A thaw that came meanwhile has called this attempt off: it must not be frozen after that.
+    node.desk.pass(uid, |fence| fence.admit_forward(order.epoch))?;
+    store::remove(dir)?;
+    for part in [dir.to_owned(), dir.join(IMAGES), dir.join(WORK)] {
+        let made = std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o700).create(&part);
+        made.map_err(|source| store::StoreError { path: part, source })?;
+    }
+    // From here on the container may stand still: a restarted agent must know.
+    store::write(&dir.join(JOB), &Job { container: order.container.clone() }, Durability::Process)?;
+    let frozen_at = Instant::now();
+    let images = stop_and_dump(node, container, upper, dir, deadline).await;
+    let dumped_in = frozen_at.elapsed();
+    let mut stands_still = order.hold == Hold::Frozen && images.is_ok();
+    let thawed = if stands_still { Ok(()) } else { container.freezer.thaw(Instant::now() + THAW).await };
+    let frozen_for = frozen_at.elapsed();
+    drop(lock);
+    let sent = match images.and(thawed.map_err(Failure::from)) {
+        Ok(()) => {
+            let origin = Origin {
+                migration: uid.clone(),
+                epoch: order.epoch,
+                container: order.container.container.clone(),
+            };
+            let streaming = Instant::now();
+            let sent = peer.send(dir, &origin, deadline).await;
+            sent.inspect(|manifest| metrics::streamed(streaming.elapsed(), manifest.bytes))
+        }
+        Err(failure) => Err(failure),
+    };
+    let report = sent.and_then(|manifest| {
+        let report = DumpReport {
+            digest: manifest.digest,
+            bytes: manifest.bytes,
+            frozen_ms: millis(frozen_for),
+            total_ms: millis(begun.elapsed()),
+        };
+        store::write(&dir.join(REPORT), &report, Durability::Process)?;
+        Ok(report)
+    });
+    if report.is_err() && std::mem::take(&mut stands_still) {
+        let _lock = node.locks.lock(&order.container.pod.uid, Instant::now() + THAW).await;
+        if let Err(error) = container.freezer.thaw(Instant::now() + THAW).await {
+            tracing::error!(%error, container = container.id, "a container stands still after a failed dump");
+        }
+    }
+    if report.is_ok() {
+        metrics::dumped(frozen_for, dumped_in);
+    }
+    report
+}
+
+/// Freezes the container; then, at the same time, CRIU dumps its processes and we copy its changed files.
+async fn stop_and_dump(
+    node: &Arc<Node>,
+    container: &Container,
+    upper: &Path,
+    dir: &Path,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    // Frozen by us first: CRIU would wait for a cgroup v1 freezer in steps of 100 ms.
+    container.freezer.freeze(deadline).await?;
+    let (images, work) = (dir.join(IMAGES), dir.join(WORK));
+    let args: [&OsStr; 11] = [
+        "--root".as_ref(),
+        container.runc_root.as_ref(),
+        "checkpoint".as_ref(),
+        "--leave-running".as_ref(),
+        "--manage-cgroups-mode".as_ref(),
+        "ignore".as_ref(),
+        "--image-path".as_ref(),
+        images.as_ref(),
+        "--work-path".as_ref(),
+        work.as_ref(),
+        container.id.as_ref(),
+    ];
+    let patience = deadline.saturating_duration_since(Instant::now()) + WIND_UP;
+    let files = tokio::task::spawn_blocking({
+        let (upper, layer) = (upper.to_owned(), dir.join(LAYER));
+        move || layer::write(&upper, &layer)
+    });
+    let (dumped, files) = tokio::join!(node.host.run("runc", &args, patience), files);
+    dumped.map_err(|error| {
+        let log = fs::read(work.join("dump.log")).unwrap_or_default();
+        let errors = last_errors(&String::from_utf8_lossy(&log), QUOTED_LINES);
+        Failure::new(Refusal::RuntimeFailed, format!("{error}; CRIU: {errors}"))
+    })?;
+    let files = files.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
+    files.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
+    if Instant::now() >= deadline {
+        return Err(Failure::new(Refusal::TimedOut, "CRIU took longer than the order allows"));
+    }
+    Ok(())
+}
+
+/// After a restart: containers that stood still for a dump nobody finishes go on.
+pub async fn recover(store: &Store, containers: &Containers) -> Result<(), Failure> {
+    for (uid, epoch) in store.dumps()? {
+        let dir = store.dump(&uid, epoch);
+        if dir.join(REPORT).exists() {
+            continue;
+        }
+        if let Some(job) = store::read::<Job>(&dir.join(JOB))? {
+            if let Some(container) = find(containers, &job.container).await? {
+                container.freezer.thaw(Instant::now() + THAW).await?;
+            }
+            tracing::warn!(migration = %uid, %epoch, pod = %job.container.pod.uid, "dump of an earlier agent given up");
+        }
+        store::remove(&dir)?;
+    }
+    Ok(())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,67 @@
+//! What all orders of this agent share. Holds no state of its own but locks and running dumps.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
+
+use super::containers::{Container, Containers};
+use super::desk::Desk;
+use super::dump::Jobs;
+use super::failure::Failure;
+use super::host::Host;
+use super::store::Store;
+use crate::api::{ContainerRef, PodUid, Refusal};
+use crate::kit::tls::TlsStore;
+
+/// The agent of one node.
+pub struct Node {
+    pub host: Host,
+    pub store: Store,
+    pub containers: Containers,
+    pub desk: Arc<Desk>,
+    pub tls: TlsStore,
+    /// Port of the agents on the other nodes.
+    pub peer_port: u16,
+    pub jobs: Jobs,
+    pub locks: Locks,
+}
+
+impl Node {
+    /// The container, if it runs.
+    pub async fn find(&self, wanted: &ContainerRef) -> Result<Option<Container>, Failure> {
+        find(&self.containers, wanted).await
+    }
+}
+
+/// The container, if it runs.
+pub async fn find(containers: &Containers, wanted: &ContainerRef) -> Result<Option<Container>, Failure> {
+    let (containers, wanted) = (containers.clone(), wanted.clone());
+    let found = tokio::task::spawn_blocking(move || containers.find(&wanted)).await;
+    Ok(found.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??)
+}
+
+/// One order at a time for each pod.
+#[derive(Default)]
+pub struct Locks {
+    pods: Mutex<HashMap<PodUid, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Locks {
+    /// Waits for the pod's lock until the deadline.
+    pub async fn lock(
+        &self,
+        pod: &PodUid,
+        deadline: Instant,
+    ) -> Result<tokio::sync::OwnedMutexGuard<()>, Failure> {
+        let lock = {
+            let mut pods = self.pods.lock();
+            pods.retain(|_, lock| Arc::strong_count(lock) > 1);
+            Arc::clone(pods.entry(pod.clone()).or_default())
+        };
+        timeout_at(deadline, lock.lock_owned()).await.map_err(|_| {
+            Failure::new(Refusal::TimedOut, format!("another order on pod {pod} has not ended yet"))
+        })
+    }
+}

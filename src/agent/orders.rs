@@ -1,0 +1,206 @@
+//! The agent's HTTP side: who may ask what, and which part does it. The paths are documented in `api::orders`.
+//!
+//! Guarantees: only the operator orders, only agents bring archives; every order ends within its time limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post, put};
+use axum::{Extension, Json, Router};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::dump;
+use super::failure::Failure;
+use super::node::Node;
+use super::receive::{receive, room_for};
+use crate::api::{
+    AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, DumpReport, Epoch, MigrationReport, MigrationUid,
+    OpenTicketOrder, Refusal, Role, TLS_NAME_OPERATOR, tls_name_agent,
+};
+use crate::kit::PeerName;
+
+/// For freezing or killing one container.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// For a thaw, which may have to wait for CRIU to wind up.
+const THAW_PATIENCE: Duration = Duration::from_secs(30);
+/// Longest `await`, whatever is ordered.
+const LONGEST_AWAIT: Duration = Duration::from_secs(120);
+
+type Answer<T> = Result<Json<T>, Failure>;
+type Done = Answer<serde_json::Value>;
+
+/// All routes.
+pub fn router(node: Arc<Node>) -> Router {
+    let orders = Router::new()
+        .route("/v1/migrations/{uid}", get(report))
+        .route("/v1/migrations/{uid}/dump", post(dump_container))
+        .route("/v1/migrations/{uid}/freeze", post(freeze))
+        .route("/v1/migrations/{uid}/thaw", post(thaw))
+        .route("/v1/migrations/{uid}/kill", post(kill))
+        .route("/v1/migrations/{uid}/close", post(close))
+        .route("/v1/migrations/{uid}/tickets/{role}", post(open_ticket))
+        .route("/v1/migrations/{uid}/tickets/{role}/await", post(await_ticket))
+        .route_layer(from_fn(only_operator));
+    let archives = Router::new()
+        .route("/v1/migrations/{uid}/archive", put(put_archive).post(reserve))
+        .route_layer(from_fn(only_agents));
+    orders.merge(archives).with_state(node)
+}
+
+async fn only_operator(Extension(peer): Extension<PeerName>, request: Request, next: Next) -> Response {
+    if peer.0.as_deref() == Some(TLS_NAME_OPERATOR) {
+        return next.run(request).await;
+    }
+    forbidden(&peer, "only the operator orders")
+}
+
+async fn only_agents(Extension(peer): Extension<PeerName>, request: Request, next: Next) -> Response {
+    let suffix = tls_name_agent("");
+    if peer.0.as_deref().is_some_and(|name| name.len() > suffix.len() && name.ends_with(&suffix)) {
+        return next.run(request).await;
+    }
+    forbidden(&peer, "only agents bring archives")
+}
+
+fn forbidden(peer: &PeerName, what: &str) -> Response {
+    let name = peer.0.as_deref().unwrap_or("nobody");
+    tracing::warn!(peer = name, what, "refused");
+    Failure::new(Refusal::Forbidden, format!("{what}, and you are {name}")).into_response()
+}
+
+fn uid(text: &str) -> Result<MigrationUid, Failure> {
+    let uid = MigrationUid::from(text);
+    if uid.is_well_formed() {
+        return Ok(uid);
+    }
+    Err(Failure::new(Refusal::Malformed, format!("{text:?} is no UID")))
+}
+
+fn role(text: &str) -> Result<Role, Failure> {
+    match text {
+        "shadow" => Ok(Role::Shadow),
+        "replacement" => Ok(Role::Replacement),
+        _ => Err(Failure::new(Refusal::Malformed, format!("{text:?} is no role: shadow or replacement"))),
+    }
+}
+
+fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| Failure::new(Refusal::Malformed, error.to_string()))
+}
+
+fn done() -> Done {
+    Ok(Json(serde_json::json!({})))
+}
+
+async fn dump_container(
+    State(node): State<Arc<Node>>,
+    Path(of): Path<String>,
+    bytes: Bytes,
+) -> Answer<DumpReport> {
+    dump::dump(&node, &uid(&of)?, body(&bytes)?).await.map(Json)
+}
+
+/// Frozen for good, or gone: either way it will not act any more.
+async fn freeze(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Bytes) -> Done {
+    let (uid, order): (_, ContainerOrder) = (uid(&of)?, body(&bytes)?);
+    let deadline = Instant::now() + PATIENCE;
+    let _lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
+    node.desk.pass(&uid, |fence| fence.admit_forward(order.epoch))?;
+    if let Some(container) = node.find(&order.container).await? {
+        container.freezer.freeze(deadline).await?;
+    }
+    tracing::info!(migration = %uid, epoch = %order.epoch, pod = %order.container.pod.uid, "frozen");
+    done()
+}
+
+async fn thaw(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Bytes) -> Done {
+    let (uid, order): (_, ContainerOrder) = (uid(&of)?, body(&bytes)?);
+    // First of all, so that a dump that has not frozen anything yet never does.
+    node.desk.pass(&uid, |fence| fence.call_off(order.epoch))?;
+    let deadline = Instant::now() + THAW_PATIENCE;
+    let _lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
+    if let Some(container) = node.find(&order.container).await? {
+        container.freezer.thaw(deadline).await?;
+    }
+    tracing::info!(migration = %uid, epoch = %order.epoch, pod = %order.container.pod.uid, "thawed");
+    done()
+}
+
+async fn kill(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Bytes) -> Done {
+    let (uid, order): (_, ContainerOrder) = (uid(&of)?, body(&bytes)?);
+    let deadline = Instant::now() + PATIENCE;
+    let _lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
+    node.desk.pass(&uid, |fence| fence.admit_forward(order.epoch))?;
+    if let Some(container) = node.find(&order.container).await? {
+        container.freezer.kill(deadline).await?;
+    }
+    tracing::info!(migration = %uid, epoch = %order.epoch, pod = %order.container.pod.uid, "killed");
+    done()
+}
+
+async fn close(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Bytes) -> Done {
+    let (uid, order): (_, CloseOrder) = (uid(&of)?, body(&bytes)?);
+    node.desk.close(&uid, order.epoch)?;
+    node.jobs.forget(&uid, order.epoch);
+    tracing::info!(migration = %uid, epoch = %order.epoch, "closed");
+    done()
+}
+
+async fn open_ticket(
+    State(node): State<Arc<Node>>,
+    Path((of, of_role)): Path<(String, String)>,
+    bytes: Bytes,
+) -> Done {
+    let (uid, role, order): (_, _, OpenTicketOrder) = (uid(&of)?, role(&of_role)?, body(&bytes)?);
+    node.desk.open_ticket(&uid, role, &order)?;
+    tracing::info!(migration = %uid, epoch = %order.epoch, %role, "ticket open");
+    done()
+}
+
+async fn await_ticket(
+    State(node): State<Arc<Node>>,
+    Path((of, of_role)): Path<(String, String)>,
+    bytes: Bytes,
+) -> Answer<AwaitedTicket> {
+    let (uid, role, mut order): (_, _, AwaitOrder) = (uid(&of)?, role(&of_role)?, body(&bytes)?);
+    order.timeout_ms = order.timeout_ms.min(u64::try_from(LONGEST_AWAIT.as_millis()).unwrap_or(u64::MAX));
+    node.desk.await_ticket(&uid, role, &order).await.map(Json)
+}
+
+async fn report(State(node): State<Arc<Node>>, Path(of): Path<String>) -> Answer<MigrationReport> {
+    Ok(Json(node.desk.report(&uid(&of)?)?))
+}
+
+#[derive(Deserialize)]
+struct ArchiveQuery {
+    epoch: Epoch,
+    #[serde(default)]
+    bytes: u64,
+}
+
+async fn put_archive(
+    State(node): State<Arc<Node>>,
+    Path(of): Path<String>,
+    Query(query): Query<ArchiveQuery>,
+    body: Body,
+) -> Answer<DumpReport> {
+    receive(&node.desk, &node.store, &uid(&of)?, query.epoch, body).await.map(Json)
+}
+
+/// Asked before the source is stopped: would an archive of that size be taken?
+async fn reserve(
+    State(node): State<Arc<Node>>,
+    Path(of): Path<String>,
+    Query(query): Query<ArchiveQuery>,
+) -> Done {
+    node.desk.pass(&uid(&of)?, |fence| fence.admit_forward(query.epoch))?;
+    room_for(&node.store, query.bytes)?;
+    done()
+}

@@ -1,0 +1,175 @@
+//! What is refused, and that everything ends: each failure of a real RabbitMQ under its own name, by its deadline.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod broker_support;
+
+use std::time::{Duration, Instant};
+
+use broker_support::{Stage, Subject, until};
+use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::uri::AMQPUri;
+use shadow::api::{Epoch, Reason, control_queue};
+use shadow::broker::{AmqpBroker, Broker, BrokerError, BrokerUrl, Limits, MigrationQueues, QueueKind};
+
+const WITHIN: Duration = Duration::from_secs(1);
+/// Above the deadline: what connecting and single calls may add here.
+const SLACK: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_never_answers_is_reported_by_the_deadline() {
+    let stage = Stage::set(false).await;
+    stage.declare(&control_queue(&stage.pod), false).await;
+    let begun = Instant::now();
+    let error = stage.broker().park(&stage.park(1), WITHIN).await.unwrap_err();
+    assert!((WITHIN..WITHIN + SLACK).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!(matches!(&error, BrokerError::ConsumerNeverParked { pod, .. } if *pod == stage.pod), "{error}");
+    assert_eq!((error.reason(), error.is_retryable()), (Reason::ConsumerNeverParked, true));
+
+    let error = stage.broker().resume(&stage.resume(1), WITHIN).await.unwrap_err();
+    assert!(matches!(error, BrokerError::NeverResumed { .. }), "{error}");
+    stage.broker().drop_parking(&stage.queues(1)).await.unwrap();
+    stage.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_without_control_queue_is_refused_at_once() {
+    let stage = Stage::set(false).await;
+    let error = stage.broker().park(&stage.park(1), WITHIN * 20).await.unwrap_err();
+    assert_eq!(error, BrokerError::ConsumerWithoutControlQueue { pod: stage.pod.clone() });
+    stage.broker().drop_parking(&stage.queues(1)).await.unwrap();
+    stage.declare(&control_queue(&stage.pod), false).await;
+    stage.done().await;
+}
+
+/// A rollback resumes a consumer that no order ever reached: that it consumes is enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_was_never_parked_counts_as_resumed() {
+    let stage = Stage::set(false).await;
+    let channel = stage.channel().await;
+    let options = BasicConsumeOptions::default();
+    let queue = stage.primary.as_str().into();
+    let consumer = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await.unwrap();
+    stage.broker().resume(&stage.resume(1), WITHIN * 5).await.unwrap();
+    drop(consumer);
+    stage.broker().drop_parking(&stage.queues(1)).await.unwrap();
+    stage.declare(&control_queue(&stage.pod), false).await;
+    stage.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_queue_is_named() {
+    let stage = Stage::set(false).await;
+    let nowhere = format!("{}.nowhere", stage.primary);
+    let missing = BrokerError::QueueNotFound { queue: nowhere.clone() };
+    assert_eq!(stage.broker().preflight(&nowhere).await.unwrap_err(), missing);
+    let mut order = stage.park(1);
+    order.queues = MigrationQueues::new("m".into(), Epoch(1), &nowhere);
+    assert_eq!(stage.broker().park(&order, WITHIN).await.unwrap_err(), missing);
+    assert_eq!((missing.reason(), missing.is_retryable()), (Reason::QueueNotFound, false));
+    assert_eq!(stage.look(&nowhere).await, None, "looking at a queue made one");
+    stage.declare(&control_queue(&stage.pod), false).await;
+    stage.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn preflight_tells_kind_consumers_and_messages() {
+    for (quorum, kind) in [(false, QueueKind::Classic), (true, QueueKind::Quorum)] {
+        let stage = Stage::set(quorum).await;
+        stage.send(&stage.primary, b"{}").await;
+        until("the message is there", async || stage.look(&stage.primary).await == Some((1, 0))).await;
+        let facts = stage.broker().preflight(&stage.primary).await.unwrap();
+        assert_eq!((facts.kind, facts.consumers, facts.messages), (kind, 0, 1));
+        stage.declare(&control_queue(&stage.pod), false).await;
+        stage.done().await;
+    }
+    let stage = Stage::set(false).await;
+    let mut stream = FieldTable::default();
+    stream.insert("x-queue-type".into(), AMQPValue::LongString("stream".into()));
+    let name = format!("{}.stream", stage.primary);
+    let channel = stage.channel().await;
+    channel.queue_declare(name.as_str().into(), QueueDeclareOptions::durable(), stream).await.unwrap();
+    assert_eq!(stage.broker().preflight(&name).await.unwrap().kind, QueueKind::Stream);
+    stage.delete(&name).await;
+    stage.declare(&control_queue(&stage.pod), false).await;
+    stage.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parking_queue_that_holds_a_message_is_kept_and_named() {
+    let stage = Stage::set(false).await;
+    let (broker, queues) = (stage.broker(), stage.queues(1));
+    broker.declare_parking(&queues).await.unwrap();
+    broker.declare_parking(&queues).await.unwrap();
+    stage.send(&queues.parking(), b"somebody's").await;
+    let error = broker.drop_parking(&queues).await.unwrap_err();
+    assert_eq!(error, BrokerError::NotEmpty { queue: queues.parking(), messages: 1 });
+    assert_eq!(stage.look(&queues.parking()).await, Some((1, 0)));
+    stage.delete(&queues.parking()).await;
+    broker.drop_parking(&queues).await.unwrap();
+    assert_eq!(stage.look(&queues.reply()).await, None);
+    stage.declare(&control_queue(&stage.pod), false).await;
+    stage.done().await;
+}
+
+fn address(url: &str, user: &str, password: &str, port: u16, vhost: &str) -> BrokerUrl {
+    let uri: AMQPUri = url.parse().unwrap();
+    BrokerUrl::new(format!("amqp://{user}:{password}@{}:{port}/{vhost}", uri.authority.host))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_broker_is_told_from_one_that_refuses_access() {
+    let stage = Stage::set(false).await;
+    let uri: AMQPUri = stage.url.parse().unwrap();
+    let (user, port) = (uri.authority.userinfo, uri.authority.port);
+    let limits = Limits { connect: WITHIN, call: WITHIN };
+    let look = async |url: BrokerUrl| {
+        let begun = Instant::now();
+        let error = AmqpBroker::with_limits(url, "test", limits).preflight(&stage.primary).await.unwrap_err();
+        assert!(begun.elapsed() < WITHIN + SLACK);
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+        error
+    };
+
+    let nobody = look(address(&stage.url, "u", "s3cret", 1, "%2f")).await;
+    assert!(matches!(nobody, BrokerError::Unreachable { .. }), "{nobody}");
+    assert!(nobody.is_retryable());
+
+    let wrong = look(address(&stage.url, &user.username, "s3cret", port, "%2f")).await;
+    assert!(matches!(wrong, BrokerError::AccessDenied { .. }), "{wrong}");
+    let vhost = look(address(&stage.url, &user.username, &user.password, port, "nowhere")).await;
+    assert!(matches!(vhost, BrokerError::AccessDenied { .. }), "{vhost}");
+    let url = look(BrokerUrl::new("http://u:s3cret@h")).await;
+    assert!(matches!(url, BrokerError::WrongUrl { .. }), "{url}");
+
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = look(BrokerUrl::new(format!("amqp://u:s3cret@{}/%2f", silent.local_addr().unwrap()))).await;
+    assert!(matches!(silent, BrokerError::Unreachable { .. }), "{silent}");
+    stage.declare(&control_queue(&stage.pod), false).await;
+    stage.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_after_a_lost_connection_opens_another_one() {
+    let stage = Stage::set(false).await;
+    let wire = broker_support::Wire::to(&stage.url).await;
+    let broker = AmqpBroker::new(BrokerUrl::new(wire.url(&stage.url)), "test");
+    let subject = Subject::start(&stage, 50, 0).await;
+    subject.is_connected().await;
+    broker.park(&stage.park(1), WITHIN * 10).await.unwrap();
+    wire.cut();
+    // The call that finds the connection broken may fail, retryably; the effect is simply asked for again.
+    until("it is resumed", async || match broker.resume(&stage.resume(1), WITHIN * 10).await {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(error.is_retryable(), "{error}");
+            false
+        }
+    })
+    .await;
+    assert!(!subject.view().parked);
+    broker.drop_parking(&stage.queues(1)).await.unwrap();
+    subject.crash().await;
+    stage.done().await;
+}

@@ -1,0 +1,175 @@
+//! The cluster on this machine, by its own tool: where things are, and its power switches.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
+
+use super::shell::{Output, capture, run};
+use super::{Result, fail};
+
+const QUICK: Duration = Duration::from_secs(90);
+/// Programs are built from source the first time.
+const UP: Duration = Duration::from_secs(30 * 60);
+
+/// What can be done to a node, the control plane (`cp`) or the broker (`mq`).
+#[derive(Clone, Copy, Debug)]
+pub enum NodeAction {
+    Kill,
+    Start,
+    Freeze,
+    Thaw,
+    Cut,
+    Heal,
+}
+
+impl NodeAction {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Start => "start",
+            Self::Freeze => "freeze",
+            Self::Thaw => "thaw",
+            Self::Cut => "cut",
+            Self::Heal => "heal",
+        }
+    }
+}
+
+/// A running cluster.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub kubeconfig: PathBuf,
+    pub kubectl: PathBuf,
+    pub audit_log: PathBuf,
+    pub nodes: Vec<String>,
+    /// Address of the broker and of its management API.
+    pub broker_ip: String,
+    netns: String,
+}
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn tool() -> String {
+    root().join("tests/cluster/cluster").display().to_string()
+}
+
+impl Cluster {
+    /// The cluster that runs; one that does not run, or only in part, is brought up first.
+    pub async fn ready() -> Result<Self> {
+        match Self::status().await? {
+            Some(cluster) => Ok(cluster),
+            None => {
+                Self::up().await?;
+                match Self::status().await? {
+                    Some(cluster) => Ok(cluster),
+                    None => fail("`cluster up` said yes, `cluster status` says no"),
+                }
+            }
+        }
+    }
+
+    async fn up() -> Result {
+        eprintln!("bringing the cluster up (the first time builds it: about 15 min)");
+        let mut child = tokio::process::Command::new(tool()).arg("up").kill_on_drop(true).spawn()?;
+        let status = tokio::time::timeout(UP, child.wait()).await??;
+        if status.success() { Ok(()) } else { fail(format!("`cluster up` ended with {status}")) }
+    }
+
+    async fn status() -> Result<Option<Self>> {
+        let output = capture(&[&tool(), "status", "--json"], None, QUICK).await?;
+        if output.code != 0 {
+            return Ok(None);
+        }
+        let facts: Value = serde_json::from_str(&output.stdout)?;
+        let text = |at: &str| facts.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(Some(Self {
+            kubeconfig: text("/kubeconfig").into(),
+            kubectl: text("/kubectl").into(),
+            audit_log: text("/audit").into(),
+            nodes: facts["nodes"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|node| Some(node["name"].as_str()?.to_owned()))
+                .collect(),
+            broker_ip: text("/broker/ip"),
+            netns: text("/netns"),
+        }))
+    }
+
+    /// Moves this thread, and every thread and program it starts from now on, into the control plane's network.
+    pub fn enter_network(&self) -> Result {
+        let path = format!("/run/netns/{}", self.netns);
+        let file = std::fs::File::open(&path).map_err(|error| format!("{path}: {error}"))?;
+        move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network))
+            .map_err(|error| format!("{path}: {error} (root is needed)").into())
+    }
+
+    /// A client of the API server as administrator.
+    pub async fn client(&self) -> Result<kube::Client> {
+        let file = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
+        let mut config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
+        config.default_retry = false;
+        config.connect_timeout = Some(Duration::from_secs(3));
+        Ok(kube::Client::try_from(config)?)
+    }
+
+    /// `kubectl`, as administrator.
+    pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.kubectl_with(args, None).await
+    }
+
+    pub async fn kubectl_with(&self, args: &[&str], stdin: Option<&str>) -> Result<String> {
+        let (program, config) = self.kubectl_argv();
+        run(&[&[program.as_str(), config.as_str()], args].concat(), stdin, Duration::from_secs(180)).await
+    }
+
+    /// The program and the option that makes it administrator.
+    pub fn kubectl_argv(&self) -> (String, String) {
+        (self.kubectl.display().to_string(), format!("--kubeconfig={}", self.kubeconfig.display()))
+    }
+
+    pub async fn apply(&self, objects: &[Value]) -> Result {
+        let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": objects });
+        self.kubectl_with(&["apply", "-f", "-"], Some(&list.to_string())).await.map(drop)
+    }
+
+    pub async fn load_images(&self, archives: &[&Path]) -> Result {
+        let tool = tool();
+        let archives: Vec<String> = archives.iter().map(|path| path.display().to_string()).collect();
+        let mut argv = vec![tool.as_str(), "load"];
+        argv.extend(archives.iter().map(String::as_str));
+        run(&argv, None, Duration::from_secs(180)).await.map(drop)
+    }
+
+    pub async fn node(&self, action: NodeAction, name: &str) -> Result {
+        run(&[&tool(), "node", action.word(), name], None, QUICK).await.map(drop)
+    }
+
+    pub async fn broker(&self, action: &str) -> Result {
+        run(&[&tool(), "broker", action], None, QUICK).await.map(drop)
+    }
+
+    /// A command on a node, cut short after 30 s.
+    pub async fn exec(&self, node: &str, argv: &[&str]) -> Result<Output> {
+        let tool = tool();
+        let head = [tool.as_str(), "exec", node, "--timeout", "30", "--"];
+        capture(&[&head, argv].concat(), None, Duration::from_secs(40)).await
+    }
+
+    /// Everything that an earlier test may have switched off works again.
+    pub async fn mend(&self) -> Result {
+        if Self::status().await?.is_none() {
+            Self::up().await?;
+        }
+        for node in &self.nodes {
+            self.kubectl(&["uncordon", node]).await?;
+        }
+        Ok(())
+    }
+}

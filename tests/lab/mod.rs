@@ -1,0 +1,43 @@
+//! The laboratory: a real cluster, the product on it, an application under load, and instruments that measure it from
+//! outside. The tests, the demo and the benchmark all stand on it.
+//!
+//! Everything runs inside the control plane's network namespace, where Services, pods, API server and broker answer.
+
+#![allow(dead_code)] // three programs use this, none of them all of it
+
+mod app;
+mod broker;
+mod check;
+mod cluster;
+mod drain;
+mod http;
+mod load;
+mod migrations;
+mod pods;
+mod probe;
+mod product;
+mod scene;
+mod shell;
+mod stage;
+
+pub use app::{App, Kind, Program};
+pub use broker::Broker;
+pub use check::{Verdict, eventually};
+pub use cluster::{Cluster, NodeAction};
+pub use drain::{Drain, DrainOptions, Drained};
+pub use http::{Answer, request};
+pub use load::{Load, Producer, QueueType, Writer};
+pub use migrations::{Sighting, Watch};
+pub use pods::{Snapshot, StateView};
+pub use probe::{Probe, Reads};
+pub use scene::{Figures, Scene, StepTime};
+pub use stage::{Lab, on_cluster};
+
+/// What went wrong, for people.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub type Result<T = ()> = std::result::Result<T, Failure>;
+
+/// `Err` with a sentence.
+pub fn fail<T>(message: impl Into<String>) -> Result<T> {
+    Err(message.into().into())
+}

@@ -1,0 +1,110 @@
+//! SHADOW in the cluster, installed as a user installs it; again only where its image or manifests have changed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use shadow::api::{LABEL_NODE_READY, SYSTEM_NAMESPACE};
+
+use super::cluster::root;
+use super::{Cluster, Result, eventually, fail};
+
+const OVERLAY: &str = "deploy/overlays/test";
+const IMAGES: [&str; 2] = ["target/image/shadow.tar", "target/image/examples.tar"];
+const PARTS: [&str; 3] =
+    ["deployment/shadow-operator", "deployment/shadow-webhook", "daemonset/shadow-agent"];
+/// What is installed, as a digest; and on which nodes the images are.
+const MARK: &str = "lab-installed";
+
+/// Installs what is not installed in this very version, and waits until it is ready.
+pub async fn ensure(cluster: &Cluster, client: &Client) -> Result {
+    let images: Vec<PathBuf> = IMAGES.iter().map(|image| root().join(image)).collect();
+    for image in &images {
+        if !image.is_file() {
+            return fail(format!("{} is not there: make image", image.display()));
+        }
+    }
+    let wanted = fingerprint(cluster, &images)?;
+    if installed(client).await?.as_deref() != Some(&wanted) {
+        eprintln!("installing SHADOW in the cluster");
+        let paths: Vec<&Path> = images.iter().map(PathBuf::as_path).collect();
+        cluster.load_images(&paths).await?;
+        let overlay = root().join(OVERLAY).display().to_string();
+        cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", &overlay]).await?;
+        for part in PARTS {
+            cluster.kubectl(&["-n", SYSTEM_NAMESPACE, "rollout", "restart", part]).await?;
+        }
+        wait_until_ready(cluster, client).await?;
+        let mark = json!({ "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": MARK, "namespace": SYSTEM_NAMESPACE }, "data": { "version": wanted } });
+        cluster.apply(&[mark]).await?;
+    }
+    wait_until_ready(cluster, client).await
+}
+
+/// All parts are rolled out, and every node can restore.
+pub async fn wait_until_ready(cluster: &Cluster, client: &Client) -> Result {
+    for part in PARTS {
+        cluster.kubectl(&["-n", SYSTEM_NAMESPACE, "rollout", "status", part, "--timeout=150s"]).await?;
+    }
+    let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(client.clone());
+    eventually("every node is ready to restore", Duration::from_secs(60), async || {
+        let ready = nodes.list(&ListParams::default().labels(&format!("{LABEL_NODE_READY}=true"))).await?;
+        Ok((ready.items.len() >= cluster.nodes.len()).then_some(()))
+    })
+    .await
+}
+
+/// Pod and node of the operator that leads.
+pub async fn leader(client: &Client) -> Result<(String, String)> {
+    let leases: Api<k8s_openapi::api::coordination::v1::Lease> =
+        Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    eventually("an operator leads", Duration::from_secs(60), async || {
+        let lease = leases.get("shadow-operator").await?;
+        let Some(holder) = lease.spec.and_then(|spec| spec.holder_identity).filter(|id| !id.is_empty())
+        else {
+            return Ok(None);
+        };
+        let list = pods.list(&ListParams::default().labels("app.kubernetes.io/name=shadow-operator")).await?;
+        Ok(list.items.into_iter().find(|pod| holder.starts_with(&pod.name_any())).and_then(|pod| {
+            let node = pod.spec.as_ref()?.node_name.clone()?;
+            Some((pod.name_any(), node))
+        }))
+    })
+    .await
+}
+
+async fn installed(client: &Client) -> Result<Option<String>> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let Some(map) = maps.get_opt(MARK).await? else { return Ok(None) };
+    Ok(map.data.and_then(|data| data.get("version").cloned()))
+}
+
+/// Of the images, the manifests and the nodes they are on.
+fn fingerprint(cluster: &Cluster, images: &[PathBuf]) -> Result<String> {
+    let mut hash = Sha256::new();
+    for image in images {
+        hash.update(std::fs::read(image)?);
+    }
+    let mut folders = vec![root().join("deploy"), root().join("webhook-certs")];
+    while let Some(folder) = folders.pop() {
+        let mut entries: Vec<_> = std::fs::read_dir(&folder)
+            .map_err(|error| format!("{}: {error}", folder.display()))?
+            .collect::<std::io::Result<_>>()?;
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else {
+                hash.update(std::fs::read(entry.path())?);
+            }
+        }
+    }
+    hash.update(cluster.nodes.join(" "));
+    Ok(hex::encode(hash.finalize()))
+}

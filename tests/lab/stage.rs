@@ -1,0 +1,202 @@
+//! A stage for one test: a namespace and a virtual host of its own on the cluster, with the product installed. Before
+//! and after, also when the test failed, everything is as it was: nodes run and are uncordoned, the stage is gone.
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::{Api, Client};
+use serde_json::Value;
+
+use super::app::surroundings;
+use super::pods::{self, Snapshot};
+use super::{
+    App, Broker, Cluster, Drain, DrainOptions, Drained, Kind, Result, Watch, eventually, fail, product,
+};
+
+const START: Duration = Duration::from_secs(90);
+const GONE: Duration = Duration::from_secs(90);
+/// The cluster is one: no two tests at a time, whatever the number of threads.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// What a test works with.
+pub struct Lab {
+    pub cluster: Cluster,
+    pub client: Client,
+    pub broker: Broker,
+    pub namespace: String,
+}
+
+/// Runs a test on the real cluster, which is brought up and given the product where that is not done yet.
+pub fn on_cluster<T>(name: &str, test: impl AsyncFnOnce(&Lab) -> Result<T>) -> Result<T> {
+    stage(name, true, test)
+}
+
+/// The same, but what the test made stays.
+pub fn on_cluster_leaving_it<T>(name: &str, test: impl AsyncFnOnce(&Lab) -> Result<T>) -> Result<T> {
+    stage(name, false, test)
+}
+
+fn stage<T>(name: &str, tidy: bool, test: impl AsyncFnOnce(&Lab) -> Result<T>) -> Result<T> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let outside = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let cluster = outside.block_on(Cluster::ready())?;
+    cluster.enter_network()?;
+    // A new one: its threads are born in that network.
+    let inside = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    inside.block_on(async {
+        let lab = Lab::open(cluster, name).await?;
+        let outcome = AssertUnwindSafe(test(&lab)).catch_unwind().await;
+        if !matches!(outcome, Ok(Ok(_))) {
+            lab.describe().await;
+        }
+        let tidied = if tidy || outcome.is_err() { lab.close().await } else { Ok(()) };
+        match outcome {
+            Ok(Ok(value)) => tidied.map(|()| value),
+            Ok(Err(error)) => Err(error),
+            Err(panic) => resume_unwind(panic),
+        }
+    })
+}
+
+impl Lab {
+    async fn open(cluster: Cluster, name: &str) -> Result<Self> {
+        cluster.mend().await?;
+        let client = cluster.client().await?;
+        product::ensure(&cluster, &client).await?;
+        let broker = Broker::fresh(&cluster, name).await?;
+        let lab = Self { cluster, client, broker, namespace: name.to_owned() };
+        lab.remove_namespace().await?;
+        lab.cluster.apply(&surroundings(name, &lab.broker.url())).await?;
+        Ok(lab)
+    }
+
+    async fn close(&self) -> Result {
+        self.cluster.mend().await?;
+        let gone = self.remove_namespace().await;
+        self.broker.remove().await?;
+        gone
+    }
+
+    async fn remove_namespace(&self) -> Result {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let name = self.namespace.as_str();
+        if namespaces.get_opt(name).await?.is_none() {
+            return Ok(());
+        }
+        self.cluster.kubectl(&["delete", "namespace", name, "--wait=false"]).await?;
+        eventually(&format!("namespace {name} goes away"), GONE, async || {
+            Ok(namespaces.get_opt(name).await?.is_none().then_some(()))
+        })
+        .await
+    }
+
+    /// Everything that helps to see why a test failed.
+    async fn describe(&self) {
+        let n = self.namespace.as_str();
+        let questions: [&[&str]; 5] = [
+            &["-n", n, "get", "statefulmigrations", "-o", "yaml"],
+            &["-n", n, "get", "pods", "-o", "wide"],
+            &["-n", n, "get", "events", "--sort-by=.metadata.creationTimestamp"],
+            &["-n", "shadow-system", "get", "pods", "-o", "wide"],
+            &[
+                "-n",
+                "shadow-system",
+                "logs",
+                "-l",
+                "app.kubernetes.io/part-of=shadow",
+                "--tail=40",
+                "--prefix",
+                "--max-log-requests=20",
+            ],
+        ];
+        for question in questions {
+            let answer = self.cluster.kubectl(question).await.unwrap_or_else(|error| error.to_string());
+            eprintln!("--- kubectl {}\n{answer}", question.join(" "));
+        }
+    }
+
+    /// Applies the application and waits until all its pods are ready; those pods.
+    pub async fn deploy(&self, app: &App) -> Result<Vec<Snapshot>> {
+        self.cluster.apply(&app.objects(&self.namespace)).await?;
+        self.ready(app, START).await
+    }
+
+    /// All pods of the application, once as many are ready as it wants.
+    pub async fn ready(&self, app: &App, limit: Duration) -> Result<Vec<Snapshot>> {
+        let wanted = app.replicas as usize;
+        eventually(&format!("{wanted} pods of {} are ready", app.name), limit, async || {
+            let ready = self.pods(app).await?;
+            Ok((ready.len() == wanted).then_some(ready))
+        })
+        .await
+    }
+
+    /// Its pods that are ready now.
+    pub async fn pods(&self, app: &App) -> Result<Vec<Snapshot>> {
+        pods::ready_pods(&self.client, &self.namespace, &app.name).await
+    }
+
+    /// Its only pod.
+    pub async fn only_pod(&self, app: &App) -> Result<Snapshot> {
+        let mut pods = self.ready(app, START).await?;
+        match pods.pop() {
+            Some(pod) if pods.is_empty() => Ok(pod),
+            _ => fail(format!("{} has not exactly one pod", app.name)),
+        }
+    }
+
+    pub async fn pod(&self, name: &str) -> Result<Snapshot> {
+        pods::pod(&self.client, &self.namespace, name).await
+    }
+
+    /// Address and port of the Service that readers use.
+    pub async fn service(&self, app: &App) -> Result<String> {
+        let services: Api<Service> = Api::namespaced(self.client.clone(), &self.namespace);
+        let address = services.get(&app.name).await?.spec.and_then(|spec| spec.cluster_ip);
+        match address {
+            Some(ip) => Ok(format!("{ip}:80")),
+            None => fail(format!("Service {} has no address", app.name)),
+        }
+    }
+
+    /// The workload object as it is in the API.
+    pub async fn workload(&self, app: &App) -> Result<Value> {
+        let kind = match app.kind {
+            Kind::StatefulSet => "statefulset",
+            Kind::Deployment => "deployment",
+        };
+        let text =
+            self.cluster.kubectl(&["-n", &self.namespace, "get", kind, &app.name, "-o", "json"]).await?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Events of the namespace about the object of that name: (reason, note).
+    pub async fn events_of(&self, name: &str) -> Result<Vec<(String, String)>> {
+        use k8s_openapi::api::events::v1::Event;
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let all = api.list(&kube::api::ListParams::default()).await?;
+        let about = |event: &Event| event.regarding.as_ref().and_then(|r| r.name.clone());
+        Ok(all
+            .items
+            .into_iter()
+            .filter(|event| about(event).as_deref() == Some(name))
+            .map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default()))
+            .collect())
+    }
+
+    pub fn watch(&self) -> Watch {
+        Watch::start(self.client.clone(), &self.namespace, None)
+    }
+
+    pub async fn drain(&self, node: &str, options: &DrainOptions) -> Result<Drained> {
+        Drain::start(&self.cluster, node, options)?.finish().await
+    }
+
+    pub async fn uncordon(&self, node: &str) -> Result {
+        self.cluster.kubectl(&["uncordon", node]).await.map(drop)
+    }
+}

@@ -1,0 +1,103 @@
+//! The manifests say what the code says, and ask for no more rights than they promise.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // a test
+
+use std::{fs, path::Path};
+
+use serde::Deserialize as _;
+use serde_json::Value;
+
+fn documents(file: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/base").join(file);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_yaml_ng::Deserializer::from_str(&text)
+        .map(|document| Value::deserialize(document).unwrap())
+        .collect()
+}
+
+fn named<'a>(documents: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let found = documents.iter().find(|d| d["kind"] == kind && d["metadata"]["name"] == name);
+    found.unwrap_or_else(|| panic!("no {kind} {name}"))
+}
+
+fn strings(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn the_committed_crd_is_the_one_that_the_code_speaks() {
+    let generated = shadow::api::manifest().unwrap();
+    assert!(documents("crd.yaml") == [generated], "deploy/base/crd.yaml is out of date: run `make crds`");
+}
+
+#[test]
+fn no_role_has_wildcards_and_none_reads_secrets_it_does_not_name() {
+    for file in ["rbac/operator.yaml", "rbac/webhook.yaml", "rbac/users.yaml"] {
+        for role in documents(file) {
+            for rule in role["rules"].as_array().into_iter().flatten() {
+                for part in ["apiGroups", "resources", "verbs"] {
+                    assert!(!strings(&rule[part]).contains(&"*"), "{file}: {rule}");
+                }
+                if strings(&rule["resources"]).contains(&"secrets") {
+                    let reads = strings(&rule["verbs"]).iter().any(|verb| *verb != "create");
+                    let of_the_users_choice = role["metadata"]["name"] == "shadow-broker-secrets";
+                    assert!(
+                        !reads || rule["resourceNames"].is_array() || of_the_users_choice,
+                        "{file}: {rule}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_agent_is_bound_to_no_role() {
+    let bound =
+        |file: &str| documents(file).iter().any(|d| d["subjects"].to_string().contains("shadow-agent"));
+    assert!(
+        !["rbac/operator.yaml", "rbac/webhook.yaml", "rbac/agent.yaml", "rbac/users.yaml"]
+            .into_iter()
+            .any(bound)
+    );
+}
+
+#[test]
+fn the_webhook_writes_nothing_but_migrations_and_events() {
+    let documents = documents("rbac/webhook.yaml");
+    for rule in named(&documents, "ClusterRole", "shadow-webhook")["rules"].as_array().unwrap() {
+        let writes = strings(&rule["verbs"]).iter().any(|verb| !["get", "list", "watch"].contains(verb));
+        let resources = strings(&rule["resources"]);
+        let allowed = [["statefulmigrations"], ["subjectaccessreviews"], ["events"]];
+        assert!(!writes || allowed.iter().any(|one| resources == *one), "{rule}");
+    }
+}
+
+#[test]
+fn no_webhook_sees_the_systems_own_namespaces() {
+    for configuration in documents("admission.yaml") {
+        for webhook in configuration["webhooks"].as_array().unwrap() {
+            let expressions = webhook["namespaceSelector"]["matchExpressions"].as_array().unwrap();
+            let excluding = expressions.iter().find(|e| e["operator"] == "NotIn").unwrap();
+            assert_eq!(
+                strings(&excluding["values"]),
+                ["shadow-system", "kube-system"],
+                "{}",
+                webhook["name"]
+            );
+            assert!(webhook["timeoutSeconds"].as_u64().unwrap() <= 5);
+        }
+    }
+}
+
+#[test]
+fn what_is_drained_away_comes_up_elsewhere_first() {
+    for (file, name) in [("operator.yaml", "shadow-operator"), ("webhook.yaml", "shadow-webhook")] {
+        let documents = documents(file);
+        let deployment = named(&documents, "Deployment", name);
+        assert_eq!(deployment["spec"]["replicas"], 2);
+        assert_eq!(named(&documents, "PodDisruptionBudget", name)["spec"]["minAvailable"], 1);
+        let grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
+        assert!(grace > shadow::kit::DRAIN_LAG.as_secs() + 10, "too short to drain and finish");
+    }
+}
