@@ -51,12 +51,13 @@ cluster-down: ## takes it away
 .PHONY: install
 install: image ## into the cluster that runs
 	$(CLUSTER) load $(TAR)
-	$(CLUSTER) kubectl apply --server-side -k deploy/overlays/test
+	$(CLUSTER) kubectl apply -k deploy/overlays/test
 	$(CLUSTER) kubectl -n shadow-system rollout status --timeout=120s \
 	  deployment/shadow-operator deployment/shadow-webhook daemonset/shadow-agent
 
 .PHONY: uninstall
-uninstall: ## out of it again
+uninstall: ## out of it again; migrations first, while the operator can still bring them to an end
+	$(CLUSTER) kubectl delete --ignore-not-found --wait --timeout=120s --all --all-namespaces statefulmigrations
 	$(CLUSTER) kubectl delete --ignore-not-found --wait -k deploy/overlays/test
 
 .PHONY: examples

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use shadow::api::{PodUid, StatefulMigration};
 use shadow::kit::Shutdown;
 use shadow::kit::tls::{ClientAuth, Credentials, TlsStore};
-use shadow::webhook::cache::{Cache, MigrationFacts, NodeFacts, OwnerFacts, OwnerKind, OwnerRef, PodFacts, PodPhase};
+use shadow::webhook::cache::{
+    Cache, MigrationFacts, NodeFacts, OwnerFacts, OwnerKind, OwnerRef, PodFacts, PodPhase,
+};
 use shadow::webhook::{
     Asked, Facts, KubeCluster, Metrics, Settings, Sight, Webhook, decide_eviction, router,
 };
@@ -48,33 +50,39 @@ async fn bench() -> Result<(), Error> {
     let (client, address) = serve_webhook(router(webhook)).await?;
 
     let mut series = Vec::new();
-    let mut measure = async |name: &'static str, path: &str, expect: Expect, body: &dyn Fn(usize) -> Value| {
-        let url = format!("https://{TLS_NAME}:{}{path}", address.port());
-        let bodies: Vec<Vec<u8>> =
-            (0..REQUESTS).map(|i| serde_json::to_vec(&body(i))).collect::<Result<_, _>>()?;
-        for body in bodies.iter().take(200) {
-            expect.check(&send(&client, &url, body.clone()).await?, name)?;
-        }
-        let mut took = Vec::with_capacity(REQUESTS);
-        for body in bodies {
-            let begun = Instant::now();
-            let answer = send(&client, &url, body).await?;
-            took.push(begun.elapsed());
-            expect.check(&answer, name)?;
-        }
-        series.push(Series::of(name, took));
-        Ok::<_, Error>(())
-    };
+    let mut measure =
+        async |name: &'static str, path: &str, expect: Expect, body: &dyn Fn(usize) -> Value| {
+            let url = format!("https://{TLS_NAME}:{}{path}", address.port());
+            let bodies: Vec<Vec<u8>> =
+                (0..REQUESTS).map(|i| serde_json::to_vec(&body(i))).collect::<Result<_, _>>()?;
+            for body in bodies.iter().take(200) {
+                expect.check(&send(&client, &url, body.clone()).await?, name)?;
+            }
+            let mut took = Vec::with_capacity(REQUESTS);
+            for body in bodies {
+                let begun = Instant::now();
+                let answer = send(&client, &url, body).await?;
+                took.push(begun.elapsed());
+                expect.check(&answer, name)?;
+            }
+            series.push(Series::of(name, took));
+            Ok::<_, Error>(())
+        };
     // Pods that nobody migrates, and one that a migration waits for.
     measure("pod create, ordinary", "/pod", Expect::Allowed, &|i| pod_review(plain(i), false)).await?;
     measure("pod create, replacement", "/pod", Expect::Patched, &|i| pod_review(committed(i), false)).await?;
-    measure("pod create, asks API server", "/pod", Expect::Allowed, &|i| pod_review(annotated(i), false)).await?;
+    measure("pod create, asks API server", "/pod", Expect::Allowed, &|i| pod_review(annotated(i), false))
+        .await?;
     measure("pod create, of a ReplicaSet", "/pod", Expect::Allowed, &|i| pod_review(i, true)).await?;
     let dry = json!({ "dryRun": ["All"] });
     measure("evict, dry run", "/evict", Expect::Allowed, &|i| evict_review(annotated(i), &dry)).await?;
     measure("evict, under way", "/evict", Expect::Patched, &|i| evict_review(running(i), &json!({}))).await?;
-    measure("evict, starts migration", "/evict", Expect::Patched, &|i| evict_review(annotated(i), &json!({}))).await?;
-    measure("evict, not asked for", "/evict", Expect::Allowed, &|i| evict_review(plain(i), &json!({}))).await?;
+    measure("evict, starts migration", "/evict", Expect::Patched, &|i| {
+        evict_review(annotated(i), &json!({}))
+    })
+    .await?;
+    measure("evict, not asked for", "/evict", Expect::Allowed, &|i| evict_review(plain(i), &json!({})))
+        .await?;
     drop(measure);
     series.push(decisions(&cache));
 
@@ -207,7 +215,8 @@ fn pod_review(i: usize, of_replica_set: bool) -> Value {
         "volumeMounts": [{ "name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount" }],
         "terminationMessagePath": "/dev/termination-log", "imagePullPolicy": "IfNotPresent"
     });
-    let mut review = review(i, "pods", Value::Null, "system:serviceaccount:kube-system:statefulset-controller");
+    let mut review =
+        review(i, "pods", Value::Null, "system:serviceaccount:kube-system:statefulset-controller");
     review["request"]["object"] = json!({
         "kind": "Pod", "apiVersion": "v1",
         "metadata": {
@@ -327,12 +336,7 @@ fn report(series: &[Series], [before, filled, after]: [u64; 3]) -> Result<(), Er
     println!("{PODS} pods, {MIGRATIONS} migrations, {REQUESTS} requests a line, TLS, one connection");
     println!("{:<34} {:>10} {:>10} {:>10}", "", "p50 us", "p99 us", "max us");
     for Series { name, p50, p99, worst } in series {
-        println!(
-            "{name:<34} {:>10.1} {:>10.1} {:>10.1}",
-            micros(*p50),
-            micros(*p99),
-            micros(*worst)
-        );
+        println!("{name:<34} {:>10.1} {:>10.1} {:>10.1}", micros(*p50), micros(*p99), micros(*worst));
     }
     println!("resident: {before} KiB empty, {filled} KiB with full caches, {after} KiB after all requests");
     let lines: Vec<Value> = series

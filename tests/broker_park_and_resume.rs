@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use broker_support::{Source, Stage, Subject, agree, until};
 use futures::StreamExt;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use shadow::api::control_queue;
@@ -58,7 +60,9 @@ async fn park_and_resume_under_load(quorum: bool, prefetch: u16) {
         broker.drop_parking(&queues).await.unwrap();
         assert_eq!(stage.look(&queues.parking()).await, None);
         assert_eq!(stage.look(&queues.reply()).await, None);
-        println!("quorum={quorum} prefetch={prefetch} epoch={epoch}: park {park_ms} ms, resume {resume_ms} ms");
+        println!(
+            "quorum={quorum} prefetch={prefetch} epoch={epoch}: park {park_ms} ms, resume {resume_ms} ms"
+        );
     }
     let ledger = source.stop().await;
     agree(&subject, &ledger).await;
@@ -220,6 +224,34 @@ async fn a_restored_pod_with_another_name_listens_on_its_own_control_queue_and_s
     stage.done().await;
 }
 
+/// As a Deployment's replacement is: a new name, among other consumers of the queue. Those must not pass for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_with_a_new_name_is_resumed_once_it_connects() {
+    let stage = Stage::set(false).await;
+    let subject = Subject::start(&stage, 50, 0).await;
+    subject.is_connected().await;
+    let broker = stage.broker();
+    broker.park(&stage.park(1), WITHIN).await.unwrap();
+    let other =
+        plain_consumer(stage.url.clone(), format!("{}-other", stage.pod), stage.primary.clone()).await;
+    until("the other one consumes", async || stage.look(&stage.primary).await == Some((0, 1))).await;
+    subject.wire.block(true);
+    let mut order = stage.resume(1);
+    order.pod = format!("{}-new", stage.pod);
+    let early = broker.resume(&order, Duration::from_secs(2)).await.unwrap_err();
+    assert!(matches!(early, BrokerError::NeverResumed { .. }), "{early}");
+    subject.rename(&order.pod);
+    subject.wire.block(false);
+    assert_eq!(broker.resume(&order, WITHIN).await.unwrap().proof, Proof::Acknowledged);
+    until("both consume", async || stage.look(&stage.primary).await == Some((0, 2))).await;
+    subject.crash().await;
+    let queues = stage.queues(1).with_helper(&order.pod);
+    broker.drop_parking(&queues).await.unwrap();
+    other.abort();
+    stage.delete(&control_queue(&format!("{}-other", stage.pod))).await;
+    stage.done().await;
+}
+
 /// The order that parks is acknowledged at the resume only: the broker hands it to the next process of that name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_crashed_while_parked_starts_parked() {
@@ -253,8 +285,10 @@ async fn plain_consumer(url: String, pod: String, primary: String) -> JoinHandle
     let durable = QueueDeclareOptions::durable();
     channel.queue_declare(control.as_str().into(), durable, FieldTable::default()).await.unwrap();
     let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let mut orders =
-        channel.basic_consume(control.as_str().into(), "".into(), no_ack, FieldTable::default()).await.unwrap();
+    let mut orders = channel
+        .basic_consume(control.as_str().into(), "".into(), no_ack, FieldTable::default())
+        .await
+        .unwrap();
     let consume = async |channel: &lapin::Channel, queue: &str| {
         let options = BasicConsumeOptions::default();
         channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await.unwrap()

@@ -51,7 +51,7 @@ async fn a_consumer_that_was_never_parked_counts_as_resumed() {
     let options = BasicConsumeOptions::default();
     let queue = stage.primary.as_str().into();
     let consumer = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await.unwrap();
-    stage.broker().resume(&stage.resume(1), WITHIN).await.unwrap();
+    stage.broker().resume(&stage.resume(1), WITHIN * 5).await.unwrap();
     drop(consumer);
     stage.broker().drop_parking(&stage.queues(1)).await.unwrap();
     stage.declare(&control_queue(&stage.pod), false).await;

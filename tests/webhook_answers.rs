@@ -11,8 +11,8 @@ use shadow::api::TicketId;
 use shadow::webhook::cache::{PodFacts, PodPhase};
 use shadow::webhook::{Asked, Decision, EvictionAnswer, Facts, Sight, Why, decide_eviction};
 use webhook_world::{
-    MIGRATION_UID, NAMESPACE, POD, POD_UID, World, code, corpus, message, migration, migration_with, node, patched,
-    pod,
+    MIGRATION_UID, NAMESPACE, POD, POD_UID, World, code, corpus, message, migration, migration_with, node,
+    patched, pod,
 };
 
 const EVICT: &str = "/evict";
@@ -35,7 +35,8 @@ fn moved_pod() -> PodFacts {
 }
 
 #[tokio::test]
-async fn kubectl_and_the_autoscaler_get_a_dry_run_that_keeps_their_options_and_a_warning_with_the_migration() {
+async fn kubectl_and_the_autoscaler_get_a_dry_run_that_keeps_their_options_and_a_warning_with_the_migration()
+{
     for (name, options) in [
         ("evict-kubectl", json!({ "dryRun": ["All"], "gracePeriodSeconds": 30 })),
         ("evict-kubectl-no-options", json!({ "dryRun": ["All"] })),
@@ -58,7 +59,8 @@ async fn kubectl_and_the_autoscaler_get_a_dry_run_that_keeps_their_options_and_a
 async fn the_migration_names_pod_and_uid_policy_and_who_asked() {
     let world = World::new(Some("MigrateOrBlock"));
     let mut with_queue = pod();
-    for (key, value) in [("queue", "orders"), ("deadline", "90s"), ("max-pause", "1500ms"), ("priority", "7")] {
+    for (key, value) in [("queue", "orders"), ("deadline", "90s"), ("max-pause", "1500ms"), ("priority", "7")]
+    {
         with_queue.annotations.insert(format!("migration.ms2m.io/{key}"), value.into());
     }
     world.webhook.cache.pods.insert(with_queue);
@@ -269,7 +271,9 @@ async fn a_wrong_policy_blocks_if_it_says_block_and_evicts_with_a_warning_if_not
 async fn past_the_commit_the_api_server_is_asked_what_the_name_stands_for() {
     let world = World::new(Some("MigrateOrEvict"));
     let cache = &world.webhook.cache;
-    cache.migrations.insert(migration(json!({ "phase": "Finalizing", "step": "Deleting", "committed": true })));
+    cache
+        .migrations
+        .insert(migration(json!({ "phase": "Finalizing", "step": "Deleting", "committed": true })));
     assert_eq!(answer(&world, "evict-kubectl").await.0, 404, "deleted, not replaced yet");
     world.server.pods.lock().insert(POD.into(), pod());
     assert_eq!(answer(&world, "evict-kubectl").await.0, 201, "about to be deleted");
@@ -328,7 +332,13 @@ fn in_every_combination_the_rules_hold() {
                         real: false,
                     };
                     seen += 1;
-                    check(&asked, &facts(subject.clone(), migration.clone(), false), policy, *phase, deleting);
+                    check(
+                        &asked,
+                        &facts(subject.clone(), migration.clone(), false),
+                        policy,
+                        *phase,
+                        deleting,
+                    );
                     let live = facts(subject, migration.clone(), true);
                     assert_ne!(decide_eviction(&asked, &live), Decision::LookAgain, "asking once is enough");
                     check(&asked, &live, policy, *phase, deleting);
@@ -353,13 +363,18 @@ fn check(asked: &Asked, facts: &Facts, policy: Option<&str>, phase: PodPhase, de
     let running = facts.leaving_by.as_ref().is_some_and(|m| m.is_running());
     match &verdict.answer {
         EvictionAnswer::PassThrough { .. } => {
-            let exposed = running && mine && !deleting && !matches!(phase, PodPhase::Succeeded | PodPhase::Failed);
+            let exposed =
+                running && mine && !deleting && !matches!(phase, PodPhase::Succeeded | PodPhase::Failed);
             assert!(!exposed, "a migrating pod would be killed: {}", context());
         }
         EvictionAnswer::DryRun { .. } => {
             let patient = asked.uid.is_some() || asked.background;
             assert!(asked.dry_run || !patient, "{}", context());
-            assert!(running || may_start || (asked.dry_run && wanted), "a client would wait for ever: {}", context());
+            assert!(
+                running || may_start || (asked.dry_run && wanted),
+                "a client would wait for ever: {}",
+                context()
+            );
         }
         EvictionAnswer::TooManyRequests { message } => assert!(message.contains(POD), "{}", context()),
         EvictionAnswer::NotFound { .. } => panic!("{}", context()),

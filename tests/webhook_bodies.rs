@@ -161,7 +161,9 @@ fn mutated_reviews_never_break_the_promise() {
     let stages = [
         None,
         Some(json!({ "phase": "Pending" })),
-        Some(json!({ "phase": "Finalizing", "step": "Replacing", "committed": true, "ownerUid": "owner-uid-1", "targetNode": "n2" })),
+        Some(
+            json!({ "phase": "Finalizing", "step": "Replacing", "committed": true, "ownerUid": "owner-uid-1", "targetNode": "n2" }),
+        ),
         Some(json!({ "phase": "Completed", "committed": true, "replacementPodUid": "pod-uid-1" })),
         Some(json!({ "phase": "Failed", "reason": "Blocked" })),
     ];

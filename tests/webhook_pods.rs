@@ -174,6 +174,11 @@ async fn a_claim_is_for_the_pod_not_for_what_moves_next() {
     let world = World::new(Some("MigrateOrEvict"));
     let cache = &world.webhook.cache;
     cache.pods.insert(pod());
-    cache.migrations.insert(migration(json!({ "phase": "Completed", "committed": true, "ownerUid": OWNER_UID })));
-    assert!(world.review(POD, "create-statefulset-pod").await.get("patch").is_none(), "a crash later starts fresh");
+    cache
+        .migrations
+        .insert(migration(json!({ "phase": "Completed", "committed": true, "ownerUid": OWNER_UID })));
+    assert!(
+        world.review(POD, "create-statefulset-pod").await.get("patch").is_none(),
+        "a crash later starts fresh"
+    );
 }

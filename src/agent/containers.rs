@@ -248,7 +248,8 @@ mod tests {
         if let Some(name) = name {
             annotations[CONTAINERD.container_name] = name.into();
         }
-        fs::write(bundle.join("config.json"), serde_json::json!({"annotations": annotations}).to_string()).unwrap();
+        fs::write(bundle.join("config.json"), serde_json::json!({"annotations": annotations}).to_string())
+            .unwrap();
         let state = root.join(&CONTAINERD.runc_root[1..]).join(id);
         fs::create_dir_all(&state).unwrap();
         let text = serde_json::json!({

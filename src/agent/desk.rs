@@ -19,8 +19,8 @@ use super::fence::{Fence, Stale};
 use super::store::{self, Durability, Store, StoreError};
 use super::ticket::{Holder, Opening, Ticket, Verdict, without_restore};
 use crate::api::{
-    AwaitOrder, AwaitedTicket, ClaimRequest, Epoch, MigrationReport, MigrationUid, OpenTicketOrder, PodUid, Refusal,
-    RestoreOutcome, Role, TicketId, TicketState,
+    AwaitOrder, AwaitedTicket, ClaimRequest, Epoch, MigrationReport, MigrationUid, OpenTicketOrder, PodUid,
+    Refusal, RestoreOutcome, Role, TicketId, TicketState,
 };
 
 /// Tombstones are kept at least this long, and as long as a pod that could show its ticket is on the node.
@@ -152,7 +152,12 @@ impl Desk {
     }
 
     /// Lets a ticket be redeemed.
-    pub fn open_ticket(&self, uid: &MigrationUid, role: Role, order: &OpenTicketOrder) -> Result<(), Failure> {
+    pub fn open_ticket(
+        &self,
+        uid: &MigrationUid,
+        role: Role,
+        order: &OpenTicketOrder,
+    ) -> Result<(), Failure> {
         self.pass(uid, |fence| fence.admit_forward(order.epoch))?;
         let Some(manifest) = self.archive(uid, order.epoch)? else {
             let what = format!("no archive of migration {uid}, epoch {} on this node", order.epoch);
@@ -222,7 +227,10 @@ impl Desk {
         let mut changes = self.changes.subscribe();
         loop {
             changes.borrow_and_update();
-            self.pass(uid, |fence| if fence.is_closed(order.epoch) { Ok(()) } else { fence.admit(order.epoch) })?;
+            self.pass(
+                uid,
+                |fence| if fence.is_closed(order.epoch) { Ok(()) } else { fence.admit(order.epoch) },
+            )?;
             let (ticket, news) = self.look(&id);
             if ticket.state >= order.at_least || news || Instant::now() >= deadline {
                 return Ok(ticket);
@@ -252,8 +260,12 @@ impl Desk {
         fence.close(epoch)?;
         let path = self.store.tombstone(uid);
         let mut pods = store::read::<Tombstone>(&path)?.map_or_else(Vec::new, |earlier| earlier.pods);
-        let spent: Vec<TicketId> =
-            book.tickets.keys().filter(|id| id.migration == *uid && fence.is_closed(id.epoch)).cloned().collect();
+        let spent: Vec<TicketId> = book
+            .tickets
+            .keys()
+            .filter(|id| id.migration == *uid && fence.is_closed(id.epoch))
+            .cloned()
+            .collect();
         for id in &spent {
             let holder = book.tickets.get(id).and_then(|entry| entry.ticket.holder.as_ref());
             pods.extend(holder.map(|holder| holder.pod.clone()));

@@ -145,11 +145,17 @@ async fn run(
 async fn locate(node: &Arc<Node>, wanted: &ContainerRef) -> Result<(Container, PathBuf), Failure> {
     let Some(container) = node.find(wanted).await? else {
         let pod = &wanted.pod;
-        let what = format!("no container {} of pod {}/{} ({}) runs here", wanted.container, pod.namespace, pod.name, pod.uid);
+        let what = format!(
+            "no container {} of pod {}/{} ({}) runs here",
+            wanted.container, pod.namespace, pod.name, pod.uid
+        );
         return Err(Failure::new(Refusal::ContainerNotFound, what));
     };
     let Some(upper) = node.containers.upper_dir(&container)? else {
-        let what = format!("root file system of container {} is no overlay: its changed files cannot be told", container.id);
+        let what = format!(
+            "root file system of container {} is no overlay: its changed files cannot be told",
+            container.id
+        );
         return Err(Failure::new(Refusal::RuntimeFailed, what));
     };
     Ok((container, upper))

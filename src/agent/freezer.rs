@@ -106,7 +106,10 @@ impl Freezer {
         };
         let path = self.dir().join(file);
         // Never created: a cgroup that is gone stays gone.
-        let written = fs::OpenOptions::new().write(true).open(&path).and_then(|mut f| io::Write::write_all(&mut f, value.as_bytes()));
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|mut f| io::Write::write_all(&mut f, value.as_bytes()));
         gone_is_fine(written).map(drop).map_err(|source| FreezerError::Io { path, source })
     }
 

@@ -87,9 +87,8 @@ impl Host {
         let start = |source| HostError::Start { command: shown(), source };
         let mut child = command.spawn().map_err(start)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let ended = tokio::time::timeout(limit, async {
-            tokio::join!(child.wait(), gather(stdout), gather(stderr))
-        });
+        let ended =
+            tokio::time::timeout(limit, async { tokio::join!(child.wait(), gather(stdout), gather(stderr)) });
         let (status, stdout, stderr) = match ended.await {
             Ok(ended) => ended,
             Err(_) => return Err(HostError::TimedOut { command: shown(), limit }),
@@ -131,7 +130,9 @@ pub fn enter(args: &[OsString]) -> ExitCode {
     }
     for (name, file) in &namespaces {
         if let Err(error) = move_into_link_name_space(file.as_fd(), None) {
-            eprintln!("shadow {SUBCOMMAND}: cannot enter the node's {name} namespace: {error}; is the pod privileged, with hostPID?");
+            eprintln!(
+                "shadow {SUBCOMMAND}: cannot enter the node's {name} namespace: {error}; is the pod privileged, with hostPID?"
+            );
             return ExitCode::FAILURE;
         }
     }
@@ -153,7 +154,8 @@ mod tests {
         let host = Host::at(Path::new("/"));
         let limit = Duration::from_secs(20);
         assert_eq!(host.run("echo", &["x".as_ref()], limit).await.unwrap(), b"x\n");
-        let error = host.run("sh", &["-c".as_ref(), "echo why >&2; exit 3".as_ref()], limit).await.unwrap_err();
+        let error =
+            host.run("sh", &["-c".as_ref(), "echo why >&2; exit 3".as_ref()], limit).await.unwrap_err();
         assert!(error.to_string().contains("why"), "{error}");
         let error = host.run("sleep", &["1000".as_ref()], Duration::from_millis(50)).await.unwrap_err();
         assert!(matches!(error, HostError::TimedOut { .. }), "{error}");

@@ -33,7 +33,8 @@ pub enum LayerError {
 pub fn write(upper: &Path, layer: &Path) -> Result<(), LayerError> {
     let at_layer = |source| LayerError::Io { path: layer.to_owned(), source };
     let file = File::options().write(true).create_new(true).mode(0o600).open(layer).map_err(at_layer)?;
-    let mut writer = Writer { upper, tar: Builder::new(BufWriter::with_capacity(1 << 18, file)), seen: HashMap::new() };
+    let mut writer =
+        Writer { upper, tar: Builder::new(BufWriter::with_capacity(1 << 18, file)), seen: HashMap::new() };
     writer.folder(Path::new(""))?;
     writer.tar.into_inner().and_then(|mut file| file.flush()).map_err(at_layer)
 }
@@ -59,8 +60,9 @@ impl<W: Write> Writer<'_, W> {
     fn folder(&mut self, folder: &Path) -> Result<(), LayerError> {
         let path = self.upper.join(folder);
         let at = |source| LayerError::Io { path: folder.to_owned(), source };
-        let mut names: Vec<OsString> =
-            fs::read_dir(&path).and_then(|entries| entries.map(|e| Ok(e?.file_name())).collect()).map_err(at)?;
+        let mut names: Vec<OsString> = fs::read_dir(&path)
+            .and_then(|entries| entries.map(|e| Ok(e?.file_name())).collect())
+            .map_err(at)?;
         names.sort();
         for name in names {
             let relative = folder.join(&name);
@@ -91,7 +93,9 @@ impl<W: Write> Writer<'_, W> {
         let full = self.upper.join(relative);
         let overlay = Overlay::of(&full).map_err(at)?;
         if overlay.renamed {
-            return Err(cannot("a folder or file of the image that was renamed in place (overlay redirect or metacopy)"));
+            return Err(cannot(
+                "a folder or file of the image that was renamed in place (overlay redirect or metacopy)",
+            ));
         }
         if !kind.is_dir() && metadata.nlink() > 1 {
             if let Some(first) = self.seen.get(&(metadata.dev(), metadata.ino())) {
@@ -116,7 +120,10 @@ impl<W: Write> Writer<'_, W> {
         }
         if kind.is_symlink() {
             let target = fs::read_link(&full).map_err(at)?;
-            return self.tar.append_link(&mut header(metadata, EntryType::Symlink), relative, target).map_err(at);
+            return self
+                .tar
+                .append_link(&mut header(metadata, EntryType::Symlink), relative, target)
+                .map_err(at);
         }
         if kind.is_file() {
             let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
@@ -183,7 +190,9 @@ impl Overlay {
             value.truncate(length);
             match name.as_str() {
                 "trusted.overlay.opaque" | "user.overlay.opaque" => found.opaque = value == b"y",
-                "trusted.overlay.redirect" | "trusted.overlay.metacopy" | "user.overlay.redirect"
+                "trusted.overlay.redirect"
+                | "trusted.overlay.metacopy"
+                | "user.overlay.redirect"
                 | "user.overlay.metacopy" => found.renamed = true,
                 "security.capability" => found.kept.push((name, value)),
                 _ if name.starts_with("user.") && !name.starts_with("user.overlay.") => {

@@ -121,7 +121,8 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let node = Arc::new(Node { host, store, containers, desk, tls, peer_port, jobs, locks });
     let orders = listen(SocketAddr::new(args.address, args.port)).await?;
     tracing::info!(address = %args.address, port = args.port, "agent runs");
-    serve_tls(orders, orders::router(Arc::clone(&node)), node.tls.clone(), ClientAuth::Required, shutdown).await?;
+    serve_tls(orders, orders::router(Arc::clone(&node)), node.tls.clone(), ClientAuth::Required, shutdown)
+        .await?;
     for task in [claims, installing] {
         task.abort();
     }
@@ -130,9 +131,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| RunError::Listen { what: address.to_string(), source })
+    TcpListener::bind(address).await.map_err(|source| RunError::Listen { what: address.to_string(), source })
 }
 
 fn credentials(dir: &Path) -> Result<Credentials, RunError> {

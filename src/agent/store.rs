@@ -45,12 +45,16 @@ impl Store {
             move |source| StoreError { path, source }
         };
         fs::create_dir_all(dir).map_err(at(dir))?;
-        for dir in [dir.to_owned()].into_iter().chain([ARCHIVES, DUMPS, TICKETS, EPOCHS, CLOSED].map(|d| dir.join(d))) {
+        for dir in [dir.to_owned()]
+            .into_iter()
+            .chain([ARCHIVES, DUMPS, TICKETS, EPOCHS, CLOSED].map(|d| dir.join(d)))
+        {
             match DirBuilder::new().mode(0o700).create(&dir) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(at(&dir)(error)),
                 _ => {}
             }
-            fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(at(&dir))?;
+            fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+                .map_err(at(&dir))?;
         }
         Ok(Self { dir: dir.to_owned() })
     }
@@ -124,7 +128,8 @@ impl Store {
     }
 
     fn uids(&self, folder: &str) -> Result<Vec<MigrationUid>, StoreError> {
-        let uids = self.names(folder)?.into_iter().filter_map(|name| Some(name.strip_suffix(".json")?.into()));
+        let uids =
+            self.names(folder)?.into_iter().filter_map(|name| Some(name.strip_suffix(".json")?.into()));
         Ok(uids.filter(MigrationUid::is_well_formed).collect())
     }
 

@@ -40,7 +40,11 @@ pub struct Holder {
 
 impl From<&ClaimRequest> for Holder {
     fn from(request: &ClaimRequest) -> Self {
-        Self { pod: request.pod.clone(), container: request.container.clone(), pod_ip: request.pod_ip.clone() }
+        Self {
+            pod: request.pod.clone(),
+            container: request.container.clone(),
+            pod_ip: request.pod_ip.clone(),
+        }
     }
 }
 
@@ -89,7 +93,8 @@ impl Ticket {
         if let Some(opened) = self.opened.as_ref().filter(|opened| opened.container != claimant.container) {
             return without_restore(role, format!("the ticket is for container {}", opened.container));
         }
-        if let Some(holder) = self.holder.as_ref().filter(|holder| holder.pod != claimant.pod && !holder_gone) {
+        if let Some(holder) = self.holder.as_ref().filter(|holder| holder.pod != claimant.pod && !holder_gone)
+        {
             return match role {
                 Role::Replacement => Verdict::Wait,
                 Role::Shadow => Verdict::Refuse(format!("the ticket belongs to pod {}", holder.pod)),
@@ -215,8 +220,12 @@ mod tests {
             let of_pod = ticket.claim(role, &holder("q", "app"), false);
             let of_container = ticket.claim(role, &holder("p", "sidecar"), false);
             match role {
-                Role::Shadow => assert!(matches!((of_pod, of_container), (Verdict::Refuse(_), Verdict::Refuse(_)))),
-                Role::Replacement => assert!(matches!((of_pod, of_container), (Verdict::Wait, Verdict::Fresh(_)))),
+                Role::Shadow => {
+                    assert!(matches!((of_pod, of_container), (Verdict::Refuse(_), Verdict::Refuse(_))))
+                }
+                Role::Replacement => {
+                    assert!(matches!((of_pod, of_container), (Verdict::Wait, Verdict::Fresh(_))))
+                }
             }
             assert_eq!(ticket.holder, Some(holder("p", "app")));
         }

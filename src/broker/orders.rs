@@ -32,7 +32,9 @@ pub trait Broker: Send + Sync {
     /// and that what it had been given is applied and acknowledged.
     async fn park(&self, order: &ParkOrder, within: Duration) -> Result<Parked, BrokerError>;
 
-    /// Orders the consumer to take messages again; returns when it says so or the broker shows it.
+    /// Orders the consumer to take messages again; returns when it says so or the broker shows it. The pod may have
+    /// another name than the one that parked, and may not be connected yet. A consumer that no order can ever have
+    /// reached counts as resumed if it consumes; if it does not, [`BrokerError::ConsumerWithoutControlQueue`].
     async fn resume(&self, order: &ResumeOrder, within: Duration) -> Result<Resumed, BrokerError>;
 
     /// Deletes this attempt's queues, and the control queues of its helper pods. A parking queue that holds a message

@@ -24,7 +24,7 @@ use super::preflight::{Accepted, preflight};
 use super::status::Measured;
 use super::subject::{Journal, OwnerKind, Subject};
 use crate::api::{
-    Hold, LONGEST_DEADLINE, NodeName, Phase, PodIdentity, PodUid, Reason, StatefulMigration,
+    Epoch, Hold, LONGEST_DEADLINE, NodeName, Phase, PodIdentity, PodUid, Reason, StatefulMigration,
     StatefulMigrationStatus,
 };
 use crate::protocol::{Effect, Event, Failure, Outcome, Plan, State, Step, step};
@@ -210,8 +210,7 @@ impl Driver {
     }
 
     fn back_off(&self) -> Duration {
-        let doublings = self.journal.state.epoch.0.saturating_sub(1).min(5);
-        FIRST_BACK_OFF.saturating_mul(1 << doublings).saturating_sub(self.entered.elapsed())
+        pause_after(self.journal.state.epoch).saturating_sub(self.entered.elapsed())
     }
 
     fn measure(&mut self, before: Step, next: Step) {
@@ -235,7 +234,7 @@ impl Driver {
                 self.measured.pause_ms = self.paused.map(|at| millis(now.duration_since(at)));
             }
             Step::BackingOff => {
-                let due = Timestamp::now() + FIRST_BACK_OFF;
+                let due = Timestamp::now() + pause_after(self.journal.state.epoch);
                 self.measured.retry_at = Some(due.to_string());
             }
             _ => {}
@@ -372,6 +371,11 @@ fn source_watch(ctx: &Context, subject: &Subject) -> BoxFuture<'static, ()> {
         }
         std::future::pending::<()>().await;
     })
+}
+
+/// Exponential: the next attempt is not more welcome than the last one.
+fn pause_after(epoch: Epoch) -> Duration {
+    FIRST_BACK_OFF.saturating_mul(1 << epoch.0.saturating_sub(1).min(5))
 }
 
 fn wants_abort(object: &StatefulMigration) -> bool {

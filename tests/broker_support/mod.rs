@@ -3,18 +3,19 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
-#[path = "../../examples/consumer/session.rs"]
-pub mod session;
-#[path = "../../examples/consumer/state.rs"]
-pub mod state;
 #[path = "../../examples/producer/ledger.rs"]
 pub mod ledger;
 #[path = "../../examples/producer/publisher.rs"]
 pub mod publisher;
+#[path = "../../examples/consumer/session.rs"]
+pub mod session;
+#[path = "../../examples/consumer/state.rs"]
+pub mod state;
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -117,7 +118,8 @@ impl Stage {
         let channel = self.channel().await;
         channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.unwrap();
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let publish = channel.basic_publish("".into(), queue.into(), options, body, BasicProperties::default());
+        let publish =
+            channel.basic_publish("".into(), queue.into(), options, body, BasicProperties::default());
         assert_eq!(publish.await.unwrap().await.unwrap(), lapin::Confirmation::Ack(None));
     }
 
@@ -260,7 +262,10 @@ impl Source {
 pub async fn agree(subject: &Subject, ledger: &ledger::View) {
     subject.has_applied(ledger.published).await;
     let state = subject.view();
-    assert_eq!((state.count, state.duplicates, state.out_of_order, state.missing), (ledger.published, 0, 0, 0));
+    assert_eq!(
+        (state.count, state.duplicates, state.out_of_order, state.missing),
+        (ledger.published, 0, 0, 0)
+    );
     assert_eq!(state.last_id, Some(ledger.last_id));
     assert_eq!(state.chain, ledger.chain);
 }
@@ -269,6 +274,7 @@ pub async fn agree(subject: &Subject, ledger: &ledger::View) {
 pub struct Wire {
     address: SocketAddr,
     cuts: watch::Sender<u64>,
+    blocked: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -279,9 +285,14 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cuts, seen) = watch::channel(0);
+        let blocked = Arc::new(AtomicBool::new(false));
+        let closed = Arc::clone(&blocked);
         let task = tokio::spawn(async move {
             let mut relays = JoinSet::new();
             while let Ok((mut near, _)) = listener.accept().await {
+                if closed.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let (broker, mut seen) = (broker.clone(), seen.clone());
                 seen.mark_unchanged();
                 relays.spawn(async move {
@@ -294,7 +305,7 @@ impl Wire {
                 });
             }
         });
-        Self { address, cuts, task }
+        Self { address, cuts, blocked, task }
     }
 
     pub fn url(&self, url: &str) -> String {
@@ -303,6 +314,14 @@ impl Wire {
         uri.authority.port = self.address.port();
         let user = &uri.authority.userinfo;
         format!("amqp://{}:{}@{}/%2f", user.username, user.password, self.address)
+    }
+
+    /// Cuts, and lets nobody through until it is opened again.
+    pub fn block(&self, blocked: bool) {
+        self.blocked.store(blocked, Ordering::SeqCst);
+        if blocked {
+            self.cut();
+        }
     }
 
     /// Closes every connection that stands.

@@ -56,10 +56,9 @@ impl Broker {
         match answer.status {
             200..=299 => Ok(answer),
             404 if method == "DELETE" => Ok(answer),
-            status => fail(format!(
-                "broker: {method} {path}: {status}: {}",
-                String::from_utf8_lossy(&answer.body)
-            )),
+            status => {
+                fail(format!("broker: {method} {path}: {status}: {}", String::from_utf8_lossy(&answer.body)))
+            }
         }
     }
 }

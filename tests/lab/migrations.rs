@@ -102,9 +102,8 @@ impl Watch {
         eventually(&format!("a migration at {steps:?}"), limit, async || {
             let name = self.of_uid(pod_uid).map(|object| object.name_any());
             let seen = self.seen.lock();
-            let wanted = |one: &&Sighting| {
-                Some(&one.migration) == name.as_ref() && steps.contains(&one.step.as_str())
-            };
+            let wanted =
+                |one: &&Sighting| Some(&one.migration) == name.as_ref() && steps.contains(&one.step.as_str());
             Ok(seen.sightings.iter().find(wanted).cloned())
         })
         .await

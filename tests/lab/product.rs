@@ -15,7 +15,8 @@ use super::{Cluster, Result, eventually, fail};
 
 const OVERLAY: &str = "deploy/overlays/test";
 const IMAGES: [&str; 2] = ["target/image/shadow.tar", "target/image/examples.tar"];
-const PARTS: [&str; 3] = ["deployment/shadow-operator", "deployment/shadow-webhook", "daemonset/shadow-agent"];
+const PARTS: [&str; 3] =
+    ["deployment/shadow-operator", "deployment/shadow-webhook", "daemonset/shadow-agent"];
 /// What is installed, as a digest; and on which nodes the images are.
 const MARK: &str = "lab-installed";
 
@@ -65,7 +66,8 @@ pub async fn leader(client: &Client) -> Result<(String, String)> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     eventually("an operator leads", Duration::from_secs(60), async || {
         let lease = leases.get("shadow-operator").await?;
-        let Some(holder) = lease.spec.and_then(|spec| spec.holder_identity).filter(|id| !id.is_empty()) else {
+        let Some(holder) = lease.spec.and_then(|spec| spec.holder_identity).filter(|id| !id.is_empty())
+        else {
             return Ok(None);
         };
         let list = pods.list(&ListParams::default().labels("app.kubernetes.io/name=shadow-operator")).await?;

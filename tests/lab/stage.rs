@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use super::app::surroundings;
 use super::pods::{self, Snapshot};
-use super::{App, Broker, Cluster, Drain, DrainOptions, Drained, Kind, Result, Watch, eventually, fail, product};
+use super::{
+    App, Broker, Cluster, Drain, DrainOptions, Drained, Kind, Result, Watch, eventually, fail, product,
+};
 
 const START: Duration = Duration::from_secs(90);
 const GONE: Duration = Duration::from_secs(90);
@@ -100,8 +102,16 @@ impl Lab {
             &["-n", n, "get", "pods", "-o", "wide"],
             &["-n", n, "get", "events", "--sort-by=.metadata.creationTimestamp"],
             &["-n", "shadow-system", "get", "pods", "-o", "wide"],
-            &["-n", "shadow-system", "logs", "-l", "app.kubernetes.io/part-of=shadow", "--tail=40", "--prefix",
-                "--max-log-requests=20"],
+            &[
+                "-n",
+                "shadow-system",
+                "logs",
+                "-l",
+                "app.kubernetes.io/part-of=shadow",
+                "--tail=40",
+                "--prefix",
+                "--max-log-requests=20",
+            ],
         ];
         for question in questions {
             let answer = self.cluster.kubectl(question).await.unwrap_or_else(|error| error.to_string());

@@ -49,7 +49,12 @@ async fn drains(lab: &Lab, load: &Load, times: usize) -> Result {
         assert_eq!(after.restarts, 0, "round {round}");
         println!(
             "round {round}: {} -> {}, total {} ms, pause {} ms, read gap {} ms, {} applied",
-            before.node, after.node, figures.total_ms, figures.pause_ms, figures.read_gap_ms, figures.verdict.applied
+            before.node,
+            after.node,
+            figures.total_ms,
+            figures.pause_ms,
+            figures.read_gap_ms,
+            figures.verdict.applied
         );
     }
     let set_after = lab.workload(&app).await?;

@@ -50,7 +50,9 @@ fn is_allowed(name: &str) -> bool {
     let image = name.strip_prefix(IMAGES).and_then(|rest| rest.strip_prefix('/'));
     match image {
         Some(file) => {
-            !file.starts_with('.') && file.len() <= 80 && !file.is_empty()
+            !file.starts_with('.')
+                && file.len() <= 80
+                && !file.is_empty()
                 && file.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         }
         None => name == LAYER || name == MANIFEST,

@@ -44,8 +44,17 @@ pub struct Reader {
 
 enum Part {
     Header(Vec<u8>),
-    File { path: PathBuf, file: File, left: u64, padding: u64 },
-    Manifest { text: Vec<u8>, left: u64, padding: u64 },
+    File {
+        path: PathBuf,
+        file: File,
+        left: u64,
+        padding: u64,
+    },
+    Manifest {
+        text: Vec<u8>,
+        left: u64,
+        padding: u64,
+    },
     Padding(u64),
     /// The two empty blocks after the manifest.
     End(u64),

@@ -75,7 +75,10 @@ fn a_stream_that_is_cut_is_no_archive() {
     let (stream, _) = stream();
     for length in [0, 1, 512, 5_000, stream.len() - 3 * BLOCK, stream.len() - 2 * BLOCK, stream.len() - 1] {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(read(&stream[..length], 4096, &dir.path().join("a")), Err(ReadError::CutOff)), "{length}");
+        assert!(
+            matches!(read(&stream[..length], 4096, &dir.path().join("a")), Err(ReadError::CutOff)),
+            "{length}"
+        );
     }
 }
 

@@ -26,7 +26,11 @@ pub enum WriteError {
 }
 
 /// Streams the dump in `dir`; `send` gives false when nobody listens any more.
-pub fn write(dir: &Path, origin: &Origin, send: &mut impl FnMut(Bytes) -> bool) -> Result<Manifest, WriteError> {
+pub fn write(
+    dir: &Path,
+    origin: &Origin,
+    send: &mut impl FnMut(Bytes) -> bool,
+) -> Result<Manifest, WriteError> {
     let mut stream = Stream { send, hasher: Sha256::new(), bytes: 0 };
     for name in names(dir)? {
         stream.file(dir, &name)?;

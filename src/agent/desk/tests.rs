@@ -18,7 +18,8 @@ fn desk(dir: &Path) -> Arc<Desk> {
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("node/run/containerd/io.containerd.runtime.v2.task/k8s.io")).unwrap();
+        std::fs::create_dir_all(dir.path().join("node/run/containerd/io.containerd.runtime.v2.task/k8s.io"))
+            .unwrap();
         let desk = desk(dir.path());
         Self { dir, desk }
     }
@@ -49,8 +50,11 @@ impl Fixture {
     }
 
     fn open(&self, role: Role, manifest: &Manifest) -> Result<(), Failure> {
-        let order =
-            OpenTicketOrder { epoch: manifest.epoch, container: "app".into(), digest: manifest.digest.clone() };
+        let order = OpenTicketOrder {
+            epoch: manifest.epoch,
+            container: "app".into(),
+            digest: manifest.digest.clone(),
+        };
         self.desk.open_ticket(&uid(), role, &order)
     }
 
@@ -58,7 +62,12 @@ impl Fixture {
         self.desk.claim(&request(role, epoch, pod), Instant::now()).await.unwrap()
     }
 
-    async fn awaited(&self, at_least: TicketState, epoch: u32, timeout_ms: u64) -> Result<AwaitedTicket, Failure> {
+    async fn awaited(
+        &self,
+        at_least: TicketState,
+        epoch: u32,
+        timeout_ms: u64,
+    ) -> Result<AwaitedTicket, Failure> {
         let order = AwaitOrder { epoch: Epoch(epoch), at_least, timeout_ms };
         self.desk.await_ticket(&uid(), Role::Shadow, &order).await
     }
@@ -91,7 +100,10 @@ async fn a_waiting_claim_is_seen_by_the_operator_and_woken_by_the_opening() {
         async move { desk.claim(&request(Role::Shadow, 1, "p"), Instant::now() + Duration::from_secs(20)).await }
     });
     let waiting = fixture.awaited(TicketState::Waiting, 1, 20_000).await.unwrap();
-    assert_eq!((waiting.state, waiting.pod, waiting.pod_ip.as_deref()), (TicketState::Waiting, Some("p".into()), Some("10.0.0.1")));
+    assert_eq!(
+        (waiting.state, waiting.pod, waiting.pod_ip.as_deref()),
+        (TicketState::Waiting, Some("p".into()), Some("10.0.0.1"))
+    );
     fixture.open(Role::Shadow, &manifest).unwrap();
     assert_eq!(claimant.await.unwrap().unwrap(), Verdict::Restore);
     fixture.desk.ended(&id(Role::Shadow, 1), &RestoreOutcome::Restored).unwrap();
@@ -159,7 +171,9 @@ async fn closing_wakes_who_waits() {
     let fixture = Fixture::new();
     let claimant = tokio::spawn({
         let desk = Arc::clone(&fixture.desk);
-        async move { desk.claim(&request(Role::Replacement, 1, "p"), Instant::now() + Duration::from_secs(20)).await }
+        async move {
+            desk.claim(&request(Role::Replacement, 1, "p"), Instant::now() + Duration::from_secs(20)).await
+        }
     });
     while fixture.desk.book.lock().tickets.is_empty() {
         tokio::task::yield_now().await;

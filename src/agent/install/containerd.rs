@@ -34,7 +34,9 @@ pub async fn configure(host: &Host, files: &Files<'_>, edit_config: bool) -> Res
     if !dump(host).await?.contains(RUNTIME) {
         import_drop_ins(files, edit_config)?;
         if !dump(host).await?.contains(RUNTIME) {
-            let what = format!("its configuration does not take {DROP_IN} up, though it is imported: see `containerd config dump`");
+            let what = format!(
+                "its configuration does not take {DROP_IN} up, though it is imported: see `containerd config dump`"
+            );
             return Err(InstallError::Containerd(what));
         }
     }
@@ -55,7 +57,9 @@ async fn dump(host: &Host) -> Result<String, InstallError> {
 
 fn import_drop_ins(files: &Files<'_>, edit_config: bool) -> Result<(), InstallError> {
     if !edit_config {
-        let what = format!("{CONFIG} does not import drop-ins: add `{IMPORTS}` at its top, or start the agent with --edit-containerd-config");
+        let what = format!(
+            "{CONFIG} does not import drop-ins: add `{IMPORTS}` at its top, or start the agent with --edit-containerd-config"
+        );
         return Err(InstallError::Containerd(what));
     }
     let text = files.read(Path::new(CONFIG))?.unwrap_or_default();
@@ -116,7 +120,11 @@ async fn daemon(host: &Host) -> Result<Pid, InstallError> {
     let unreachable = |error: std::io::Error| InstallError::Containerd(format!("{SOCKET}: {error}"));
     let stream = UnixStream::connect(host.path(Path::new(SOCKET))).await.map_err(unreachable)?;
     let pid = stream.peer_cred().map_err(unreachable)?.pid().and_then(Pid::from_raw);
-    pid.ok_or_else(|| InstallError::Containerd(format!("{SOCKET}: its process is not visible here; does the pod have hostPID?")))
+    pid.ok_or_else(|| {
+        InstallError::Containerd(format!(
+            "{SOCKET}: its process is not visible here; does the pod have hostPID?"
+        ))
+    })
 }
 
 /// When a process started, by the wall clock.

@@ -82,7 +82,8 @@ impl Files<'_> {
         new.push(".shadow-new");
         let new = reach(&folder).join(new);
         let written = (|| {
-            let mut file = fs::File::options().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+            let mut file =
+                fs::File::options().write(true).create(true).truncate(true).mode(mode).open(&new)?;
             io::Write::write_all(&mut file, content)?;
             file.set_permissions(fs::Permissions::from_mode(mode))?;
             file.sync_all()?;

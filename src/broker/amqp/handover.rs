@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
+use lapin::message::Delivery;
 use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Consumer};
@@ -24,6 +25,8 @@ const LOOK: Duration = Duration::from_millis(5);
 const REPEAT: Duration = Duration::from_secs(1);
 /// A consumer that answers does so right after the broker shows it; this long the answer is preferred.
 const ANSWER_GRACE: Duration = Duration::from_millis(250);
+/// How long answers that lie on the reply queue take to arrive.
+const EARLIER_GRACE: Duration = Duration::from_millis(200);
 /// A quorum queue shows a cancelled consumer some milliseconds late; after this long what it shows is settled.
 const SETTLED: Duration = Duration::from_secs(1);
 /// After an answer, the broker is given that long to show it too: what a quorum queue was about to deliver when it was
@@ -66,8 +69,13 @@ pub(super) async fn resume(
 ) -> Result<Resumed, BrokerError> {
     let deadline = Instant::now() + within;
     let mut handover = Handover::begin(link, &order.pod, &order.queues, OrderType::EndReplay).await?;
-    // Without a control queue no order ever reached it, so it may well be taking messages: the broker shows that.
-    let routed = handover.send().await?;
+    handover.read_earlier().await?;
+    let mut routed = handover.send().await?;
+    if !routed && handover.answers {
+        // It speaks the protocol and has a new name: the order is there when it connects.
+        declare_durable(&handover.session, &control_queue(&order.pod), FieldTable::default()).await?;
+        routed = handover.send().await?;
+    }
     match handover.wait(deadline).await? {
         Some((position, last_id, proof)) => Ok(Resumed { position, last_id, proof }),
         None if !routed => Err(BrokerError::ConsumerWithoutControlQueue { pod: order.pod.clone() }),
@@ -121,8 +129,12 @@ struct Handover<'a> {
     before: (Counts, Counts),
     /// What they showed last.
     now: (Counts, Counts),
+    /// Answers that lay on the reply queue when this began.
+    earlier: u32,
     /// The consumer has answered an order of this attempt, so it will answer this one.
     answers: bool,
+    /// The last order reached a control queue.
+    routed: bool,
 }
 
 impl<'a> Handover<'a> {
@@ -135,7 +147,7 @@ impl<'a> Handover<'a> {
         let session = link.session().await?;
         let mut probe = Probe::new(link);
         let primary = probe.must_exist(&queues.primary).await?;
-        declare(&session, queues).await?;
+        let earlier = declare(&session, queues).await?;
         let parking = probe.look(&queues.parking()).await?.unwrap_or_default();
         let consume = session.channel.basic_consume(
             name(&queues.reply())?,
@@ -145,11 +157,36 @@ impl<'a> Handover<'a> {
         );
         let replies = session.call("basic.consume", consume).await?;
         let (before, begun) = ((primary, parking), Instant::now());
-        Ok(Self { session, probe, replies, pod, queues, kind, begun, before, now: before, answers: false })
+        let (now, answers, routed) = (before, false, true);
+        Ok(Self { session, probe, replies, earlier, pod, queues, kind, begun, before, now, answers, routed })
     }
 
-    async fn send(&self) -> Result<bool, BrokerError> {
-        send(&self.session, self.pod, self.queues, self.kind).await
+    async fn send(&mut self) -> Result<bool, BrokerError> {
+        self.routed = send(&self.session, self.pod, self.queues, self.kind).await?;
+        Ok(self.routed)
+    }
+
+    /// Looks through what was answered before this call.
+    async fn read_earlier(&mut self) -> Result<(), BrokerError> {
+        let until = Instant::now() + EARLIER_GRACE;
+        while self.earlier > 0 {
+            let Ok(reply) = timeout_at(until, self.replies.next()).await else { break };
+            let delivery = self.delivered(reply)?;
+            self.read(&delivery.data);
+            self.earlier -= 1;
+        }
+        Ok(())
+    }
+
+    fn delivered(&self, reply: Option<lapin::Result<Delivery>>) -> Result<Delivery, BrokerError> {
+        match reply {
+            Some(Ok(delivery)) => Ok(delivery),
+            Some(Err(error)) => Err(self.session.explain("basic.consume", &error)),
+            None => Err(BrokerError::Protocol {
+                operation: "basic.consume",
+                cause: format!("the reply queue {} was deleted", self.queues.reply()),
+            }),
+        }
     }
 
     /// None when the deadline has passed without answer or proof.
@@ -165,32 +202,32 @@ impl<'a> Handover<'a> {
         loop {
             tokio::select! {
                 biased;
-                reply = self.replies.next() => match reply {
-                    Some(Ok(delivery)) => {
-                        if let Some(found) = self.read(&delivery.data) {
-                            return Ok(found);
-                        }
+                reply = self.replies.next() => {
+                    let delivery = self.delivered(reply)?;
+                    if let Some(found) = self.read(&delivery.data) {
+                        return Ok(found);
                     }
-                    Some(Err(error)) => return Err(self.session.explain("basic.consume", &error)),
-                    None => return Err(BrokerError::Protocol {
-                        operation: "basic.consume",
-                        cause: format!("the reply queue {} was deleted", self.queues.reply()),
-                    }),
-                },
+                }
                 _ = looks.tick() => {
                     self.look().await?;
                     if self.answers || !self.is_shown() {
                         shown_since = None;
-                    } else if shown_since.get_or_insert_with(Instant::now).elapsed() >= ANSWER_GRACE {
+                    } else if shown_since.get_or_insert_with(Instant::now).elapsed() >= self.grace() {
                         return Ok((None, None, Proof::ByBroker));
                     }
-                    if Instant::now() >= repeat_at {
+                    if Instant::now() >= repeat_at || !self.routed {
                         repeat_at = Instant::now() + REPEAT;
                         self.send().await?;
                     }
                 }
             }
         }
+    }
+
+    /// How long the broker must show it before that counts. An order that found no control queue proves nothing yet:
+    /// the consumer may just be coming.
+    fn grace(&self) -> Duration {
+        if self.routed { ANSWER_GRACE } else { SETTLED }
     }
 
     /// The answer waited for, or None.
@@ -202,13 +239,15 @@ impl<'a> Handover<'a> {
                 return None;
             }
         };
-        if (&answer.migration, answer.epoch) != (&self.queues.migration, self.queues.epoch)
-            || answer.pod != self.pod
-        {
-            debug!(pod = answer.pod, epoch = %answer.epoch, "an answer for somebody else");
+        if (&answer.migration, answer.epoch) != (&self.queues.migration, self.queues.epoch) {
+            debug!(pod = answer.pod, epoch = %answer.epoch, "an answer to another attempt");
             return None;
         }
+        // Whichever pod it was: it is the same program that carries on.
         self.answers = true;
+        if answer.pod != self.pod {
+            return None;
+        }
         let wanted = match self.kind {
             OrderType::StartReplay => AnswerType::Parked,
             OrderType::EndReplay => AnswerType::Resumed,

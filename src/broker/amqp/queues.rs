@@ -85,24 +85,23 @@ async fn kind(link: &Link, queue: &str) -> Result<QueueKind, BrokerError> {
     })
 }
 
-/// Parking queue and reply queue: durable, shared, so that they outlive this connection.
-pub(super) async fn declare(session: &Session<'_>, queues: &MigrationQueues) -> Result<(), BrokerError> {
+/// Parking queue and reply queue: durable, shared, so that they outlive this connection. Gives the number of answers.
+pub(super) async fn declare(session: &Session<'_>, queues: &MigrationQueues) -> Result<u32, BrokerError> {
     let mut expires = FieldTable::default();
     let millis = i64::try_from(REPLY_EXPIRES.as_millis()).unwrap_or(i64::MAX);
     expires.insert("x-expires".into(), AMQPValue::LongLongInt(millis));
-    for (queue, arguments) in [(queues.parking(), FieldTable::default()), (queues.reply(), expires)] {
-        declare_durable(session, &queue, arguments).await?;
-    }
-    Ok(())
+    declare_durable(session, &queues.parking(), FieldTable::default()).await?;
+    declare_durable(session, &queues.reply(), expires).await
 }
 
+/// Gives the number of messages.
 pub(super) async fn declare_durable(
     session: &Session<'_>,
     queue: &str,
     arguments: FieldTable,
-) -> Result<(), BrokerError> {
+) -> Result<u32, BrokerError> {
     let declare = session.channel.queue_declare(name(queue)?, QueueDeclareOptions::durable(), arguments);
-    session.call("queue.declare", declare).await.map(drop)
+    Ok(session.call("queue.declare", declare).await?.message_count())
 }
 
 /// The parking queue only if it is empty and unused; control queues of helpers once they are unused; the reply queue.

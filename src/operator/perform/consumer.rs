@@ -121,8 +121,14 @@ impl Performer {
     }
 
     pub(super) async fn resume_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
-        self.resume_pod(journal, journal.subject.source.name.clone()).await?;
-        Ok(Outcome::SourceResumed)
+        let (broker, queue) = self.broker.get(&journal.subject).await?;
+        let order =
+            ResumeOrder { pod: journal.subject.source.name.clone(), queues: self.queues(journal, &queue) };
+        match broker.resume(&order, RESUME_LIMIT).await {
+            // Nobody reads its control queue, so nobody obeyed the order to park either.
+            Err(BrokerError::ConsumerWithoutControlQueue { .. }) => Ok(Outcome::SourceResumed),
+            resumed => self.heeded(resumed).await.map(|_| Outcome::SourceResumed),
+        }
     }
 
     async fn resume_pod(&self, journal: &Journal, pod: String) -> Result<(), EffectError> {
