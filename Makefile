@@ -4,6 +4,8 @@ IMAGE   ?= localhost/shadow:1
 CLUSTER ?= tests/cluster/cluster
 OUT     := target/$(TARGET)/release
 TAR     := target/image/shadow.tar
+EXAMPLES_IMAGE := localhost/shadow-examples:1
+EXAMPLES_TAR   := target/image/examples.tar
 
 export CARGO_BUILD_TARGET := $(TARGET)
 
@@ -64,4 +66,25 @@ uninstall: ## out of it again; migrations first, while the operator can still br
 	$(CLUSTER) kubectl delete --ignore-not-found --wait --timeout=120s --all --all-namespaces statefulmigrations
 	$(CLUSTER) kubectl delete --ignore-not-found --wait -k deploy/overlays/test
 
-# --- demo, test, bench-drain: belong here ---
+.PHONY: examples
+examples: ## consumer, producer and counter as an image: target/image/examples.tar
+	cargo build --release --locked --examples
+	$(CLUSTER) image $(EXAMPLES_TAR) $(EXAMPLES_IMAGE) --entrypoint '["/consumer"]' \
+	  $(OUT)/examples/consumer=/consumer $(OUT)/examples/producer=/producer $(OUT)/examples/counter=/counter
+
+# --- see it, test it, measure it (need root; bring the cluster up themselves) ---
+
+.PHONY: demo
+demo: image examples ## drains a node under load and tells what happens; leaves the cluster up
+	$(OUT)/examples/demo
+
+.PHONY: demo-down
+demo-down: cluster-down ## removes what the demo left
+
+.PHONY: test
+test: ## everything, on the real cluster too; the last line counts
+	tests/run
+
+.PHONY: bench-drain
+bench-drain: image examples ## RATES="10 60 120" RUNS=10: target/bench/drain.json
+	RATES="$(RATES)" RUNS="$(RUNS)" cargo bench --locked --bench drain

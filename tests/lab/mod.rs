@@ -3,7 +3,7 @@
 //!
 //! Everything runs inside the control plane's network namespace, where Services, pods, API server and broker answer.
 
-#![allow(dead_code)] // three programs use this, none of them all of it
+#![allow(dead_code, unused_imports)] // three programs use this, none of them all of it
 
 mod app;
 mod broker;
@@ -30,8 +30,8 @@ pub use load::{Load, Producer, QueueType, Writer};
 pub use migrations::{Sighting, Watch};
 pub use pods::{Snapshot, StateView};
 pub use probe::{Probe, Reads};
-pub use scene::{Figures, Scene, StepTime};
-pub use stage::{Lab, on_cluster};
+pub use scene::{Figures, Narrator, Scene, StepTime};
+pub use stage::{Lab, on_cluster, on_cluster_leaving_it};
 
 /// What went wrong, for people.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -9,7 +9,7 @@ use super::load::Ledger;
 use super::migrations::status_of;
 use super::pods::state_at;
 use super::{
-    App, Drain, DrainOptions, Drained, Failure, Lab, Load, Probe, Producer, Result, Sighting, Snapshot,
+    App, Drain, DrainOptions, Drained, Lab, Load, Probe, Producer, Result, Sighting, Snapshot,
     StateView, Verdict, Watch, eventually, fail,
 };
 
@@ -32,6 +32,8 @@ pub struct Figures {
     pub drain_exit: i32,
     /// From the start of `kubectl drain` until it has exited and the replacement has applied a message.
     pub total_ms: u64,
+    /// From the start of `kubectl drain` until the replacement has applied a message.
+    pub moved_ms: u64,
     /// Longest time without a new message in the state, as readers of the Service saw it.
     pub pause_ms: u64,
     /// What the product says its pause was.
@@ -100,6 +102,7 @@ impl<'a> Scene<'a> {
             rate: load.rate,
             drain_exit: drained.code,
             total_ms: millis(done - drained.started),
+            moved_ms: millis(standstill.ended - drained.started),
             pause_ms: millis(standstill.ended - standstill.began),
             pause_ms_status: status.pause_ms,
             read_gap_ms: millis(reads.longest_gap(drained.started)),
@@ -181,6 +184,6 @@ impl Figures {
     /// Err with everything if one message was lost, doubled or out of order, or the drain failed.
     pub fn must_be_exact(&self) -> Result {
         let exact = self.verdict.is_exact() && self.drain_exit == 0 && self.reads_older == 0;
-        if exact { Ok(()) } else { fail::<()>(format!("not exact: {self:#?}")).map_err(Failure::from) }
+        if exact { Ok(()) } else { fail(format!("not exact: {self:#?}")) }
     }
 }
