@@ -112,7 +112,7 @@ async fn pods_that_no_migration_waits_for_stay_as_they_are() {
     for name in ["create-statefulset-pod", "create-bare-pod", "create-job-pod"] {
         assert!(world.review(POD, name).await.get("patch").is_none(), "another ordinal: {name}");
     }
-    for step in ["Switching", "Resuming", "Cleaning"] {
+    for step in ["Switching", "Closing", "Resuming", "Cleaning"] {
         cache.migrations.insert(committed(step));
         assert!(world.review(POD, "create-statefulset-pod").await.get("patch").is_none(), "{step}");
     }
