@@ -1,6 +1,8 @@
 //! The promise: exactly the pod that a committed migration waits for becomes its replacement, also when the cache is
 //! behind, and nobody else wears its marks.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a test
+
 mod webhook_world;
 
 use std::sync::atomic::Ordering;
