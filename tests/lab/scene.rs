@@ -94,6 +94,12 @@ impl<'a> Scene<'a> {
         let reads = probe.finish().await?;
         self.lab.uncordon(&before.node).await?;
         let (ledger, state) = self.quiesce().await?;
+        if let Ok(file) = std::env::var("LAB_TRACE") {
+            let steps = self.watch.sightings();
+            let steps = steps.iter().filter(|one| one.at > drained.started);
+            let steps = steps.map(|one| format!("{} {}\n", millis(one.at - drained.started), one.step));
+            std::fs::write(file, steps.collect::<String>() + &reads.trace(drained.started))?;
+        }
 
         let standstill = reads.longest_standstill(drained.started).ok_or("nothing was applied")?;
         let done = drained.exited.max(standstill.ended);
@@ -107,7 +113,7 @@ impl<'a> Scene<'a> {
             pause_ms_status: status.pause_ms,
             read_gap_ms: millis(reads.longest_gap(drained.started)),
             reads: reads.answered(),
-            reads_unanswered: reads.unanswered,
+            reads_unanswered: reads.unanswered(),
             reads_older: reads.older_than_seen(),
             verdict: Verdict::of(&ledger, &state, &self.cookie),
             steps: self.steps(&drained, &before),

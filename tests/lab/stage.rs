@@ -188,6 +188,11 @@ impl Lab {
             .collect())
     }
 
+    /// All of SHADOW's parts are ready again.
+    pub async fn product_ready(&self) -> Result {
+        product::wait_until_ready(&self.cluster).await
+    }
+
     pub fn watch(&self) -> Watch {
         Watch::start(self.client.clone(), &self.namespace, None)
     }

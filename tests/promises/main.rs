@@ -5,4 +5,10 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod drain_deployment;
+mod drain_dry_run;
 mod drain_is_exact;
+mod drain_own_parts;
+mod drain_several;
+mod drain_unannotated;
+mod drain_without_queue;
