@@ -23,6 +23,12 @@ build: ## the three programs, static, in release
 image: build ## the image as a tar, without an image builder: target/image/shadow.tar
 	$(CLUSTER) image $(TAR) $(IMAGE) --entrypoint '["/shadow"]' $(OUT)/shadow=/shadow $(OUT)/shadow-runc=/shadow-runc
 
+.PHONY: examples-image
+examples-image: ## consumer, producer and counter as a tar: target/image/examples.tar
+	cargo build --release --locked --examples
+	$(CLUSTER) image target/image/examples.tar localhost/shadow-examples:1 --entrypoint '["/consumer"]' \
+	  $(OUT)/examples/consumer=/consumer $(OUT)/examples/producer=/producer $(OUT)/examples/counter=/counter
+
 .PHONY: crds
 crds: build ## writes the CRD that the code speaks into deploy/
 	$(OUT)/shadow crd > deploy/base/crd.yaml

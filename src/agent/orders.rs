@@ -147,7 +147,10 @@ async fn kill(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Byte
 
 async fn close(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Bytes) -> Done {
     let (uid, order): (_, CloseOrder) = (uid(&of)?, body(&bytes)?);
-    node.desk.close(&uid, order.epoch)?;
+    // It waits for the disk: the tombstone must outlive a power failure.
+    let (desk, of) = (Arc::clone(&node.desk), uid.clone());
+    let closed = tokio::task::spawn_blocking(move || desk.close(&of, order.epoch)).await;
+    closed.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??;
     node.jobs.forget(&uid, order.epoch);
     tracing::info!(migration = %uid, epoch = %order.epoch, "closed");
     done()

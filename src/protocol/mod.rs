@@ -8,9 +8,11 @@
 //!
 //! # Guarantees
 //! * Before [`Step::Freezing`] (the commit) every failure leads to [`Step::Withdrawing`] and so back to the source.
-//! * From [`Step::Freezing`] on, no event leads back: only forward, or waiting.
+//! * From [`Step::Freezing`] on, no event leads back: only forward, or waiting. One exception: where somebody else saw
+//!   to it that no pod will ever claim the replacement's ticket, and the source has no process left, what was made
+//!   for the migration is taken away and it ends as failed.
 //! * The source is deleted only after it is confirmed frozen, the replacement's ticket opens only then, and
-//!   consumption resumes only when the shadow is fenced and the source has no process left.
+//!   consumption resumes only when the shadow is fenced, the source has no process left and the tickets are closed.
 
 mod effects;
 mod event;

@@ -91,11 +91,12 @@ pub enum Step {
     Deleting,
     /// The source's process is killed; its owner makes the pod again and it is restored.
     Replacing,
-    /// Readers go to the replacement.
+    /// Readers go to the replacement, and the ticket is spent: a process that crashes after the resume must start
+    /// fresh, as ever. Restored once more it would lack what it applied meanwhile, and nobody would resume it.
     Switching,
     /// The replacement takes messages again.
     Resuming,
-    /// Shadow, archives, tickets and queues go away.
+    /// Shadow and queues go away.
     Cleaning,
     Completed,
     /// Rollback: the shadow goes.
@@ -249,13 +250,9 @@ impl State {
             Step::Freezing => vec![Some(Effect::FreezeSource), when(bridge, Effect::ShrinkShadow)],
             Step::Deleting => vec![Some(Effect::DeleteSource), when(!bridge, Effect::WithdrawShadow)],
             Step::Replacing => vec![Some(Effect::KillSource), Some(Effect::RestoreReplacement)],
-            Step::Switching => vec![when(bridge, Effect::SwitchReaders)],
+            Step::Switching => vec![when(bridge, Effect::SwitchReaders), Some(Effect::CloseArchives)],
             Step::Resuming => vec![when(queue, Effect::Resume)],
-            Step::Cleaning => vec![
-                when(bridge, Effect::RemoveShadow),
-                Some(Effect::CloseArchives),
-                when(queue, Effect::DropParking),
-            ],
+            Step::Cleaning => vec![when(bridge, Effect::RemoveShadow), when(queue, Effect::DropParking)],
             Step::Withdrawing => vec![when(self.shadow_sent, Effect::WithdrawShadow)],
             Step::Reverting => {
                 vec![when(self.dump_sent, Effect::ThawSource), when(self.park_sent, Effect::ResumeSource)]

@@ -18,6 +18,11 @@ pub fn step(state: &State, event: Event) -> (State, Vec<Effect>) {
         {
             withdraw(state, failure)
         }
+        Event::Failed(epoch, Effect::RestoreReplacement, failure)
+            if epoch == state.epoch && is_forsaken(state, &failure) =>
+        {
+            withdraw(state, failure)
+        }
         Event::StepTimedOut if state.step.is_revocable() => withdraw(state, timed_out(state.step)),
         Event::Abort => call_off(state, &Failure::terminal(Reason::Aborted, "aborted on request")),
         Event::SourceGone => call_off(
@@ -92,6 +97,15 @@ fn enter(mut state: State, step: Step) -> State {
         _ => {}
     }
     advance(state)
+}
+
+/// The pod that was to carry on will never come: somebody deleted the source before the commit was known, and a fresh
+/// pod has its name, or its owner makes none any more. While a process of the source may be left, nothing goes back.
+fn is_forsaken(state: &State, failure: &Failure) -> bool {
+    state.step == Step::Replacing
+        && state.outstanding() == [Effect::RestoreReplacement]
+        && failure.reason == Reason::SourceGone
+        && !failure.retry
 }
 
 /// Rolls the attempt back.
@@ -257,9 +271,9 @@ mod tests {
                 E::KillSource,
                 E::RestoreReplacement,
                 E::SwitchReaders,
+                E::CloseArchives,
                 E::Resume,
                 E::RemoveShadow,
-                E::CloseArchives,
                 E::DropParking
             ]
         );
@@ -320,6 +334,29 @@ mod tests {
             ] {
                 assert_eq!(step(&state, event.clone()), (state.clone(), vec![]), "{at:?} {event:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_replacement_that_never_comes_ends_it_once_the_source_has_no_process_left() {
+        let gone = |retry| Failure { reason: Reason::SourceGone, message: "x".into(), retry };
+        let state = until(Step::Replacing, plan(true, true));
+        let failed = |failure| Event::Failed(Epoch(1), Effect::RestoreReplacement, failure);
+        assert_eq!(step(&state, failed(gone(false))), (state.clone(), vec![]), "the source may still have a process");
+        let state = step(&state, Event::Done(Epoch(1), Outcome::SourceKilled)).0;
+        assert_eq!(step(&state, failed(gone(true))), (state.clone(), vec![]));
+        let (end, seen) = run(step(&state, failed(gone(false))).0);
+        assert_eq!(end.step, Step::Failed);
+        assert!(seen.contains(&Effect::WithdrawShadow) && seen.contains(&Effect::ResumeSource));
+    }
+
+    #[test]
+    fn tickets_are_closed_before_consumption_resumes() {
+        for (queue, bridge) in [(true, true), (true, false)] {
+            let state = until(Step::Resuming, plan(queue, bridge));
+            let closing = until(Step::Switching, plan(queue, bridge)).required();
+            assert!(closing.contains(&Effect::CloseArchives));
+            assert_eq!(state.outstanding(), [Effect::Resume]);
         }
     }
 

@@ -147,10 +147,8 @@ impl Performer {
         };
         let epoch = journal.state.epoch;
         let fenced = match self.ctx.agents.on(&shadow.node) {
-            Ok(agent) => match agent.freeze(&self.uid, epoch, container.clone()).await {
-                Ok(()) => agent.kill(&self.uid, epoch, container).await,
-                Err(error) => Err(error),
-            },
+            // Not frozen before: a freeze is refused once the tickets are closed, a kill never.
+            Ok(agent) => agent.kill(&self.uid, epoch, container).await,
             Err(error) => Err(error),
         };
         self.or_gone(&shadow.node, fenced)

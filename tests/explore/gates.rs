@@ -1,0 +1,90 @@
+//! The product's `ConsumerGate`, remembered: its states are numbered. Orders are built by the product's own types.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use shadow::api::{Epoch, MigrationUid};
+use shadow::broker::control::{AnswerType, Fence, Order, OrderPayload, OrderType};
+use shadow::broker::{ConsumerGate, Decision, MigrationQueues};
+
+use super::mistake::Mistake;
+use super::world;
+
+/// What a consumer does about an order, without what only the wire needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Park,
+    Resume,
+    ParkedAlready,
+    ResumedAlready,
+    Ignore,
+}
+
+#[derive(Default)]
+struct Book {
+    known: Vec<(ConsumerGate, Option<u8>)>,
+    decisions: HashMap<(u8, world::Order), (u8, Verdict)>,
+}
+
+pub struct Gates {
+    mistake: Option<Mistake>,
+    book: RefCell<Book>,
+}
+
+fn queues(epoch: u8) -> MigrationQueues {
+    MigrationQueues::new(MigrationUid::from("ab"), Epoch(epoch.into()), "orders")
+}
+
+impl Gates {
+    /// The gate of a fresh process has number 0.
+    pub fn new(mistake: Option<Mistake>) -> Self {
+        let gates = Self { mistake, book: RefCell::default() };
+        gates.number(ConsumerGate::default());
+        gates
+    }
+
+    fn number(&self, gate: ConsumerGate) -> u8 {
+        let mut book = self.book.borrow_mut();
+        if let Some(number) = book.known.iter().position(|(known, _)| *known == gate) {
+            return u8::try_from(number).expect("few gates");
+        }
+        let parked = gate.parked_on().map(|queue| (1..4).find(|e| queues(*e).parking() == queue).expect("ours"));
+        book.known.push((gate, parked));
+        u8::try_from(book.known.len() - 1).expect("few gates")
+    }
+
+    /// The epoch that parked it.
+    pub fn parked_by(&self, gate: u8) -> Option<u8> {
+        self.book.borrow().known[usize::from(gate)].1
+    }
+
+    pub fn decide(&self, gate: u8, order: world::Order) -> (u8, Verdict) {
+        if let Some(decided) = self.book.borrow().decisions.get(&(gate, order)) {
+            return *decided;
+        }
+        let mut next = self.book.borrow().known[usize::from(gate)].0.clone();
+        let verdict = match next.decide(self.on_the_wire(order)) {
+            Decision::Park { .. } => Verdict::Park,
+            Decision::Resume { .. } => Verdict::Resume,
+            Decision::AnswerAgain(AnswerType::Parked, _) => Verdict::ParkedAlready,
+            Decision::AnswerAgain(AnswerType::Resumed, _) => Verdict::ResumedAlready,
+            Decision::Ignore => Verdict::Ignore,
+        };
+        let decided = (self.number(next), verdict);
+        self.book.borrow_mut().decisions.insert((gate, order), decided);
+        decided
+    }
+
+    /// The order as the consumer reads it.
+    fn on_the_wire(&self, order: world::Order) -> Order {
+        let queues = queues(order.epoch);
+        let (kind, queue) = match order.park {
+            true => (OrderType::StartReplay, queues.parking()),
+            false => (OrderType::EndReplay, queues.primary.clone()),
+        };
+        let fence = Fence { migration: queues.migration.clone(), epoch: queues.epoch, reply_to: queues.reply() };
+        let fence = (self.mistake != Some(Mistake::ConsumerIgnoresEpoch)).then_some(fence);
+        let order = Order { kind, payload: OrderPayload { queue }, fence };
+        Order::from_slice(&order.to_vec().expect("an order")).expect("what was written is read")
+    }
+}

@@ -1,0 +1,178 @@
+//! What can happen next, and how it reads in a story.
+
+use std::fmt;
+
+use shadow::protocol::Effect;
+
+use super::protocol::Happening;
+use super::world::{Named, Order, Who, World};
+
+/// Who performs an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    Operator,
+    /// It believes that it still leads; its requests may also just be late.
+    Deposed,
+}
+
+/// One thing that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    Perform(By, Effect, u8),
+    Learn(Happening),
+    WriteJournal,
+    OperatorCrashes,
+    OperatorDeposed,
+    DeposedStops,
+    Publish(u8),
+    ClientWrites(Who, u8),
+    Connect(Who),
+    Subscribe(Who),
+    Deliver(Who, u8),
+    Apply(Who, u8),
+    Obey(Who, Order),
+    FinishPark(Who),
+    OrderLiesAt(Who),
+    BrokerNotices(Who),
+    Collect,
+    DumpArrives,
+    DumpFails,
+    AgentCrashesInDump,
+    ArchiveDamaged,
+    MakePod(Named),
+    ClaimWaits(Who),
+    Restore(Who),
+    StartFresh(Who),
+    KubeletKills(Who),
+    ConnectionBreaks(Who),
+    AcknowledgementLost(Who, u8),
+    ContainerCrashes(Who),
+    SourceDeletedByUser,
+    ReplacementDeletedByUser,
+    OwnerDeletedByUser,
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (epoch {})", if self.park { "PARK" } else { "RESUME" }, self.epoch)
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Shadow => "shadow",
+            Self::Successor => "successor",
+        })
+    }
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admitted => f.write_str("a slot is free"),
+            Self::Refused => f.write_str("the pod cannot be moved"),
+            Self::Done(effect) => write!(f, "{} is done", effect.as_str()),
+            Self::Failed(effect, true) => write!(f, "{} failed", effect.as_str()),
+            Self::Failed(effect, false) => write!(f, "{} failed for good", effect.as_str()),
+            Self::Forsaken => f.write_str("no pod will ever claim the replacement's ticket"),
+            Self::StepTimedOut => f.write_str("the step took too long"),
+            Self::Abort => f.write_str("abort was asked for"),
+            Self::DeadlineExceeded => f.write_str("the deadline passed"),
+            Self::SourceGone => f.write_str("the source pod is gone"),
+            Self::RetryDue => f.write_str("the back-off is over"),
+        }
+    }
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Perform(By::Operator, effect, epoch) => {
+                write!(f, "operator performs {} (epoch {epoch})", effect.as_str())
+            }
+            Self::Perform(By::Deposed, effect, epoch) => {
+                write!(f, "DEPOSED operator performs {} (epoch {epoch})", effect.as_str())
+            }
+            Self::Learn(happening) => write!(f, "operator learns: {happening}"),
+            Self::WriteJournal => f.write_str("operator writes the journal"),
+            Self::OperatorCrashes => f.write_str("FAULT: the operator crashes and reads the journal again"),
+            Self::OperatorDeposed => {
+                f.write_str("FAULT: another operator takes over, this one believes that it still leads")
+            }
+            Self::DeposedStops => f.write_str("the deposed operator stops"),
+            Self::Publish(message) => write!(f, "message {message} is published"),
+            Self::ClientWrites(who, write) => write!(f, "client's write {write} is acknowledged by the {who}"),
+            Self::Connect(who) => write!(f, "{who} connects to the broker"),
+            Self::Subscribe(who) => write!(f, "{who} consumes the queue its gate says"),
+            Self::Deliver(who, message) => write!(f, "broker delivers message {message} to the {who}"),
+            Self::Apply(who, message) => write!(f, "{who} applies and acknowledges message {message}"),
+            Self::Obey(who, order) => write!(f, "{who} takes {order}"),
+            Self::FinishPark(who) => write!(f, "{who} has nothing unacknowledged, sits on the parking queue, answers"),
+            Self::OrderLiesAt(who) => write!(f, "broker gives an order to the frozen {who}"),
+            Self::BrokerNotices(who) => write!(f, "broker notices that the {who}'s connection is gone"),
+            Self::Collect => f.write_str("Kubernetes collects what the migration owns"),
+            Self::DumpArrives => f.write_str("archive arrives at the target and is verified"),
+            Self::DumpFails => f.write_str("source's agent gives the dump up"),
+            Self::AgentCrashesInDump => f.write_str("FAULT: source's agent crashes in the dump"),
+            Self::ArchiveDamaged => f.write_str("FAULT: the archive is damaged on its way"),
+            Self::MakePod(Named::Replacement(epoch)) => {
+                write!(f, "owner makes the pod again, webhook gives it the ticket of epoch {epoch}")
+            }
+            Self::MakePod(_) => f.write_str("owner makes the pod again, without a ticket"),
+            Self::ClaimWaits(who) => write!(f, "{who}'s create waits for its ticket"),
+            Self::Restore(who) => write!(f, "{who} is restored"),
+            Self::StartFresh(who) => write!(f, "{who} starts fresh"),
+            Self::KubeletKills(who) => write!(f, "kubelet kills the {who}, whose pod is gone"),
+            Self::ConnectionBreaks(who) => write!(f, "FAULT: {who}'s connection breaks"),
+            Self::AcknowledgementLost(who, message) => {
+                write!(f, "FAULT: {who} applies message {message}, its connection breaks before the acknowledgement")
+            }
+            Self::ContainerCrashes(who) => write!(f, "FAULT: the {who}'s process crashes"),
+            Self::SourceDeletedByUser => f.write_str("FAULT: somebody deletes the source pod"),
+            Self::ReplacementDeletedByUser => f.write_str("FAULT: somebody deletes the replacement pod"),
+            Self::OwnerDeletedByUser => f.write_str("FAULT: somebody deletes the owner, and with it the pod"),
+        }
+    }
+}
+
+/// One way on.
+#[derive(Clone, Copy)]
+pub struct Move {
+    pub act: Act,
+    pub world: World,
+    /// Need not ever happen: nothing may depend on it.
+    pub is_fault: bool,
+    /// It must not be possible.
+    pub violation: Option<&'static str>,
+}
+
+/// Collects the ways on from one world.
+#[derive(Default)]
+pub struct Moves {
+    pub all: Vec<Move>,
+}
+
+impl Moves {
+    pub fn happens(&mut self, act: Act, world: World) {
+        self.all.push(Move { act, world, is_fault: false, violation: None });
+    }
+
+    /// Something outside the budget of faults that still need not happen.
+    pub fn may_happen(&mut self, act: Act, world: World) {
+        self.all.push(Move { act, world, is_fault: true, violation: None });
+    }
+
+    /// Costs one of the faults that are left.
+    pub fn fault(&mut self, act: Act, mut world: World) {
+        if let Some(left) = world.faults_left.checked_sub(1) {
+            world.faults_left = left;
+            self.all.push(Move { act, world, is_fault: true, violation: None });
+        }
+    }
+
+    pub fn violates(&mut self, act: Act, world: World, violation: &'static str) {
+        self.all.push(Move { act, world, is_fault: false, violation: Some(violation) });
+    }
+}

@@ -1,0 +1,196 @@
+//! Nodes: agents with their fences, dumps, archives and tickets; the runtime's claims; the kubelet.
+
+use shadow::api::Hold;
+
+use super::mistake::Mistake;
+use super::model::Model;
+use super::moves::{Act, Moves};
+use super::world::{Fence, Image, Life, Named, Process, Ticket, UNKNOWN, Who, World, bit};
+
+/// As in the agent: whoever saw a larger epoch refuses a smaller one; what was called off or closed does not begin again.
+impl Model {
+    pub(super) fn admit(&self, fence: &mut Fence, epoch: u8) -> bool {
+        let valid = epoch >= fence.seen || self.ignores_epochs();
+        fence.seen = fence.seen.max(epoch);
+        valid
+    }
+
+    /// An order that moves an attempt on.
+    pub(super) fn admit_forward(&self, fence: &mut Fence, epoch: u8) -> bool {
+        let over = epoch <= fence.closed || epoch <= fence.called_off;
+        (!over || self.ignores_epochs()) && self.admit(fence, epoch)
+    }
+
+    fn ignores_epochs(&self) -> bool {
+        self.mistake == Some(Mistake::AgentIgnoresEpoch)
+    }
+
+    /// A ticket of that epoch can never be redeemed any more.
+    pub(super) fn is_over(&self, fence: Fence, epoch: u8) -> bool {
+        (epoch < fence.seen || epoch <= fence.closed) && !self.ignores_epochs()
+    }
+
+    /// The source's agent begins a dump: the container stands still, its memory is taken.
+    pub(super) fn begin_dump(&self, world: &World, epoch: u8) -> Option<World> {
+        let mut next = *world;
+        let source = *world.of(Who::Source);
+        let has_it = world.archive_there == epoch;
+        if !self.admit_forward(&mut next.fence_here, epoch) || !source.is_alive() || has_it || world.dumping > 0 {
+            return None;
+        }
+        next.of_mut(Who::Source).life = Life::Frozen;
+        next.image =
+            Image { epoch, applied: source.applied, gate: source.gate, unconfirmed: source.unconfirmed };
+        (next.dumping, next.archive_here, next.damaged) = (epoch, epoch, false);
+        Some(next)
+    }
+
+    fn end_dump(&self, world: &World, thaw: bool) -> World {
+        let mut next = *world;
+        next.dumping = 0;
+        if thaw && next.of(Who::Source).life == Life::Frozen {
+            next.of_mut(Who::Source).life = Life::Running;
+        }
+        next
+    }
+
+    pub(super) fn agents_and_kubelets(&self, world: &World, moves: &mut Moves) {
+        if world.dumping > 0 {
+            let mut next = self.end_dump(world, self.scenario.plan.hold == Hold::Release);
+            if self.admit_forward(&mut next.fence_there, world.dumping) {
+                next.archive_there = world.dumping;
+                moves.happens(Act::DumpArrives, next);
+            } else {
+                moves.happens(Act::DumpFails, self.end_dump(world, true));
+            }
+        }
+        let source = world.of(Who::Source);
+        if world.named != Named::Source && source.is_alive() {
+            let mut next = *world;
+            next.kill(Who::Source);
+            moves.happens(Act::KubeletKills(Who::Source), next);
+        }
+        self.shadow_claims(world, moves);
+        self.successor_claims(world, moves);
+    }
+
+    fn shadow_claims(&self, world: &World, moves: &mut Moves) {
+        for epoch in (1..=self.scenario.attempts).filter(|epoch| world.shadows & bit(*epoch) > 0) {
+            let began = world.shadow_epoch == epoch && world.of(Who::Shadow).life != Life::Absent;
+            if began {
+                continue; // it is never started again
+            }
+            if self.is_over(world.fence_there, epoch) {
+                if self.mistake == Some(Mistake::ShadowStartsFresh) {
+                    let mut next = *world;
+                    *next.of_mut(Who::Shadow) = Process { life: Life::Running, ..Process::default() };
+                    next.shadow_epoch = epoch;
+                    moves.happens(Act::StartFresh(Who::Shadow), next);
+                }
+                continue;
+            }
+            self.claim(world, Who::Shadow, epoch, moves);
+        }
+    }
+
+    fn successor_claims(&self, world: &World, moves: &mut Moves) {
+        if world.of(Who::Successor).is_alive() || world.of(Who::Successor).connected {
+            return;
+        }
+        match world.named {
+            Named::Replacement(epoch) if !self.is_over(world.fence_there, epoch) => {
+                self.claim(world, Who::Successor, epoch, moves);
+            }
+            Named::Replacement(_) | Named::Fresh => {
+                let mut next = *world;
+                let applied = UNKNOWN;
+                *next.of_mut(Who::Successor) = Process { life: Life::Running, applied, ..Process::default() };
+                let by_nature = world.past.lost_by_nature || world.past.successor_crashed;
+                next.past.lost_by_nature = true;
+                let act = Act::StartFresh(Who::Successor);
+                if by_nature {
+                    moves.happens(act, next);
+                } else {
+                    moves.violates(act, next, "I1: the pod carries on without its state");
+                }
+            }
+            Named::Source | Named::Nobody => {}
+        }
+    }
+
+    /// A container's `create` shows its ticket.
+    fn claim(&self, world: &World, who: Who, epoch: u8, moves: &mut Moves) {
+        let mut next = *world;
+        let ticket = match who {
+            Who::Shadow => &mut next.shadow_ticket,
+            _ => &mut next.replacement_ticket,
+        };
+        if ticket.epoch != epoch {
+            *ticket = Ticket { epoch, ..Ticket::default() };
+        }
+        ticket.waiting = true;
+        if !ticket.opened {
+            if next != *world {
+                moves.happens(Act::ClaimWaits(who), next);
+            }
+            return;
+        }
+        ticket.restored = true;
+        let Image { epoch: of, applied, gate, unconfirmed } = world.image;
+        *next.of_mut(who) = Process { life: Life::Running, applied, gate, unconfirmed, ..Process::default() };
+        if who == Who::Shadow {
+            next.shadow_epoch = epoch;
+        }
+        let act = Act::Restore(who);
+        if world.archive_there != epoch || of != epoch {
+            moves.violates(act, next, "I9: restored from another archive than the ticket's");
+        } else if world.damaged {
+            moves.violates(act, next, "I9: restored from bytes that nobody verified");
+        } else {
+            moves.happens(act, next);
+        }
+    }
+
+    /// The operator opens a ticket on the target.
+    pub(super) fn open_ticket(&self, world: &World, who: Who, epoch: u8) -> Option<World> {
+        let mut next = *world;
+        if !self.admit_forward(&mut next.fence_there, epoch) || world.archive_there != epoch {
+            return None;
+        }
+        let ticket = match who {
+            Who::Shadow => &mut next.shadow_ticket,
+            _ => &mut next.replacement_ticket,
+        };
+        if ticket.epoch != epoch {
+            *ticket = Ticket { epoch, ..Ticket::default() };
+        }
+        ticket.opened = true;
+        Some(next)
+    }
+
+    /// Both agents are told that everything up to that epoch is over.
+    pub(super) fn close(&self, world: &World, epoch: u8) -> World {
+        let mut next = *world;
+        if epoch > next.fence_here.closed && self.admit(&mut next.fence_here, epoch) {
+            next.fence_here.closed = epoch;
+            if next.archive_here <= epoch {
+                next.archive_here = 0;
+            }
+        }
+        if epoch > next.fence_there.closed && self.admit(&mut next.fence_there, epoch) {
+            next.fence_there.closed = epoch;
+            if next.archive_there <= epoch {
+                next.archive_there = 0;
+            }
+            for ticket in [&mut next.shadow_ticket, &mut next.replacement_ticket] {
+                if ticket.epoch <= epoch {
+                    *ticket = Ticket::default();
+                }
+            }
+        }
+        if next.archive_here == 0 && next.archive_there == 0 && next.dumping == 0 {
+            (next.image, next.damaged) = (Image::default(), false);
+        }
+        next
+    }
+}

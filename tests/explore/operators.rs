@@ -1,0 +1,119 @@
+//! The operator that leads, as `operator::driver` goes about it, and one that does not lead any more. What is in
+//! memory only may be lost at any time: an effect and the news that it is done are two things that happen.
+
+use shadow::protocol::{Effect, Step};
+
+use super::mistake::Mistake;
+use super::model::Model;
+use super::moves::{Act, By, Moves};
+use super::protocol::{Facts, Happening};
+use super::world::{NOBODY, Named, Who, World};
+
+impl Model {
+    pub(super) fn operators(&self, world: &World, moves: &mut Moves) {
+        let facts = self.protocol.facts(world.mind);
+        self.perform_all(world, &facts, By::Operator, moves);
+        self.learn(world, &facts, moves);
+        if world.mind != world.journal {
+            moves.happens(Act::WriteJournal, World { journal: world.mind, ..*world });
+            moves.fault(Act::OperatorCrashes, World { mind: world.journal, ..*world });
+        }
+        if world.deposed == NOBODY {
+            return;
+        }
+        if world.deposed != world.mind {
+            let facts = self.protocol.facts(world.deposed);
+            let from = moves.all.len();
+            self.perform_all(world, &facts, By::Deposed, moves);
+            for way in &mut moves.all[from..] {
+                way.is_fault = true;
+            }
+        }
+        moves.happens(Act::DeposedStops, World { deposed: NOBODY, ..*world });
+    }
+
+    fn perform_all(&self, world: &World, facts: &Facts, by: By, moves: &mut Moves) {
+        let early = self.mistake == Some(Mistake::ReplacementTicketBeforeFreeze)
+            && facts.state.step == Step::Freezing;
+        let kill = self.mistake == Some(Mistake::KillBeforeCommit) && facts.state.step == Step::Bridging;
+        let extra = [early.then_some(Effect::RestoreReplacement), kill.then_some(Effect::KillSource)];
+        for effect in facts.outstanding.iter().copied().chain(extra.into_iter().flatten()) {
+            let act = Act::Perform(by, effect, facts.epoch);
+            match self.perform(world, facts, effect) {
+                Ok(next) if next == *world => {}
+                Ok(next) => moves.happens(act, next),
+                Err(violation) => moves.violates(act, *world, violation),
+            }
+        }
+    }
+
+    fn learn(&self, world: &World, facts: &Facts, moves: &mut Moves) {
+        let state = &facts.state;
+        let may_end = state.step.is_revocable() || matches!(state.step, Step::Accepted | Step::BackingOff);
+        for effect in facts.outstanding.iter().copied() {
+            if self.is_done(world, facts, effect) {
+                moves.happens(Act::Learn(Happening::Done(effect)), self.told(world, Happening::Done(effect)));
+            }
+            // `attempt` in the driver gives up what only tidies up.
+            if effect.left_alone().is_some() && self.scenario.operators {
+                let mut next = self.told(world, Happening::Done(effect));
+                next.past.archives_left |= effect == Effect::CloseArchives;
+                next.past.queues_left |= effect == Effect::DropParking;
+                // What a deposed operator made may be in the way.
+                if world.of(Who::Shadow).is_alive() && world.past.deposed && effect == Effect::DropParking {
+                    moves.happens(Act::Learn(Happening::Done(effect)), next);
+                }
+                moves.fault(Act::Learn(Happening::Done(effect)), next);
+            }
+        }
+        match state.step {
+            Step::Accepted => self.event(world, Happening::Admitted, moves),
+            Step::BackingOff if facts.epoch < self.scenario.attempts => {
+                self.event(world, Happening::RetryDue, moves);
+            }
+            _ => {}
+        }
+        if may_end && world.named != Named::Source {
+            self.event(world, Happening::SourceGone, moves);
+        }
+        if may_end && world.past.abort_asked {
+            self.event(world, Happening::Abort, moves);
+        }
+        if self.scenario.deadline && !world.past.deadline_passed {
+            let mut next = self.told(world, Happening::DeadlineExceeded);
+            next.past.deadline_passed = true;
+            // A retry that is never due because no further attempt is explored must not wait for ever.
+            let last = state.step == Step::BackingOff;
+            let act = Act::Learn(Happening::DeadlineExceeded);
+            if last { moves.happens(act, next) } else { moves.may_happen(act, next) }
+        }
+        let nobody = world.named == Named::Fresh || (world.past.owner_deleted && world.named == Named::Nobody);
+        if nobody && facts.outstanding == [Effect::RestoreReplacement] {
+            self.event(world, Happening::Forsaken, moves);
+        }
+        if nobody && facts.outstanding.contains(&Effect::PlaceShadow) {
+            self.event(world, Happening::Failed(Effect::PlaceShadow, true), moves);
+        }
+    }
+
+    fn event(&self, world: &World, happening: Happening, moves: &mut Moves) {
+        let next = self.told(world, happening);
+        if next.mind != world.mind {
+            moves.happens(Act::Learn(happening), next);
+        }
+    }
+
+    /// The operator takes a step and writes it into the journal, in one: a crash in between is as if it had not
+    /// learnt it. By mistake the writing comes later.
+    pub(super) fn told(&self, world: &World, happening: Happening) -> World {
+        let mind = self.protocol.after(world.mind, happening);
+        let late = self.mistake == Some(Mistake::IntentAfterEffect);
+        let journal = if late { world.journal } else { mind };
+        World { mind, journal, ..*world }
+    }
+
+    /// Where the source is gone, RESUME is left on the control queue and not waited for.
+    pub(super) fn leaves_resume(&self) -> bool {
+        true
+    }
+}
