@@ -125,6 +125,17 @@ impl Producer {
         self.resume(rate).await
     }
 
+    /// At least so many, and then none.
+    pub async fn publish(&self, more: u64) -> Result {
+        let goal = self.ledger().await?.published + more;
+        self.resume(10).await?;
+        eventually("messages are published", START, async || {
+            Ok((self.ledger().await?.published >= goal).then_some(()))
+        })
+        .await?;
+        self.pause().await.map(drop)
+    }
+
     async fn post(&self, path: &str) -> Result {
         let answer = request(&self.address, "POST", path, "", b"", CALL).await?;
         if answer.status == 200 { Ok(()) } else { fail(format!("producer: POST {path}: {}", answer.status)) }

@@ -161,7 +161,7 @@ pub async fn quiesce(producer: &Producer, address: &str) -> Result<(Ledger, Stat
             seen = (state.count, Instant::now());
         }
         // Equal, and no more comes after that; or it has stood still for so long that the rest is lost.
-        let still = if state.count >= ledger.published { SIDE } else { Duration::from_secs(10) };
+        let still = if state.count >= ledger.published { SIDE } else { Duration::from_secs(20) };
         Ok((seen.1.elapsed() > still).then_some(state))
     })
     .await?;
