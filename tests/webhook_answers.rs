@@ -222,7 +222,8 @@ async fn shadow_and_target_of_a_running_migration_stay() {
     cache.pods.insert(moved_pod());
     cache.nodes.insert(node("n2", true));
     assert_eq!(answer(&world, "evict-kubectl").await.0, 429, "its node is drained, but it is not there yet");
-    let shadow = PodFacts { uid: "pod-uid-3".into(), shadow_of: Some(MIGRATION_UID.into()), owner: None, ..pod() };
+    let shadow =
+        PodFacts { uid: "pod-uid-3".into(), shadow_of: Some(MIGRATION_UID.into()), owner: None, ..pod() };
     cache.pods.insert(shadow);
     assert_eq!(answer(&world, "evict-kubectl").await.0, 429);
     cache.migrations.insert(migration(json!({ "phase": "Completed" })));

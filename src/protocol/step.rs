@@ -342,7 +342,11 @@ mod tests {
         let gone = |retry| Failure { reason: Reason::SourceGone, message: "x".into(), retry };
         let state = until(Step::Replacing, plan(true, true));
         let failed = |failure| Event::Failed(Epoch(1), Effect::RestoreReplacement, failure);
-        assert_eq!(step(&state, failed(gone(false))), (state.clone(), vec![]), "the source may still have a process");
+        assert_eq!(
+            step(&state, failed(gone(false))),
+            (state.clone(), vec![]),
+            "the source may still have a process"
+        );
         let state = step(&state, Event::Done(Epoch(1), Outcome::SourceKilled)).0;
         assert_eq!(step(&state, failed(gone(true))), (state.clone(), vec![]));
         let (end, seen) = run(step(&state, failed(gone(false))).0);

@@ -9,8 +9,8 @@ use super::load::Ledger;
 use super::migrations::status_of;
 use super::pods::state_at;
 use super::{
-    App, Drain, DrainOptions, Drained, Lab, Load, Probe, Producer, Result, Sighting, Snapshot,
-    StateView, Verdict, Watch, eventually, fail,
+    App, Drain, DrainOptions, Drained, Lab, Load, Probe, Producer, Result, Sighting, Snapshot, StateView,
+    Verdict, Watch, eventually, fail,
 };
 
 /// Load runs for this long before and after a drain, so that the figures have both sides.

@@ -131,6 +131,10 @@ impl Performer {
         match broker.resume(&order, RESUME_LIMIT).await {
             // Nobody reads its control queue, so nobody obeyed the order to park either.
             Err(BrokerError::ConsumerWithoutControlQueue { .. }) => Ok(Outcome::SourceResumed),
+            // Nobody to resume: the messages wait in the queue for whoever comes after it.
+            Err(BrokerError::NeverResumed { .. }) if self.is_source_gone(journal).await? => {
+                Ok(Outcome::SourceResumed)
+            }
             resumed => self.heeded(resumed).await.map(|_| Outcome::SourceResumed),
         }
     }
