@@ -5,6 +5,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod answers;
 mod drain_deployment;
 mod drain_dry_run;
 mod drain_is_exact;
@@ -12,6 +13,7 @@ mod drain_own_parts;
 mod drain_several;
 mod drain_unannotated;
 mod drain_without_queue;
+mod refusals;
 mod trouble;
 mod trouble_archive_damaged;
 mod trouble_broker;
