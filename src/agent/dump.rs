@@ -44,11 +44,13 @@ const REPORT: &str = "report.json";
 const QUOTED_LINES: usize = 4;
 
 type Outcome = Result<DumpReport, Failure>;
+/// `None` while the dump runs.
+type Ending = watch::Receiver<Option<Outcome>>;
 
 /// The dumps that run, and how those of this process ended.
 #[derive(Default)]
 pub struct Jobs {
-    jobs: Mutex<HashMap<(MigrationUid, Epoch), watch::Receiver<Option<Outcome>>>>,
+    jobs: Mutex<HashMap<(MigrationUid, Epoch), Ending>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -136,10 +138,10 @@ async fn run(
     tracing::debug!(migration = %uid, located_ms, reserved_ms = millis(begun.elapsed()), expected, "room is there");
     let dir = node.store.dump(uid, order.epoch);
     let outcome = dump_and_send(node, uid, order, &container, &upper, &dir, &peer, begun, deadline).await;
-    if outcome.is_err() {
-        if let Err(error) = store::remove(&dir) {
-            tracing::warn!(%error, "a failed dump is left");
-        }
+    if outcome.is_err()
+        && let Err(error) = store::remove(&dir)
+    {
+        tracing::warn!(%error, "a failed dump is left");
     }
     outcome
 }

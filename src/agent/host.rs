@@ -95,9 +95,8 @@ impl Host {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let ended =
             tokio::time::timeout(limit, async { tokio::join!(child.wait(), gather(stdout), gather(stderr)) });
-        let (status, stdout, stderr) = match ended.await {
-            Ok(ended) => ended,
-            Err(_) => return Err(HostError::TimedOut { command: shown(), limit }),
+        let Ok((status, stdout, stderr)) = ended.await else {
+            return Err(HostError::TimedOut { command: shown(), limit });
         };
         let status = status.map_err(start)?;
         if status.success() {

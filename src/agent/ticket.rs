@@ -206,10 +206,10 @@ mod tests {
             let of_container = ticket.claim(role, &holder("p", "sidecar"), false);
             match role {
                 Role::Shadow => {
-                    assert!(matches!((of_pod, of_container), (Verdict::Refuse(_), Verdict::Refuse(_))))
+                    assert!(matches!((of_pod, of_container), (Verdict::Refuse(_), Verdict::Refuse(_))));
                 }
                 Role::Replacement => {
-                    assert!(matches!((of_pod, of_container), (Verdict::Wait, Verdict::Fresh(_))))
+                    assert!(matches!((of_pod, of_container), (Verdict::Wait, Verdict::Fresh(_))));
                 }
             }
             assert_eq!(ticket.holder, Some(holder("p", "app")));

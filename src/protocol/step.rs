@@ -191,6 +191,7 @@ fn timed_out(step: Step) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::Effect as E;
     use super::*;
     use crate::api::{Epoch, Hold};
     use crate::protocol::{Archive, Plan, Restored, ShadowAt};
@@ -255,7 +256,6 @@ mod tests {
         let (end, seen) = run(step(&State::new(plan(true, true), None), Event::Admitted).0);
         assert_eq!(end.step, Step::Completed);
         assert_eq!(end.position, Some(7));
-        use Effect as E;
         assert_eq!(
             seen,
             [
@@ -283,7 +283,6 @@ mod tests {
     fn without_queue_and_bridge_the_same_without_them() {
         let (end, seen) = run(step(&State::new(plan(false, false), None), Event::Admitted).0);
         assert_eq!(end.step, Step::Completed);
-        use Effect as E;
         assert_eq!(
             seen,
             [

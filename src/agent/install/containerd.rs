@@ -94,10 +94,8 @@ fn systemd_cgroup(effective: &str) -> bool {
         if line.starts_with('[') {
             let path = line.trim_matches(['[', ']']).replace(['\'', '"'], "");
             of_runc = path.ends_with("containerd.runtimes.runc.options");
-        } else if of_runc {
-            if let Some(value) = line.strip_prefix("SystemdCgroup") {
-                return value.trim_start_matches([' ', '=']).starts_with("true");
-            }
+        } else if of_runc && let Some(value) = line.strip_prefix("SystemdCgroup") {
+            return value.trim_start_matches([' ', '=']).starts_with("true");
         }
     }
     false

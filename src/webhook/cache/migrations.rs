@@ -15,6 +15,7 @@ use crate::protocol::Step;
 
 /// What an answer needs to know of a migration.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each asked for by itself")]
 pub struct MigrationFacts {
     pub namespace: String,
     pub name: String,
