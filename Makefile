@@ -4,8 +4,6 @@ IMAGE   ?= localhost/shadow:1
 CLUSTER ?= tests/cluster/cluster
 OUT     := target/$(TARGET)/release
 TAR     := target/image/shadow.tar
-EXAMPLES_IMAGE := localhost/shadow-examples:1
-EXAMPLES_TAR   := target/image/examples.tar
 
 export CARGO_BUILD_TARGET := $(TARGET)
 
@@ -25,7 +23,7 @@ image: build ## the image as a tar, without an image builder: target/image/shado
 
 .PHONY: examples-image
 examples-image: ## consumer, producer and counter as a tar: target/image/examples.tar
-	cargo build --release --locked --examples
+	cargo build --release --locked --example consumer --example producer --example counter
 	$(CLUSTER) image target/image/examples.tar localhost/shadow-examples:1 --entrypoint '["/consumer"]' \
 	  $(OUT)/examples/consumer=/consumer $(OUT)/examples/producer=/producer $(OUT)/examples/counter=/counter
 
@@ -66,17 +64,11 @@ uninstall: ## out of it again; migrations first, while the operator can still br
 	$(CLUSTER) kubectl delete --ignore-not-found --wait --timeout=120s --all --all-namespaces statefulmigrations
 	$(CLUSTER) kubectl delete --ignore-not-found --wait -k deploy/overlays/test
 
-.PHONY: examples
-examples: ## consumer, producer and counter as an image: target/image/examples.tar
-	cargo build --release --locked --examples
-	$(CLUSTER) image $(EXAMPLES_TAR) $(EXAMPLES_IMAGE) --entrypoint '["/consumer"]' \
-	  $(OUT)/examples/consumer=/consumer $(OUT)/examples/producer=/producer $(OUT)/examples/counter=/counter
-
 # --- see it, test it, measure it (need root; bring the cluster up themselves) ---
 
 .PHONY: demo
-demo: image examples ## drains a node under load and tells what happens; leaves the cluster up
-	$(OUT)/examples/demo
+demo: image examples-image ## drains a node under load and tells what happens; leaves the cluster up
+	cargo run --release --locked --example demo
 
 .PHONY: demo-down
 demo-down: cluster-down ## removes what the demo left
@@ -86,5 +78,5 @@ test: ## everything, on the real cluster too; the last line counts
 	tests/run
 
 .PHONY: bench-drain
-bench-drain: image examples ## RATES="10 60 120" RUNS=10: target/bench/drain.json
+bench-drain: image examples-image ## RATES="10 60 120" RUNS=10: target/bench/drain.json
 	RATES="$(RATES)" RUNS="$(RUNS)" cargo bench --locked --bench drain

@@ -138,7 +138,7 @@ async fn kill(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Byte
     let (uid, order): (_, ContainerOrder) = (uid(&of)?, body(&bytes)?);
     let deadline = Instant::now() + PATIENCE;
     let _lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
-    node.desk.pass(&uid, |fence| fence.admit_forward(order.epoch))?;
+    node.desk.pass(&uid, |fence| fence.admit_kill(order.epoch))?;
     if let Some(container) = node.find(&order.container).await? {
         container.freezer.kill(deadline).await?;
     }

@@ -70,6 +70,8 @@ impl<'a> Scene<'a> {
         let pod = pods.first().ok_or("no pod")?;
         let cookie = consuming(pod).await?.cookie;
         let service = lab.service(&app).await?;
+        eventually("the Service answers", Duration::from_secs(30), async || Ok(Some(state_at(&service).await?)))
+            .await?;
         let watch = Watch::start(lab.client.clone(), &lab.namespace, narrator.clone().map(told));
         Ok(Self { lab, app, producer, service, cookie, watch, narrator })
     }
@@ -94,6 +96,12 @@ impl<'a> Scene<'a> {
         let reads = probe.finish().await?;
         self.lab.uncordon(&before.node).await?;
         let (ledger, state) = self.quiesce().await?;
+        if let Ok(file) = std::env::var("LAB_TRACE") {
+            let steps = self.watch.sightings();
+            let steps = steps.iter().filter(|one| one.at > drained.started);
+            let steps = steps.map(|one| format!("{} {}\n", millis(one.at - drained.started), one.step));
+            std::fs::write(file, steps.collect::<String>() + &reads.trace(drained.started))?;
+        }
 
         let standstill = reads.longest_standstill(drained.started).ok_or("nothing was applied")?;
         let done = drained.exited.max(standstill.ended);
@@ -107,7 +115,7 @@ impl<'a> Scene<'a> {
             pause_ms_status: status.pause_ms,
             read_gap_ms: millis(reads.longest_gap(drained.started)),
             reads: reads.answered(),
-            reads_unanswered: reads.unanswered,
+            reads_unanswered: reads.unanswered(),
             reads_older: reads.older_than_seen(),
             verdict: Verdict::of(&ledger, &state, &self.cookie),
             steps: self.steps(&drained, &before),
@@ -153,7 +161,7 @@ pub async fn quiesce(producer: &Producer, address: &str) -> Result<(Ledger, Stat
             seen = (state.count, Instant::now());
         }
         // Equal, and no more comes after that; or it has stood still for so long that the rest is lost.
-        let still = if state.count >= ledger.published { SIDE } else { Duration::from_secs(10) };
+        let still = if state.count >= ledger.published { SIDE } else { Duration::from_secs(20) };
         Ok((seen.1.elapsed() > still).then_some(state))
     })
     .await?;
