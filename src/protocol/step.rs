@@ -75,7 +75,8 @@ fn advance(state: State) -> State {
         Step::Freezing => Step::Deleting,
         Step::Deleting => Step::Replacing,
         Step::Replacing => Step::Switching,
-        Step::Switching => Step::Resuming,
+        Step::Switching => Step::Closing,
+        Step::Closing => Step::Resuming,
         Step::Resuming => Step::Cleaning,
         Step::Cleaning => Step::Completed,
         Step::Withdrawing => Step::Reverting,
@@ -317,9 +318,15 @@ mod tests {
 
     #[test]
     fn nothing_leads_back_after_the_commit() {
-        for at in
-            [Step::Freezing, Step::Deleting, Step::Replacing, Step::Switching, Step::Resuming, Step::Cleaning]
-        {
+        for at in [
+            Step::Freezing,
+            Step::Deleting,
+            Step::Replacing,
+            Step::Switching,
+            Step::Closing,
+            Step::Resuming,
+            Step::Cleaning,
+        ] {
             let state = until(at, plan(true, true));
             let epoch = state.epoch;
             for event in [
@@ -357,8 +364,8 @@ mod tests {
     fn tickets_are_closed_before_consumption_resumes() {
         for (queue, bridge) in [(true, true), (true, false)] {
             let state = until(Step::Resuming, plan(queue, bridge));
-            let closing = until(Step::Switching, plan(queue, bridge)).required();
-            assert!(closing.contains(&Effect::CloseArchives));
+            let closing = until(Step::Closing, plan(queue, bridge)).required();
+            assert_eq!(closing, [Effect::CloseArchives]);
             assert_eq!(state.outstanding(), [Effect::Resume]);
         }
     }
