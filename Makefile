@@ -21,6 +21,12 @@ build: ## the three programs, static, in release
 image: build ## the image as a tar, without an image builder: target/image/shadow.tar
 	$(CLUSTER) image $(TAR) $(IMAGE) --entrypoint '["/shadow"]' $(OUT)/shadow=/shadow $(OUT)/shadow-runc=/shadow-runc
 
+.PHONY: examples-image
+examples-image: ## consumer, producer and counter as a tar: target/image/examples.tar
+	cargo build --release --locked --example consumer --example producer --example counter
+	$(CLUSTER) image target/image/examples.tar localhost/shadow-examples:1 --entrypoint '["/consumer"]' \
+	  $(OUT)/examples/consumer=/consumer $(OUT)/examples/producer=/producer $(OUT)/examples/counter=/counter
+
 .PHONY: crds
 crds: build ## writes the CRD that the code speaks into deploy/
 	$(OUT)/shadow crd > deploy/base/crd.yaml
@@ -58,4 +64,19 @@ uninstall: ## out of it again; migrations first, while the operator can still br
 	$(CLUSTER) kubectl delete --ignore-not-found --wait --timeout=120s --all --all-namespaces statefulmigrations
 	$(CLUSTER) kubectl delete --ignore-not-found --wait -k deploy/overlays/test
 
-# --- demo, test, bench-drain: belong here ---
+# --- see it, test it, measure it (need root; bring the cluster up themselves) ---
+
+.PHONY: demo
+demo: image examples-image ## drains a node under load and tells what happens; leaves the cluster up
+	cargo run --release --locked --example demo
+
+.PHONY: demo-down
+demo-down: cluster-down ## removes what the demo left
+
+.PHONY: test
+test: ## everything, on the real cluster too; the last line counts
+	tests/run
+
+.PHONY: bench-drain
+bench-drain: image examples-image ## RATES="10 60 120" RUNS=10: target/bench/drain.json
+	RATES="$(RATES)" RUNS="$(RUNS)" cargo bench --locked --bench drain

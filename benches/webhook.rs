@@ -83,7 +83,6 @@ async fn bench() -> Result<(), Error> {
     .await?;
     measure("evict, not asked for", "/evict", Expect::Allowed, &|i| evict_review(plain(i), &json!({})))
         .await?;
-    drop(measure);
     series.push(decisions(&cache));
 
     let after = resident_kib();
@@ -162,7 +161,7 @@ fn migration(i: usize, status: &Value) -> MigrationFacts {
 
 fn fill(cache: &Cache) {
     let policy = |i: usize| {
-        (i % 10 == 0).then(|| ("migration.ms2m.io/policy".to_owned(), "MigrateOrEvict".to_owned()))
+        i.is_multiple_of(10).then(|| ("migration.ms2m.io/policy".to_owned(), "MigrateOrEvict".to_owned()))
     };
     cache.pods.replace((0..PODS).map(pod));
     cache.stateful_sets.replace((0..PODS).map(|i| OwnerFacts {
@@ -216,7 +215,7 @@ fn pod_review(i: usize, of_replica_set: bool) -> Value {
         "terminationMessagePath": "/dev/termination-log", "imagePullPolicy": "IfNotPresent"
     });
     let mut review =
-        review(i, "pods", Value::Null, "system:serviceaccount:kube-system:statefulset-controller");
+        review(i, "pods", &Value::Null, "system:serviceaccount:kube-system:statefulset-controller");
     review["request"]["object"] = json!({
         "kind": "Pod", "apiVersion": "v1",
         "metadata": {
@@ -231,7 +230,7 @@ fn pod_review(i: usize, of_replica_set: bool) -> Value {
 }
 
 fn evict_review(i: usize, options: &Value) -> Value {
-    let mut review = review(i, "pods", json!("eviction"), "kubernetes-admin");
+    let mut review = review(i, "pods", &json!("eviction"), "kubernetes-admin");
     review["request"]["object"] = json!({
         "kind": "Eviction", "apiVersion": "policy/v1", "deleteOptions": options,
         "metadata": { "name": format!("set-{i}-0"), "namespace": namespace(i), "managedFields": [{ "manager": "kubectl" }] }
@@ -239,7 +238,7 @@ fn evict_review(i: usize, options: &Value) -> Value {
     review
 }
 
-fn review(i: usize, resource: &str, sub_resource: Value, user: &str) -> Value {
+fn review(i: usize, resource: &str, sub_resource: &Value, user: &str) -> Value {
     json!({
         "kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
         "request": {

@@ -70,7 +70,16 @@ impl Counter {
 type Shared = Arc<Mutex<Counter>>;
 
 fn main() -> ExitCode {
-    shadow::kit::start(run(Options::parse()))
+    shadow::kit::start(until_stopped(run(Options::parse())))
+}
+
+/// Process 1 of a container gets SIGTERM only if it asks for it.
+async fn until_stopped(work: impl Future<Output = Result<(), Box<dyn Error>>>) -> Result<(), Box<dyn Error>> {
+    let shutdown = shadow::kit::Shutdown::on_signals_with_lag(std::time::Duration::ZERO)?;
+    tokio::select! {
+        ended = work => ended,
+        () = shutdown.drain_started() => Ok(()),
+    }
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {

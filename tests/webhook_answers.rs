@@ -1,5 +1,7 @@
 //! The promise: every drainer gets the answer that ends its drain well, and nothing but 201, 404 and 429.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a test
+
 mod webhook_world;
 
 use std::sync::Arc;
@@ -222,7 +224,9 @@ async fn shadow_and_target_of_a_running_migration_stay() {
     cache.pods.insert(moved_pod());
     cache.nodes.insert(node("n2", true));
     assert_eq!(answer(&world, "evict-kubectl").await.0, 429, "its node is drained, but it is not there yet");
-    cache.pods.insert(PodFacts { shadow_of: Some(MIGRATION_UID.into()), owner: None, ..pod() });
+    let shadow =
+        PodFacts { uid: "pod-uid-3".into(), shadow_of: Some(MIGRATION_UID.into()), owner: None, ..pod() };
+    cache.pods.insert(shadow);
     assert_eq!(answer(&world, "evict-kubectl").await.0, 429);
     cache.migrations.insert(migration(json!({ "phase": "Completed" })));
     assert_eq!(answer(&world, "evict-kubectl").await.0, 201, "an orphan may go");

@@ -1,6 +1,8 @@
 //! The promise: exactly the pod that a committed migration waits for becomes its replacement, also when the cache is
 //! behind, and nobody else wears its marks.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a test
+
 mod webhook_world;
 
 use std::sync::atomic::Ordering;
@@ -112,7 +114,7 @@ async fn pods_that_no_migration_waits_for_stay_as_they_are() {
     for name in ["create-statefulset-pod", "create-bare-pod", "create-job-pod"] {
         assert!(world.review(POD, name).await.get("patch").is_none(), "another ordinal: {name}");
     }
-    for step in ["Switching", "Resuming", "Cleaning"] {
+    for step in ["Switching", "Closing", "Resuming", "Cleaning"] {
         cache.migrations.insert(committed(step));
         assert!(world.review(POD, "create-statefulset-pod").await.get("patch").is_none(), "{step}");
     }

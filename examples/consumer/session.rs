@@ -290,10 +290,10 @@ async fn consume(channel: &Channel, queue: &str) -> Result<lapin::Consumer, Fail
 }
 
 async fn acknowledge(delivery: &Delivery) -> Result<(), Failure> {
-    match delivery.ack(BasicAckOptions::default()).await? {
-        true => Ok(()),
-        false => Err("connection lost before the acknowledgement".into()),
+    if delivery.ack(BasicAckOptions::default()).await? {
+        return Ok(());
     }
+    Err("connection lost before the acknowledgement".into())
 }
 
 fn is_missing(error: &Failure) -> bool {

@@ -86,10 +86,10 @@ impl Containers {
             if config.annotations.get(self.layout.container_name) != Some(&wanted.container) {
                 continue;
             }
-            if let Some(container) = self.running(id)? {
-                if newest.as_ref().is_none_or(|newest| newest.started < container.started) {
-                    newest = Some(container);
-                }
+            if let Some(container) = self.running(id)?
+                && newest.as_ref().is_none_or(|newest| newest.started < container.started)
+            {
+                newest = Some(container);
             }
         }
         Ok(newest)

@@ -26,7 +26,7 @@ use super::receive::room_for;
 use super::store::{self, Durability, Store};
 use super::{layer, metrics};
 use crate::api::{ContainerRef, DumpOrder, DumpReport, Epoch, Hold, MigrationUid, Refusal};
-use crate::runtime::last_errors;
+use crate::runtime::{CRIU_CONFIG_VARIABLE, last_errors};
 
 /// Beside memory and changed files.
 const IMAGES_OVERHEAD: u64 = 16 << 20;
@@ -44,11 +44,13 @@ const REPORT: &str = "report.json";
 const QUOTED_LINES: usize = 4;
 
 type Outcome = Result<DumpReport, Failure>;
+/// `None` while the dump runs.
+type Ending = watch::Receiver<Option<Outcome>>;
 
 /// The dumps that run, and how those of this process ended.
 #[derive(Default)]
 pub struct Jobs {
-    jobs: Mutex<HashMap<(MigrationUid, Epoch), watch::Receiver<Option<Outcome>>>>,
+    jobs: Mutex<HashMap<(MigrationUid, Epoch), Ending>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -131,13 +133,15 @@ async fn run(
         tokio::task::spawn_blocking(move || layer::size(&upper)).await.unwrap_or(0)
     };
     room_for(&node.store, expected)?;
+    let located_ms = millis(begun.elapsed());
     peer.reserve(uid, order.epoch, expected, deadline).await?;
+    tracing::debug!(migration = %uid, located_ms, reserved_ms = millis(begun.elapsed()), expected, "room is there");
     let dir = node.store.dump(uid, order.epoch);
     let outcome = dump_and_send(node, uid, order, &container, &upper, &dir, &peer, begun, deadline).await;
-    if outcome.is_err() {
-        if let Err(error) = store::remove(&dir) {
-            tracing::warn!(%error, "a failed dump is left");
-        }
+    if outcome.is_err()
+        && let Err(error) = store::remove(&dir)
+    {
+        tracing::warn!(%error, "a failed dump is left");
     }
     outcome
 }
@@ -199,7 +203,11 @@ async fn dump_and_send(
             };
             let streaming = Instant::now();
             let sent = peer.send(dir, &origin, deadline).await;
-            sent.inspect(|manifest| metrics::streamed(streaming.elapsed(), manifest.bytes))
+            sent.inspect(|manifest| {
+                metrics::streamed(streaming.elapsed(), manifest.bytes);
+                let stream_ms = millis(streaming.elapsed());
+                tracing::debug!(migration = %uid, dump_ms = millis(dumped_in), stream_ms, "streamed");
+            })
         }
         Err(failure) => Err(failure),
     };
@@ -234,7 +242,9 @@ async fn stop_and_dump(
     deadline: Instant,
 ) -> Result<(), Failure> {
     // Frozen by us first: CRIU would wait for a cgroup v1 freezer in steps of 100 ms.
+    let begun = Instant::now();
     container.freezer.freeze(deadline).await?;
+    let freeze_ms = millis(begun.elapsed());
     let (images, work) = (dir.join(IMAGES), dir.join(WORK));
     let args: [&OsStr; 11] = [
         "--root".as_ref(),
@@ -252,16 +262,22 @@ async fn stop_and_dump(
     let patience = deadline.saturating_duration_since(Instant::now()) + WIND_UP;
     let files = tokio::task::spawn_blocking({
         let (upper, layer) = (upper.to_owned(), dir.join(LAYER));
-        move || layer::write(&upper, &layer)
+        move || {
+            let begun = Instant::now();
+            layer::write(&upper, &layer).map(|()| begun.elapsed())
+        }
     });
-    let (dumped, files) = tokio::join!(node.host.run("runc", &args, patience), files);
+    let settings = node.store.criu_config();
+    let environment = [(CRIU_CONFIG_VARIABLE, settings.as_os_str())];
+    let (dumped, files) = tokio::join!(node.host.run("runc", &args, &environment, patience), files);
     dumped.map_err(|error| {
         let log = fs::read(work.join("dump.log")).unwrap_or_default();
         let errors = last_errors(&String::from_utf8_lossy(&log), QUOTED_LINES);
         Failure::new(Refusal::RuntimeFailed, format!("{error}; CRIU: {errors}"))
     })?;
     let files = files.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
-    files.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
+    let files = files.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
+    tracing::debug!(freeze_ms, layer_ms = millis(files), both_ms = millis(begun.elapsed()), "dump written");
     if Instant::now() >= deadline {
         return Err(Failure::new(Refusal::TimedOut, "CRIU took longer than the order allows"));
     }

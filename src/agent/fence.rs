@@ -29,7 +29,7 @@ pub struct Stale {
 }
 
 impl Fence {
-    /// Takes note of an order that may come at any time of an attempt (thaw, kill, await).
+    /// Takes note of an order that may come at any time of an attempt (thaw, await).
     pub fn admit(&mut self, epoch: Epoch) -> Result<(), Stale> {
         if epoch < self.seen {
             return Err(Stale { epoch, why: format!("epoch {} was ordered meanwhile", self.seen) });
@@ -43,6 +43,12 @@ impl Fence {
         if let Some(closed) = self.closed.filter(|closed| epoch <= *closed) {
             return Err(Stale { epoch, why: format!("the migration is closed up to epoch {closed}") });
         }
+        self.admit_kill(epoch)
+    }
+
+    /// Takes note of an order to kill: never once the source was thawed, but after the closing too, when the shadow is
+    /// still to go.
+    pub fn admit_kill(&mut self, epoch: Epoch) -> Result<(), Stale> {
         if let Some(off) = self.called_off.filter(|off| epoch <= *off) {
             return Err(Stale { epoch, why: format!("the source was thawed in epoch {off}") });
         }
@@ -99,6 +105,17 @@ mod tests {
         assert!(fence.admit_forward(Epoch(1)).is_err());
         assert!(fence.call_off(Epoch(1)).is_ok());
         assert!(fence.admit_forward(Epoch(2)).is_ok());
+    }
+
+    #[test]
+    fn a_shadow_is_killed_after_the_closing_too_but_no_source_after_its_thaw() {
+        let mut fence = Fence::default();
+        fence.admit_forward(Epoch(1)).unwrap();
+        fence.close(Epoch(1)).unwrap();
+        assert!(fence.admit_kill(Epoch(1)).is_ok());
+        fence.admit_forward(Epoch(2)).unwrap();
+        fence.call_off(Epoch(2)).unwrap();
+        assert!(fence.admit_kill(Epoch(2)).is_err());
     }
 
     #[test]

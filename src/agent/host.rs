@@ -66,7 +66,13 @@ impl Host {
     }
 
     /// Runs a command to its end and gives its standard output.
-    pub async fn run(&self, program: &str, args: &[&OsStr], limit: Duration) -> Result<Vec<u8>, HostError> {
+    pub async fn run(
+        &self,
+        program: &str,
+        args: &[&OsStr],
+        environment: &[(&str, &OsStr)],
+        limit: Duration,
+    ) -> Result<Vec<u8>, HostError> {
         let mut command = if self.enter {
             let mut command = Command::new("/proc/self/exe");
             command.args([SUBCOMMAND, "--", program]);
@@ -82,16 +88,15 @@ impl Host {
             }
             line.to_string_lossy().into_owned()
         };
-        command.args(args).env_clear().env("PATH", NODE_PATH);
+        command.args(args).env_clear().env("PATH", NODE_PATH).envs(environment.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let start = |source| HostError::Start { command: shown(), source };
         let mut child = command.spawn().map_err(start)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let ended =
             tokio::time::timeout(limit, async { tokio::join!(child.wait(), gather(stdout), gather(stderr)) });
-        let (status, stdout, stderr) = match ended.await {
-            Ok(ended) => ended,
-            Err(_) => return Err(HostError::TimedOut { command: shown(), limit }),
+        let Ok((status, stdout, stderr)) = ended.await else {
+            return Err(HostError::TimedOut { command: shown(), limit });
         };
         let status = status.map_err(start)?;
         if status.success() {
@@ -153,11 +158,11 @@ mod tests {
     async fn a_command_gives_its_output_or_says_why_not() {
         let host = Host::at(Path::new("/"));
         let limit = Duration::from_secs(20);
-        assert_eq!(host.run("echo", &["x".as_ref()], limit).await.unwrap(), b"x\n");
+        assert_eq!(host.run("echo", &["x".as_ref()], &[], limit).await.unwrap(), b"x\n");
         let error =
-            host.run("sh", &["-c".as_ref(), "echo why >&2; exit 3".as_ref()], limit).await.unwrap_err();
+            host.run("sh", &["-c".as_ref(), "echo why >&2; exit 3".as_ref()], &[], limit).await.unwrap_err();
         assert!(error.to_string().contains("why"), "{error}");
-        let error = host.run("sleep", &["1000".as_ref()], Duration::from_millis(50)).await.unwrap_err();
+        let error = host.run("sleep", &["1000".as_ref()], &[], Duration::from_millis(50)).await.unwrap_err();
         assert!(matches!(error, HostError::TimedOut { .. }), "{error}");
     }
 

@@ -22,6 +22,9 @@ mod receive;
 mod store;
 mod ticket;
 
+#[cfg(test)]
+mod loopback_tests;
+
 pub use host::{SUBCOMMAND as HOST_EXEC, enter as host_exec};
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

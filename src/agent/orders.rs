@@ -95,6 +95,7 @@ fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Failure> {
     serde_json::from_slice(bytes).map_err(|error| Failure::new(Refusal::Malformed, error.to_string()))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "every order ends in an answer or a refusal")]
 fn done() -> Done {
     Ok(Json(serde_json::json!({})))
 }
@@ -137,7 +138,7 @@ async fn kill(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Byte
     let (uid, order): (_, ContainerOrder) = (uid(&of)?, body(&bytes)?);
     let deadline = Instant::now() + PATIENCE;
     let _lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
-    node.desk.pass(&uid, |fence| fence.admit_forward(order.epoch))?;
+    node.desk.pass(&uid, |fence| fence.admit_kill(order.epoch))?;
     if let Some(container) = node.find(&order.container).await? {
         container.freezer.kill(deadline).await?;
     }
@@ -147,7 +148,10 @@ async fn kill(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Byte
 
 async fn close(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Bytes) -> Done {
     let (uid, order): (_, CloseOrder) = (uid(&of)?, body(&bytes)?);
-    node.desk.close(&uid, order.epoch)?;
+    // It waits for the disk: the tombstone must outlive a power failure.
+    let (desk, of) = (Arc::clone(&node.desk), uid.clone());
+    let closed = tokio::task::spawn_blocking(move || desk.close(&of, order.epoch)).await;
+    closed.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??;
     node.jobs.forget(&uid, order.epoch);
     tracing::info!(migration = %uid, epoch = %order.epoch, "closed");
     done()

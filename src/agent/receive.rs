@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
@@ -23,6 +23,8 @@ use crate::api::{DumpReport, Epoch, MigrationUid, Refusal};
 const QUEUE: usize = 8;
 /// A sender must show life this often.
 const SILENCE: Duration = Duration::from_secs(15);
+/// How long the rest of a refused stream is read for nothing.
+const DRAIN: Duration = Duration::from_secs(5);
 /// Room that must be left beside an archive, for everybody else on the node.
 const SPARE: u64 = 64 << 20;
 
@@ -43,6 +45,22 @@ pub async fn receive(
     uid: &MigrationUid,
     epoch: Epoch,
     body: Body,
+) -> Result<DumpReport, Failure> {
+    let mut body = body.into_data_stream();
+    let received = take(desk, store, uid, epoch, &mut body).await;
+    if received.is_err() {
+        // A sender that is cut off while it sends may never read why.
+        let _ = timeout(DRAIN, async { while let Some(Ok(_)) = body.next().await {} }).await;
+    }
+    received
+}
+
+async fn take(
+    desk: &Desk,
+    store: &Store,
+    uid: &MigrationUid,
+    epoch: Epoch,
+    body: &mut BodyDataStream,
 ) -> Result<DumpReport, Failure> {
     let begun = Instant::now();
     admit(desk, uid, epoch)?;
@@ -92,7 +110,7 @@ impl Drop for Partial {
     }
 }
 
-async fn write(dir: PathBuf, body: Body) -> Result<Manifest, Failure> {
+async fn write(dir: PathBuf, body: &mut BodyDataStream) -> Result<Manifest, Failure> {
     let (sender, mut receiver) = mpsc::channel::<Bytes>(QUEUE);
     let writer = tokio::task::spawn_blocking(move || -> Result<Manifest, ReadError> {
         let mut reader = Reader::new(&dir)?;
@@ -101,7 +119,6 @@ async fn write(dir: PathBuf, body: Body) -> Result<Manifest, Failure> {
         }
         reader.finish()
     });
-    let mut body = body.into_data_stream();
     let mut broken = None;
     loop {
         match timeout(SILENCE, body.next()).await {

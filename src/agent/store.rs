@@ -18,6 +18,11 @@ const DUMPS: &str = "dumps";
 const TICKETS: &str = "tickets";
 const EPOCHS: &str = "epochs";
 const CLOSED: &str = "closed";
+/// `shadow-runc` knows the name too.
+const CRIU_CONFIG: &str = "criu.conf";
+/// Connections do not move (`tcp-close`), so nothing has to keep packets away while their state is read: CRIU would
+/// start iptables four times for that, and clients would wait for their retransmissions.
+const CRIU_SETTINGS: &str = "network-lock skip\n";
 /// Suffix of an archive that is still arriving.
 const PARTIAL: &str = ".partial";
 /// Suffix of a record that is still being written.
@@ -56,7 +61,9 @@ impl Store {
             fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
                 .map_err(at(&dir))?;
         }
-        Ok(Self { dir: dir.to_owned() })
+        let store = Self { dir: dir.to_owned() };
+        write_bytes(&store.criu_config(), CRIU_SETTINGS.as_bytes(), Durability::Process)?;
+        Ok(store)
     }
 
     /// Of a verified archive.
@@ -72,6 +79,11 @@ impl Store {
     /// Of a dump that is made here, and of its report.
     pub fn dump(&self, uid: &MigrationUid, epoch: Epoch) -> PathBuf {
         self.dir.join(DUMPS).join(format!("{uid}.{epoch}"))
+    }
+
+    /// CRIU's settings for our own dumps and restores alone; those of /etc/criu are for everybody's.
+    pub fn criu_config(&self) -> PathBuf {
+        self.dir.join(CRIU_CONFIG)
     }
 
     pub fn ticket(&self, id: &TicketId) -> PathBuf {
@@ -157,12 +169,18 @@ pub enum Durability {
 
 /// Writes a record as JSON.
 pub fn write(path: &Path, record: &impl Serialize, durability: Durability) -> Result<(), StoreError> {
+    let text = serde_json::to_vec(record)
+        .map_err(|error| StoreError { path: path.to_owned(), source: error.into() })?;
+    write_bytes(path, &text, durability)
+}
+
+fn write_bytes(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), StoreError> {
     let mut new = path.as_os_str().to_owned();
     new.push(NEW);
     let new = PathBuf::from(new);
     let written = (|| {
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&serde_json::to_vec(record)?)?;
+        file.write_all(bytes)?;
         if durability == Durability::Disk {
             file.sync_all()?;
         }

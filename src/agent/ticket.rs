@@ -1,7 +1,7 @@
 //! Life of one ticket on the node that restores. Pure.
 //!
-//! Guarantees: it restores only the container it was opened for, for one pod at a time, and nothing after it is closed;
-//! a shadow is never told to start fresh.
+//! Guarantees: it restores only the container it was opened for, for one pod at a time; a shadow is never told to start
+//! fresh. A closed ticket exists no more: its migration's fence speaks for it.
 
 use serde::{Deserialize, Serialize};
 
@@ -60,12 +60,8 @@ pub enum Verdict {
 
 /// The ticket cannot be opened like that.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    #[error("the ticket is closed")]
-    Closed,
-    #[error("the ticket is open already, for container {} and archive {}", .0.container, .0.digest)]
-    Differently(Opening),
-}
+#[error("the ticket is open already, for container {} and archive {}", .0.container, .0.digest)]
+pub struct OpenedDifferently(pub Opening);
 
 /// The answer to whoever may not restore: an ordinary pod starts like any other, a shadow never starts without its state.
 pub fn without_restore(role: Role, reason: String) -> Verdict {
@@ -87,9 +83,6 @@ impl Ticket {
     /// While the pod that asked first is still there, a replacement of another pod object waits: if the first one is on
     /// its way out the state must not be lost to a fresh start, and if it stays, the ticket is closed within seconds.
     pub fn claim(&mut self, role: Role, claimant: &Holder, holder_gone: bool) -> Verdict {
-        if self.state == TicketState::Closed {
-            return without_restore(role, "the ticket is spent".into());
-        }
         if let Some(opened) = self.opened.as_ref().filter(|opened| opened.container != claimant.container) {
             return without_restore(role, format!("the ticket is for container {}", opened.container));
         }
@@ -120,10 +113,9 @@ impl Ticket {
     }
 
     /// The operator lets it be redeemed.
-    pub fn open(&mut self, opening: Opening) -> Result<(), OpenError> {
+    pub fn open(&mut self, opening: Opening) -> Result<(), OpenedDifferently> {
         match &self.opened {
-            _ if self.state == TicketState::Closed => Err(OpenError::Closed),
-            Some(opened) if *opened != opening => Err(OpenError::Differently(opened.clone())),
+            Some(opened) if *opened != opening => Err(OpenedDifferently(opened.clone())),
             _ => {
                 self.opened = Some(opening);
                 Ok(())
@@ -145,10 +137,6 @@ impl Ticket {
             self.state = TicketState::Waiting;
             self.failure = Some(reason);
         }
-    }
-
-    pub fn close(&mut self) {
-        self.state = TicketState::Closed;
     }
 }
 
@@ -199,16 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_died_before_the_close_is_restored_again_and_fresh_after_it() {
+    fn a_process_that_died_before_the_close_is_restored_again() {
         let mut ticket = Ticket::default();
         ticket.open(opening()).unwrap();
         let app = holder("p", "app");
         ticket.claim(Role::Replacement, &app, false);
         ticket.restored();
         assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Restore);
-        ticket.restored();
-        ticket.close();
-        assert!(matches!(ticket.claim(Role::Replacement, &app, false), Verdict::Fresh(_)));
     }
 
     #[test]
@@ -221,10 +206,10 @@ mod tests {
             let of_container = ticket.claim(role, &holder("p", "sidecar"), false);
             match role {
                 Role::Shadow => {
-                    assert!(matches!((of_pod, of_container), (Verdict::Refuse(_), Verdict::Refuse(_))))
+                    assert!(matches!((of_pod, of_container), (Verdict::Refuse(_), Verdict::Refuse(_))));
                 }
                 Role::Replacement => {
-                    assert!(matches!((of_pod, of_container), (Verdict::Wait, Verdict::Fresh(_))))
+                    assert!(matches!((of_pod, of_container), (Verdict::Wait, Verdict::Fresh(_))));
                 }
             }
             assert_eq!(ticket.holder, Some(holder("p", "app")));
@@ -243,9 +228,8 @@ mod tests {
 
     #[test]
     fn a_shadow_never_starts_fresh() {
-        let mut ticket = Ticket::default();
-        ticket.close();
-        assert!(matches!(ticket.claim(Role::Shadow, &holder("p", "app"), false), Verdict::Refuse(_)));
+        assert!(matches!(without_restore(Role::Shadow, String::new()), Verdict::Refuse(_)));
+        assert!(matches!(without_restore(Role::Replacement, String::new()), Verdict::Fresh(_)));
     }
 
     #[test]
@@ -254,17 +238,14 @@ mod tests {
         ticket.open(opening()).unwrap();
         ticket.open(opening()).unwrap();
         let other = Opening { digest: "e".into(), ..opening() };
-        assert!(matches!(ticket.open(other), Err(OpenError::Differently(_))));
-        ticket.close();
-        assert_eq!(ticket.open(opening()), Err(OpenError::Closed));
+        assert_eq!(ticket.open(other), Err(OpenedDifferently(opening())));
     }
 
     #[test]
     fn late_reports_change_nothing() {
         let mut ticket = Ticket::default();
-        ticket.close();
         ticket.restored();
         ticket.failed("x".into());
-        assert_eq!(ticket.state, S::Closed);
+        assert_eq!(ticket, Ticket::default());
     }
 }

@@ -12,6 +12,7 @@
 //! | await a ticket's state | `POST /v1/migrations/{uid}/tickets/{role}/await` | [`AwaitOrder`] -> [`AwaitedTicket`] |
 //! | close: tickets spent, archive removed, UID remembered | `POST /v1/migrations/{uid}/close` | [`CloseOrder`] -> `{}` |
 //! | what do you know | `GET /v1/migrations/{uid}` | [`MigrationReport`] |
+//! | is there room for an archive of B bytes (agents only) | `POST /v1/migrations/{uid}/archive?epoch=N&bytes=B` | -> `{}` |
 //! | receive an archive (agents only) | `PUT /v1/migrations/{uid}/archive?epoch=N` | tar stream -> [`DumpReport`] |
 
 use std::collections::BTreeMap;

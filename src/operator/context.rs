@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::reflector::Store;
 
 use super::agents::Agents;
@@ -17,6 +17,7 @@ pub struct Context {
     pub watch_client: kube::Client,
     pub agents: Agents,
     pub nodes: Store<Node>,
+    pub agent_pods: Store<Pod>,
 
     pub recorder: Arc<Recorder>,
     pub metrics: Arc<Metrics>,

@@ -265,7 +265,8 @@ async fn attempt(
             tracing::warn!(effect = effect.as_str(), failure.message, "left to expire or be swept");
             return Ok(outcome);
         }
-        if !insist && (!transient || started.elapsed() > PATIENCE) {
+        let hopeless = if insist { !failure.retry } else { !transient || started.elapsed() > PATIENCE };
+        if hopeless {
             return Err(failure);
         }
         tracing::info!(effect = effect.as_str(), failure.message, "tried again");

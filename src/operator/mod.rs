@@ -10,6 +10,7 @@ mod context;
 mod driver;
 mod journal;
 mod metrics;
+mod node_labels;
 mod perform;
 mod preflight;
 mod serve;

@@ -274,7 +274,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_carried_is_refused_with_its_reason() {
-        let cases: [(Reason, fn(&mut Value)); 12] = [
+        type Case = (Reason, fn(&mut Value));
+        let cases: [Case; 12] = [
             (Reason::SeveralContainers, |v| {
                 v["spec"]["containers"] = json!([{"name": "a"}, {"name": "b"}]);
             }),

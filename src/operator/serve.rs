@@ -16,6 +16,7 @@ use super::agents::Agents;
 use super::certificates::{self, CertificateError, Settings};
 use super::context::Context;
 use super::metrics::Metrics;
+use super::node_labels::label_nodes;
 use super::slots::Limits;
 use super::supervisor::lead;
 use crate::api::SYSTEM_NAMESPACE;
@@ -100,7 +101,8 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         |pod: &mut Pod| pod.metadata.managed_fields = None,
     );
     let ctx = Context {
-        agents: Agents::new(agent_pods, authority.tls()),
+        agents: Agents::new(agent_pods.clone(), authority.tls()),
+        agent_pods,
         nodes,
         recorder: Arc::new(Recorder::new(client.clone(), "operator", Some(pod_name.clone()))),
         metrics: Arc::new(Metrics::new(crate::kit::metrics::registry())?),
@@ -129,6 +131,7 @@ async fn lead_while_leader(
             tracing::info!(epoch = held.epoch, "leads");
             tokio::select! {
                 () = lead(ctx.clone(), limits) => tracing::warn!("the leader's loop ended, starts again"),
+                () = label_nodes(ctx.clone()) => {}
                 changed = leadership.changed() => match changed {
                     Ok(()) => tracing::info!("the lease changed hands or was renewed under a new epoch"),
                     Err(_) => return,

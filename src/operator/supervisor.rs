@@ -101,7 +101,7 @@ impl Supervisor {
         let orders = Orders { object: object_rx, admitted: admitted_rx };
         let (ctx, reports) = (self.ctx.clone(), self.reports.clone());
         self.drivers.spawn(async move {
-            if let Err(error) = drive(ctx, &uid, &object, orders, &reports).await {
+            if let Err(error) = Box::pin(drive(ctx, &uid, &object, orders, &reports)).await {
                 tracing::warn!(migration = object.name_any(), %error, "driver stopped; starts again");
                 tokio::time::sleep(RESTART_PAUSE).await;
             }

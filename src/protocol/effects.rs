@@ -53,12 +53,11 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// For what only tidies up: the outcome to go on with if it keeps failing. Queues then expire and archives are
-    /// swept by themselves; nobody's message or state is in them any more.
+    /// For what only tidies up: the outcome to go on with if it keeps failing. Not for [`Self::CloseArchives`]: a
+    /// ticket that stays open would restore an old state.
     pub fn left_alone(self) -> Option<Outcome> {
         match self {
             Self::DropParking => Some(Outcome::ParkingDropped),
-            Self::CloseArchives => Some(Outcome::ArchivesClosed),
             _ => None,
         }
     }

@@ -91,9 +91,12 @@ pub enum Step {
     Deleting,
     /// The source's process is killed; its owner makes the pod again and it is restored.
     Replacing,
-    /// Readers go to the replacement, and the ticket is spent: a process that crashes after the resume must start
-    /// fresh, as ever. Restored once more it would lack what it applied meanwhile, and nobody would resume it.
+    /// Readers go to the replacement, the shadow is fenced.
     Switching,
+    /// The ticket is spent: a process that crashes after the resume must start fresh, as ever. Restored once more it
+    /// would lack what it applied meanwhile, and nobody would resume it. A step of its own, because agents obey no
+    /// order of a migration that is closed.
+    Closing,
     /// The replacement takes messages again.
     Resuming,
     /// Shadow and queues go away.
@@ -121,6 +124,7 @@ impl Step {
                 | Self::Deleting
                 | Self::Replacing
                 | Self::Switching
+                | Self::Closing
                 | Self::Resuming
                 | Self::Cleaning
                 | Self::Completed
@@ -180,6 +184,7 @@ impl Step {
             Self::Deleting => "Deleting",
             Self::Replacing => "Replacing",
             Self::Switching => "Switching",
+            Self::Closing => "Closing",
             Self::Resuming => "Resuming",
             Self::Cleaning => "Cleaning",
             Self::Completed => "Completed",
@@ -250,7 +255,8 @@ impl State {
             Step::Freezing => vec![Some(Effect::FreezeSource), when(bridge, Effect::ShrinkShadow)],
             Step::Deleting => vec![Some(Effect::DeleteSource), when(!bridge, Effect::WithdrawShadow)],
             Step::Replacing => vec![Some(Effect::KillSource), Some(Effect::RestoreReplacement)],
-            Step::Switching => vec![when(bridge, Effect::SwitchReaders), Some(Effect::CloseArchives)],
+            Step::Switching => vec![when(bridge, Effect::SwitchReaders)],
+            Step::Closing => vec![Some(Effect::CloseArchives)],
             Step::Resuming => vec![when(queue, Effect::Resume)],
             Step::Cleaning => vec![when(bridge, Effect::RemoveShadow), when(queue, Effect::DropParking)],
             Step::Withdrawing => vec![when(self.shadow_sent, Effect::WithdrawShadow)],

@@ -75,7 +75,8 @@ fn advance(state: State) -> State {
         Step::Freezing => Step::Deleting,
         Step::Deleting => Step::Replacing,
         Step::Replacing => Step::Switching,
-        Step::Switching => Step::Resuming,
+        Step::Switching => Step::Closing,
+        Step::Closing => Step::Resuming,
         Step::Resuming => Step::Cleaning,
         Step::Cleaning => Step::Completed,
         Step::Withdrawing => Step::Reverting,
@@ -191,6 +192,7 @@ fn timed_out(step: Step) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::Effect as E;
     use super::*;
     use crate::api::{Epoch, Hold};
     use crate::protocol::{Archive, Plan, Restored, ShadowAt};
@@ -255,7 +257,6 @@ mod tests {
         let (end, seen) = run(step(&State::new(plan(true, true), None), Event::Admitted).0);
         assert_eq!(end.step, Step::Completed);
         assert_eq!(end.position, Some(7));
-        use Effect as E;
         assert_eq!(
             seen,
             [
@@ -283,7 +284,6 @@ mod tests {
     fn without_queue_and_bridge_the_same_without_them() {
         let (end, seen) = run(step(&State::new(plan(false, false), None), Event::Admitted).0);
         assert_eq!(end.step, Step::Completed);
-        use Effect as E;
         assert_eq!(
             seen,
             [
@@ -318,9 +318,15 @@ mod tests {
 
     #[test]
     fn nothing_leads_back_after_the_commit() {
-        for at in
-            [Step::Freezing, Step::Deleting, Step::Replacing, Step::Switching, Step::Resuming, Step::Cleaning]
-        {
+        for at in [
+            Step::Freezing,
+            Step::Deleting,
+            Step::Replacing,
+            Step::Switching,
+            Step::Closing,
+            Step::Resuming,
+            Step::Cleaning,
+        ] {
             let state = until(at, plan(true, true));
             let epoch = state.epoch;
             for event in [
@@ -342,7 +348,11 @@ mod tests {
         let gone = |retry| Failure { reason: Reason::SourceGone, message: "x".into(), retry };
         let state = until(Step::Replacing, plan(true, true));
         let failed = |failure| Event::Failed(Epoch(1), Effect::RestoreReplacement, failure);
-        assert_eq!(step(&state, failed(gone(false))), (state.clone(), vec![]), "the source may still have a process");
+        assert_eq!(
+            step(&state, failed(gone(false))),
+            (state.clone(), vec![]),
+            "the source may still have a process"
+        );
         let state = step(&state, Event::Done(Epoch(1), Outcome::SourceKilled)).0;
         assert_eq!(step(&state, failed(gone(true))), (state.clone(), vec![]));
         let (end, seen) = run(step(&state, failed(gone(false))).0);
@@ -354,8 +364,8 @@ mod tests {
     fn tickets_are_closed_before_consumption_resumes() {
         for (queue, bridge) in [(true, true), (true, false)] {
             let state = until(Step::Resuming, plan(queue, bridge));
-            let closing = until(Step::Switching, plan(queue, bridge)).required();
-            assert!(closing.contains(&Effect::CloseArchives));
+            let closing = until(Step::Closing, plan(queue, bridge)).required();
+            assert_eq!(closing, [Effect::CloseArchives]);
             assert_eq!(state.outstanding(), [Effect::Resume]);
         }
     }

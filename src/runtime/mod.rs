@@ -7,7 +7,7 @@
 mod bundle;
 mod claim;
 mod cmdline;
-mod criu_log;
+mod criu;
 mod hosts;
 mod layer;
 mod outcome;
@@ -17,7 +17,7 @@ mod runc;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-pub use criu_log::last_errors;
+pub use criu::{CRIU_CONFIG_VARIABLE, last_errors};
 pub use layer::{LayerError, OPAQUE, WHITEOUT_PREFIX, apply as apply_layer};
 
 use bundle::Bundle;

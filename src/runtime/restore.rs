@@ -7,9 +7,12 @@ use std::process::Command;
 
 use super::bundle::Bundle;
 use super::cmdline::{CommandLine, Create};
-use super::criu_log::last_errors;
+use super::criu::{CRIU_CONFIG_VARIABLE, last_errors};
 use super::{CreateError, layer, runc};
+use crate::api::NODE_DIR;
 
+/// The agent's settings for CRIU, in its folder.
+const CRIU_CONFIG: &str = "criu.conf";
 /// Lines of CRIU's log that a reason may quote.
 const QUOTED_LINES: usize = 4;
 
@@ -43,6 +46,10 @@ pub fn restore(
     command.arg("--image-path").arg(archive.join("images")).arg("--work-path").arg(&work);
     // The new container's cgroup is made by its new spec; what the source's looked like does not matter.
     command.args(["--manage-cgroups-mode", "ignore"]).arg(&create.id);
+    let settings = Path::new(NODE_DIR).join(CRIU_CONFIG);
+    if settings.exists() {
+        command.env(CRIU_CONFIG_VARIABLE, settings);
+    }
     let status = command.status().map_err(|e| CreateError::Restore(format!("cannot execute runc: {e}")))?;
     if status.success() {
         return Ok(());

@@ -179,8 +179,6 @@ fn leaves_by_migration(asked: &Asked, live: bool, migration: &MigrationFacts, fa
         Phase::Completed if is_recent(migration.succeeded_at, facts.now) => {
             wait(Why::NotSynced, asked, &format!("migration {namespace}/{name} has just moved it"))
         }
-        Phase::Completed => pass(Why::FellBack),
-        Phase::Failed if migration.ended_because(Reason::EvictedInstead) => pass(Why::FellBack),
         Phase::Failed if migration.ended_because(Reason::SourceGone) => pass(Why::Gone),
         Phase::Failed if migration.ended_because(Reason::Aborted) => {
             let patience_over = migration.created.is_none_or(|created| {
@@ -194,11 +192,14 @@ fn leaves_by_migration(asked: &Asked, live: bool, migration: &MigrationFacts, fa
                 format!("migration {namespace}/{name} was aborted; delete it to let another one start");
             wait(Why::TakenBack, asked, &cause)
         }
-        Phase::Failed if migration.policy == EvictionPolicy::MigrateOrBlock => {
+        Phase::Failed
+            if migration.policy == EvictionPolicy::MigrateOrBlock
+                && !migration.ended_because(Reason::EvictedInstead) =>
+        {
             let cause = format!("policy MigrateOrBlock, and migration {namespace}/{name} failed: {said}");
             wait(Why::Blocked, asked, &cause)
         }
-        Phase::Failed => pass(Why::FellBack),
+        Phase::Completed | Phase::Failed => pass(Why::FellBack),
         // Deleted by the time the client waits for it, or replaced already: only the API server knows which.
         _ if migration.committed && !live => Decision::LookAgain,
         _ if migration.committed => Decision::Answer(under_way(Why::Leaving, asked, name)),

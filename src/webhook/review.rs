@@ -196,7 +196,8 @@ pub struct Response {
 /// Why it is refused: what the client of the API server sees.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Status {
-    pub status: &'static str,
+    #[serde(rename = "status")]
+    summary: &'static str,
     pub code: u16,
     pub reason: &'static str,
     pub message: String,
@@ -234,7 +235,7 @@ impl Response {
 
     /// `code` must be an HTTP error: the API server makes 400 of anything else.
     pub fn deny(uid: &str, code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        let status = Status { status: "Failure", code, reason, message: message.into(), details: None };
+        let status = Status { summary: "Failure", code, reason, message: message.into(), details: None };
         Self { allowed: false, status: Some(status), ..Self::allow(uid) }
     }
 

@@ -123,7 +123,8 @@ impl Model {
             // The kubelet starts it again in the same pod.
             let mut next = *world;
             next.disconnect(Who::Source);
-            *next.of_mut(Who::Source) = Process { life: Life::Running, applied: UNKNOWN, ..Process::default() };
+            *next.of_mut(Who::Source) =
+                Process { life: Life::Running, applied: UNKNOWN, ..Process::default() };
             next.past.lost_by_nature = true;
             moves.fault(Act::ContainerCrashes(Who::Source), next);
         }

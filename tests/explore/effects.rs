@@ -194,7 +194,9 @@ impl Model {
             Effect::WithdrawShadow => {
                 world.bridge == Bridge::None && world.shadows & bit(epoch) == 0 && shadow_gone
             }
-            Effect::ThawSource => here(false) && world.fence_here.called_off >= epoch && source.life != Life::Frozen,
+            Effect::ThawSource => {
+                here(false) && world.fence_here.called_off >= epoch && source.life != Life::Frozen
+            }
             Effect::EvictSource => world.named != Named::Source,
         }
     }

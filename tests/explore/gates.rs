@@ -49,7 +49,8 @@ impl Gates {
         if let Some(number) = book.known.iter().position(|(known, _)| *known == gate) {
             return u8::try_from(number).expect("few gates");
         }
-        let parked = gate.parked_on().map(|queue| (1..4).find(|e| queues(*e).parking() == queue).expect("ours"));
+        let parked =
+            gate.parked_on().map(|queue| (1..4).find(|e| queues(*e).parking() == queue).expect("ours"));
         book.known.push((gate, parked));
         u8::try_from(book.known.len() - 1).expect("few gates")
     }
@@ -90,7 +91,8 @@ impl Gates {
             true => (OrderType::StartReplay, queues.parking()),
             false => (OrderType::EndReplay, queues.primary.clone()),
         };
-        let fence = Fence { migration: queues.migration.clone(), epoch: queues.epoch, reply_to: queues.reply() };
+        let fence =
+            Fence { migration: queues.migration.clone(), epoch: queues.epoch, reply_to: queues.reply() };
         let fence = (self.mistake != Some(Mistake::ConsumerIgnoresEpoch)).then_some(fence);
         let order = Order { kind, payload: OrderPayload { queue }, fence };
         Order::from_slice(&order.to_vec().expect("an order")).expect("what was written is read")

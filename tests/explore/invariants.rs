@@ -36,7 +36,8 @@ impl Model {
             return Some("I4: committed without a verified archive on the target");
         }
         let serves = after.shadow_ticket.restored && after.shadow_epoch == is.epoch;
-        if self.scenario.plan.bridge && !(serves && after.bridge == Bridge::Shadow) && after.deposed == NOBODY {
+        if self.scenario.plan.bridge && !(serves && after.bridge == Bridge::Shadow) && after.deposed == NOBODY
+        {
             return Some("I4: committed though the shadow does not serve");
         }
         None
@@ -57,9 +58,10 @@ impl Model {
             world.seen = world.seen.max(applied);
         }
         // Seen at once by two processes is seen one after the other.
-        world.readable().any(|who| world.of(who).applied < world.seen).then_some(
-            "I6: two processes answer, and one knows less than the other",
-        )
+        world
+            .readable()
+            .any(|who| world.of(who).applied < world.seen)
+            .then_some("I6: two processes answer, and one knows less than the other")
     }
 
     /// It ended, and everything is as if nothing had happened, but for the node.

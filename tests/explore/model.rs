@@ -51,7 +51,14 @@ impl Scenario {
 
     /// Everything goes wrong, up to `faults` times.
     pub fn with_faults(name: &'static str, faults: u8) -> Self {
-        let all = Self { deadline: true, breaks: true, failures: true, users: true, operators: true, ..Self::new(name) };
+        let all = Self {
+            deadline: true,
+            breaks: true,
+            failures: true,
+            users: true,
+            operators: true,
+            ..Self::new(name)
+        };
         Self { faults, ..all }
     }
 }

@@ -103,13 +103,17 @@ impl fmt::Display for Act {
             }
             Self::DeposedStops => f.write_str("the deposed operator stops"),
             Self::Publish(message) => write!(f, "message {message} is published"),
-            Self::ClientWrites(who, write) => write!(f, "client's write {write} is acknowledged by the {who}"),
+            Self::ClientWrites(who, write) => {
+                write!(f, "client's write {write} is acknowledged by the {who}")
+            }
             Self::Connect(who) => write!(f, "{who} connects to the broker"),
             Self::Subscribe(who) => write!(f, "{who} consumes the queue its gate says"),
             Self::Deliver(who, message) => write!(f, "broker delivers message {message} to the {who}"),
             Self::Apply(who, message) => write!(f, "{who} applies and acknowledges message {message}"),
             Self::Obey(who, order) => write!(f, "{who} takes {order}"),
-            Self::FinishPark(who) => write!(f, "{who} has nothing unacknowledged, sits on the parking queue, answers"),
+            Self::FinishPark(who) => {
+                write!(f, "{who} has nothing unacknowledged, sits on the parking queue, answers")
+            }
             Self::OrderLiesAt(who) => write!(f, "broker gives an order to the frozen {who}"),
             Self::BrokerNotices(who) => write!(f, "broker notices that the {who}'s connection is gone"),
             Self::Collect => f.write_str("Kubernetes collects what the migration owns"),
@@ -127,7 +131,10 @@ impl fmt::Display for Act {
             Self::KubeletKills(who) => write!(f, "kubelet kills the {who}, whose pod is gone"),
             Self::ConnectionBreaks(who) => write!(f, "FAULT: {who}'s connection breaks"),
             Self::AcknowledgementLost(who, message) => {
-                write!(f, "FAULT: {who} applies message {message}, its connection breaks before the acknowledgement")
+                write!(
+                    f,
+                    "FAULT: {who} applies message {message}, its connection breaks before the acknowledgement"
+                )
             }
             Self::ContainerCrashes(who) => write!(f, "FAULT: the {who}'s process crashes"),
             Self::SourceDeletedByUser => f.write_str("FAULT: somebody deletes the source pod"),

@@ -35,7 +35,11 @@ impl Model {
         let mut next = *world;
         let source = *world.of(Who::Source);
         let has_it = world.archive_there == epoch;
-        if !self.admit_forward(&mut next.fence_here, epoch) || !source.is_alive() || has_it || world.dumping > 0 {
+        if !self.admit_forward(&mut next.fence_here, epoch)
+            || !source.is_alive()
+            || has_it
+            || world.dumping > 0
+        {
             return None;
         }
         next.of_mut(Who::Source).life = Life::Frozen;

@@ -95,7 +95,8 @@ impl Model {
             let act = Act::Learn(Happening::DeadlineExceeded);
             if last { moves.happens(act, next) } else { moves.may_happen(act, next) }
         }
-        let nobody = world.named == Named::Fresh || (world.past.owner_deleted && world.named == Named::Nobody);
+        let nobody =
+            world.named == Named::Fresh || (world.past.owner_deleted && world.named == Named::Nobody);
         if nobody && facts.outstanding == [Effect::RestoreReplacement] {
             self.event(world, Happening::Forsaken, moves);
         }

@@ -6,9 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use shadow::api::Reason;
-use shadow::protocol::{
-    Archive, Effect, Event, Failure, Outcome, Plan, Restored, ShadowAt, State, step,
-};
+use shadow::protocol::{Archive, Effect, Event, Failure, Outcome, Plan, Restored, ShadowAt, State, step};
 
 use super::mistake::Mistake;
 use super::mixing::Mixing;
@@ -86,7 +84,12 @@ impl Protocol {
         let before = self.facts(number);
         let (mut next, effects) = step(&before.state, event(&before.state, happening));
         let moved = next.step != before.state.step || next.epoch != before.state.epoch;
-        assert_eq!(effects, if moved { next.outstanding() } else { Vec::new() }, "{:?} {happening:?}", before.state);
+        assert_eq!(
+            effects,
+            if moved { next.outstanding() } else { Vec::new() },
+            "{:?} {happening:?}",
+            before.state
+        );
         if let Some(mistake) = self.mistake {
             next = mistake.instead(&before.state, happening, next);
         }
@@ -122,7 +125,9 @@ fn event(state: &State, happening: Happening) -> Event {
 pub fn outcome(effect: Effect) -> Outcome {
     match effect {
         Effect::DeclareParking => Outcome::ParkingDeclared,
-        Effect::PlaceShadow => Outcome::ShadowPlaced(ShadowAt { node: "n2".into(), pod: "s".into(), ip: None }),
+        Effect::PlaceShadow => {
+            Outcome::ShadowPlaced(ShadowAt { node: "n2".into(), pod: "s".into(), ip: None })
+        }
         Effect::Park => Outcome::Parked { position: None },
         Effect::Dump => Outcome::Dumped(Archive { digest: "d".into(), bytes: 1, frozen_ms: 1 }),
         Effect::RestoreShadow => Outcome::ShadowRestored,
@@ -145,4 +150,3 @@ pub fn outcome(effect: Effect) -> Outcome {
         Effect::EvictSource => Outcome::SourceEvicted,
     }
 }
-

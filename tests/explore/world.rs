@@ -54,7 +54,8 @@ impl Order {
     }
 
     fn from_code(code: u32) -> Option<Self> {
-        (code > 0).then(|| Self { park: (code - 1) % 2 == 1, epoch: u8::try_from((code - 1) / 2).unwrap_or(0) })
+        (code > 0)
+            .then(|| Self { park: (code - 1) % 2 == 1, epoch: u8::try_from((code - 1) / 2).unwrap_or(0) })
     }
 }
 

@@ -163,6 +163,7 @@ impl App {
         env.extend(self.env.iter().map(|(name, value)| json!({ "name": name, "value": value })));
         let mut pod = json!({
             "terminationGracePeriodSeconds": 2,
+            "automountServiceAccountToken": false,
             "containers": [{
                 "name": "app",
                 "image": IMAGE,

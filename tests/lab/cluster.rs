@@ -13,6 +13,9 @@ const QUICK: Duration = Duration::from_secs(90);
 /// Programs are built from source the first time.
 const UP: Duration = Duration::from_secs(30 * 60);
 
+/// Takes away whatever a test has mounted in place of CRIU.
+const WHOLE_CRIU: &str = "c=$(readlink -f $(command -v criu)); while mountpoint -q $c; do umount $c; done";
+
 /// What can be done to a node, the control plane (`cp`) or the broker (`mq`).
 #[derive(Clone, Copy, Debug)]
 pub enum NodeAction {
@@ -162,13 +165,14 @@ impl Cluster {
         capture(&[&head, argv].concat(), None, Duration::from_secs(40)).await
     }
 
-    /// Everything that an earlier test may have switched off works again.
+    /// Everything that a test may have switched off works again.
     pub async fn mend(&self) -> Result {
         if Self::status().await?.is_none() {
             Self::up().await?;
         }
         for node in &self.nodes {
             self.kubectl(&["uncordon", node]).await?;
+            self.exec(node, &["sh", "-c", WHOLE_CRIU]).await?;
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ pub struct DrainOptions {
     /// Only pods with these labels.
     pub selector: Option<String>,
     pub dry_run: bool,
+    /// Also pods with an emptyDir, which kubectl leaves alone otherwise.
+    pub delete_empty_dir: bool,
     /// kubectl gives up after this long.
     pub timeout: Duration,
     pub on_line: Option<OnLine>,
@@ -24,7 +26,7 @@ pub struct DrainOptions {
 
 impl Default for DrainOptions {
     fn default() -> Self {
-        Self { selector: None, dry_run: false, timeout: Duration::from_secs(120), on_line: None }
+        Self { selector: None, dry_run: false, delete_empty_dir: false, timeout: Duration::from_secs(120), on_line: None }
     }
 }
 
@@ -62,7 +64,8 @@ impl Drain {
         let (program, config) = cluster.kubectl_argv();
         let mut command = Command::new(program);
         command
-            .args([config.as_str(), "drain", node, "--ignore-daemonsets", "--delete-emptydir-data=false"])
+            .args([config.as_str(), "drain", node, "--ignore-daemonsets"])
+            .arg(format!("--delete-emptydir-data={}", options.delete_empty_dir))
             .arg(format!("--timeout={}s", options.timeout.as_secs()));
         if let Some(selector) = &options.selector {
             command.arg(format!("--pod-selector={selector}"));

@@ -50,6 +50,8 @@ pub struct Ledger {
     pub chain: String,
     pub under_way: u64,
     pub paused: bool,
+    /// Published again after a lost connection: the ledger proves nothing about these.
+    pub maybe_twice: Vec<u64>,
     pub error: Option<String>,
 }
 
@@ -72,7 +74,7 @@ impl Producer {
             .env("LISTEN", &address)
             .env("RATE", "10")
             .env("RUST_LOG", "warn")
-            .arg("--start-paused")
+            .args(["--start-paused", "--resend"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true)
@@ -104,7 +106,7 @@ impl Producer {
     pub async fn pause(&self) -> Result<Ledger> {
         self.post("/pause").await?;
         let ledger = self.ledger().await?;
-        if !ledger.paused || ledger.under_way > 0 {
+        if !ledger.paused || ledger.under_way > 0 || !ledger.maybe_twice.is_empty() {
             return fail(format!("the ledger is not final: {ledger:?}"));
         }
         Ok(ledger)
@@ -121,6 +123,17 @@ impl Producer {
             .await?;
         }
         self.resume(rate).await
+    }
+
+    /// At least so many, and then none.
+    pub async fn publish(&self, more: u64) -> Result {
+        let goal = self.ledger().await?.published + more;
+        self.resume(10).await?;
+        eventually("messages are published", START, async || {
+            Ok((self.ledger().await?.published >= goal).then_some(()))
+        })
+        .await?;
+        self.pause().await.map(drop)
     }
 
     async fn post(&self, path: &str) -> Result {

@@ -3,7 +3,7 @@
 //!
 //! Everything runs inside the control plane's network namespace, where Services, pods, API server and broker answer.
 
-#![allow(dead_code)] // three programs use this, none of them all of it
+#![allow(dead_code, unused_imports)] // three programs use this, none of them all of it
 
 mod app;
 mod broker;
@@ -19,6 +19,7 @@ mod product;
 mod scene;
 mod shell;
 mod stage;
+mod unhurt;
 
 pub use app::{App, Kind, Program};
 pub use broker::Broker;
@@ -26,12 +27,14 @@ pub use check::{Verdict, eventually};
 pub use cluster::{Cluster, NodeAction};
 pub use drain::{Drain, DrainOptions, Drained};
 pub use http::{Answer, request};
-pub use load::{Load, Producer, QueueType, Writer};
-pub use migrations::{Sighting, Watch};
+pub use load::{Load, Producer, QueueType, Writer, Written};
+pub use migrations::{Sighting, Watch, status_of};
 pub use pods::{Snapshot, StateView};
 pub use probe::{Probe, Reads};
-pub use scene::{Figures, Scene, StepTime};
-pub use stage::{Lab, on_cluster};
+pub use product::{leader, webhooks};
+pub use scene::{Figures, Narrator, Scene, StepTime, consuming, quiesce};
+pub use stage::{Lab, on_cluster, on_cluster_leaving_it};
+pub use unhurt::{cause_is_told, nothing_left, unhurt};
 
 /// What went wrong, for people.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -20,6 +20,7 @@ struct Read {
     started: Instant,
     ended: Instant,
     state: Option<StateView>,
+    problem: String,
 }
 
 /// Reads until it is finished.
@@ -44,8 +45,11 @@ impl Probe {
                 reads.spawn(async move {
                     let started = Instant::now();
                     let answer = get(&address, "/state", LIMIT).await;
-                    let state = answer.and_then(|answer| answer.json()).ok();
-                    Read { started, ended: Instant::now(), state }
+                    let ended = Instant::now();
+                    match answer.and_then(|answer| answer.json()) {
+                        Ok(state) => Read { started, ended, state: Some(state), problem: String::new() },
+                        Err(error) => Read { started, ended, state: None, problem: error.to_string() },
+                    }
                 });
                 while let Some(read) = reads.try_join_next() {
                     done.extend(read);
@@ -60,9 +64,10 @@ impl Probe {
     pub async fn finish(self) -> Result<Reads> {
         self.stop.store(true, Ordering::Relaxed);
         let all = self.task.await?;
-        let unanswered = all.iter().filter(|read| read.state.is_none()).count();
-        let mut answered: Vec<_> = all.into_iter().filter(|read| read.state.is_some()).collect();
+        let (mut answered, mut unanswered): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|read| read.state.is_some());
         answered.sort_by_key(|read| read.ended);
+        unanswered.sort_by_key(|read| read.started);
         Ok(Reads { answered, unanswered })
     }
 }
@@ -70,7 +75,7 @@ impl Probe {
 /// All reads of a probe, the answered ones in the order of their answers.
 pub struct Reads {
     answered: Vec<Read>,
-    pub unanswered: usize,
+    unanswered: Vec<Read>,
 }
 
 /// A time during which the count stood still.
@@ -83,6 +88,29 @@ pub struct Standstill {
 impl Reads {
     pub fn answered(&self) -> usize {
         self.answered.len()
+    }
+
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    /// Every read as a line: when it was asked and answered, in ms after `from`, and what it showed.
+    pub fn trace(&self, from: Instant) -> String {
+        let ms = |at: Instant| {
+            (at.saturating_duration_since(from).as_secs_f64() - from.saturating_duration_since(at).as_secs_f64())
+                * 1000.0
+        };
+        let mut all: Vec<_> = self.answered.iter().chain(&self.unanswered).collect();
+        all.sort_by_key(|read| read.started);
+        all.iter()
+            .map(|read| {
+                let shown = read.state.as_ref().map_or_else(
+                    || read.problem.clone(),
+                    |state| format!("{} {} {}", state.count, state.pod, state.parked),
+                );
+                format!("{:.1} {:.1} {shown}\n", ms(read.started), ms(read.ended))
+            })
+            .collect()
     }
 
     /// Longest time between two answered reads that lies after `from`.

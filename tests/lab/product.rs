@@ -8,7 +8,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use shadow::api::{LABEL_NODE_READY, SYSTEM_NAMESPACE};
+use shadow::api::SYSTEM_NAMESPACE;
 
 use super::cluster::root;
 use super::{Cluster, Result, eventually, fail};
@@ -38,25 +38,20 @@ pub async fn ensure(cluster: &Cluster, client: &Client) -> Result {
         for part in PARTS {
             cluster.kubectl(&["-n", SYSTEM_NAMESPACE, "rollout", "restart", part]).await?;
         }
-        wait_until_ready(cluster, client).await?;
+        wait_until_ready(cluster).await?;
         let mark = json!({ "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": { "name": MARK, "namespace": SYSTEM_NAMESPACE }, "data": { "version": wanted } });
         cluster.apply(&[mark]).await?;
     }
-    wait_until_ready(cluster, client).await
+    wait_until_ready(cluster).await
 }
 
-/// All parts are rolled out, and every node can restore.
-pub async fn wait_until_ready(cluster: &Cluster, client: &Client) -> Result {
+/// All parts are rolled out; an agent is ready only when its node can restore.
+pub async fn wait_until_ready(cluster: &Cluster) -> Result {
     for part in PARTS {
         cluster.kubectl(&["-n", SYSTEM_NAMESPACE, "rollout", "status", part, "--timeout=150s"]).await?;
     }
-    let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(client.clone());
-    eventually("every node is ready to restore", Duration::from_secs(60), async || {
-        let ready = nodes.list(&ListParams::default().labels(&format!("{LABEL_NODE_READY}=true"))).await?;
-        Ok((ready.items.len() >= cluster.nodes.len()).then_some(()))
-    })
-    .await
+    Ok(())
 }
 
 /// Pod and node of the operator that leads.
@@ -77,6 +72,13 @@ pub async fn leader(client: &Client) -> Result<(String, String)> {
         }))
     })
     .await
+}
+
+/// The nodes that run a webhook.
+pub async fn webhooks(client: &Client) -> Result<Vec<String>> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let list = pods.list(&ListParams::default().labels("app.kubernetes.io/name=shadow-webhook")).await?;
+    Ok(list.items.into_iter().filter_map(|pod| pod.spec?.node_name).collect())
 }
 
 async fn installed(client: &Client) -> Result<Option<String>> {

@@ -9,8 +9,8 @@ use super::load::Ledger;
 use super::migrations::status_of;
 use super::pods::state_at;
 use super::{
-    App, Drain, DrainOptions, Drained, Failure, Lab, Load, Probe, Producer, Result, Sighting, Snapshot,
-    StateView, Verdict, Watch, eventually, fail,
+    App, Drain, DrainOptions, Drained, Lab, Load, Probe, Producer, Result, Sighting, Snapshot, StateView,
+    Verdict, Watch, eventually, fail,
 };
 
 /// Load runs for this long before and after a drain, so that the figures have both sides.
@@ -32,6 +32,8 @@ pub struct Figures {
     pub drain_exit: i32,
     /// From the start of `kubectl drain` until it has exited and the replacement has applied a message.
     pub total_ms: u64,
+    /// From the start of `kubectl drain` until the replacement has applied a message.
+    pub moved_ms: u64,
     /// Longest time without a new message in the state, as readers of the Service saw it.
     pub pause_ms: u64,
     /// What the product says its pause was.
@@ -68,6 +70,8 @@ impl<'a> Scene<'a> {
         let pod = pods.first().ok_or("no pod")?;
         let cookie = consuming(pod).await?.cookie;
         let service = lab.service(&app).await?;
+        eventually("the Service answers", Duration::from_secs(30), async || Ok(Some(state_at(&service).await?)))
+            .await?;
         let watch = Watch::start(lab.client.clone(), &lab.namespace, narrator.clone().map(told));
         Ok(Self { lab, app, producer, service, cookie, watch, narrator })
     }
@@ -92,6 +96,12 @@ impl<'a> Scene<'a> {
         let reads = probe.finish().await?;
         self.lab.uncordon(&before.node).await?;
         let (ledger, state) = self.quiesce().await?;
+        if let Ok(file) = std::env::var("LAB_TRACE") {
+            let steps = self.watch.sightings();
+            let steps = steps.iter().filter(|one| one.at > drained.started);
+            let steps = steps.map(|one| format!("{} {}\n", millis(one.at - drained.started), one.step));
+            std::fs::write(file, steps.collect::<String>() + &reads.trace(drained.started))?;
+        }
 
         let standstill = reads.longest_standstill(drained.started).ok_or("nothing was applied")?;
         let done = drained.exited.max(standstill.ended);
@@ -100,11 +110,12 @@ impl<'a> Scene<'a> {
             rate: load.rate,
             drain_exit: drained.code,
             total_ms: millis(done - drained.started),
+            moved_ms: millis(standstill.ended - drained.started),
             pause_ms: millis(standstill.ended - standstill.began),
             pause_ms_status: status.pause_ms,
             read_gap_ms: millis(reads.longest_gap(drained.started)),
             reads: reads.answered(),
-            reads_unanswered: reads.unanswered,
+            reads_unanswered: reads.unanswered(),
             reads_older: reads.older_than_seen(),
             verdict: Verdict::of(&ledger, &state, &self.cookie),
             steps: self.steps(&drained, &before),
@@ -150,7 +161,7 @@ pub async fn quiesce(producer: &Producer, address: &str) -> Result<(Ledger, Stat
             seen = (state.count, Instant::now());
         }
         // Equal, and no more comes after that; or it has stood still for so long that the rest is lost.
-        let still = if state.count >= ledger.published { SIDE } else { Duration::from_secs(10) };
+        let still = if state.count >= ledger.published { SIDE } else { Duration::from_secs(20) };
         Ok((seen.1.elapsed() > still).then_some(state))
     })
     .await?;
@@ -181,6 +192,6 @@ impl Figures {
     /// Err with everything if one message was lost, doubled or out of order, or the drain failed.
     pub fn must_be_exact(&self) -> Result {
         let exact = self.verdict.is_exact() && self.drain_exit == 0 && self.reads_older == 0;
-        if exact { Ok(()) } else { fail::<()>(format!("not exact: {self:#?}")).map_err(Failure::from) }
+        if exact { Ok(()) } else { fail(format!("not exact: {self:#?}")) }
     }
 }

@@ -18,6 +18,7 @@ use super::{
 
 const START: Duration = Duration::from_secs(90);
 const GONE: Duration = Duration::from_secs(90);
+const PARTS: &str = "app.kubernetes.io/name in (shadow-operator,shadow-webhook,shadow-agent)";
 /// The cluster is one: no two tests at a time, whatever the number of threads.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -186,6 +187,11 @@ impl Lab {
             .filter(|event| about(event).as_deref() == Some(name))
             .map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default()))
             .collect())
+    }
+
+    /// All of SHADOW's parts are ready again.
+    pub async fn product_ready(&self) -> Result {
+        product::wait_until_ready(&self.cluster).await
     }
 
     pub fn watch(&self) -> Watch {

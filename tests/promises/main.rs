@@ -5,4 +5,20 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod answers;
+mod drain_deployment;
+mod drain_dry_run;
 mod drain_is_exact;
+mod drain_own_parts;
+mod drain_several;
+mod drain_unannotated;
+mod drain_without_queue;
+mod refusals;
+mod trouble;
+mod trouble_archive_damaged;
+mod trouble_broker;
+mod trouble_dump_fails;
+mod trouble_never_parks;
+mod trouble_no_node;
+mod trouble_operator_killed;
+mod trouble_target_dies;

@@ -2,6 +2,7 @@
 //! a table and can be made to fail.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::needless_pass_by_value, reason = "literals are handed over")]
 
 use std::collections::HashMap;
 use std::sync::Arc;

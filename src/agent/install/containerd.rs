@@ -20,6 +20,8 @@ const SYSTEMD: &str = "/run/systemd/system";
 const DUMP_LIMIT: Duration = Duration::from_secs(15);
 /// For a restart until the socket answers again.
 const RESTART_LIMIT: Duration = Duration::from_secs(60);
+/// Start times are not exact: in doubt containerd is restarted.
+const DOUBT: Duration = Duration::from_millis(30);
 /// Unit of times in /proc/PID/stat, the same on every Linux.
 const TICKS_PER_SECOND: u64 = 100;
 const LOOK: Duration = Duration::from_millis(50);
@@ -43,15 +45,14 @@ pub async fn configure(host: &Host, files: &Files<'_>, edit_config: bool) -> Res
     let changed = [files.modified(Path::new(DROP_IN))?, files.modified(Path::new(CONFIG))?];
     let changed = changed.into_iter().flatten().max().unwrap_or(SystemTime::UNIX_EPOCH);
     let pid = daemon(host).await?;
-    // Start times are known to the tick, and clocks are set: a second of doubt means a restart.
-    if started(pid).is_some_and(|started| started > changed + Duration::from_secs(1)) {
+    if started(pid).is_some_and(|started| started > changed + DOUBT) {
         return Ok(());
     }
     restart(host, pid).await
 }
 
 async fn dump(host: &Host) -> Result<String, InstallError> {
-    let output = host.run("containerd", &["config".as_ref(), "dump".as_ref()], DUMP_LIMIT).await?;
+    let output = host.run("containerd", &["config".as_ref(), "dump".as_ref()], &[], DUMP_LIMIT).await?;
     Ok(String::from_utf8_lossy(&output).into_owned())
 }
 
@@ -93,10 +94,8 @@ fn systemd_cgroup(effective: &str) -> bool {
         if line.starts_with('[') {
             let path = line.trim_matches(['[', ']']).replace(['\'', '"'], "");
             of_runc = path.ends_with("containerd.runtimes.runc.options");
-        } else if of_runc {
-            if let Some(value) = line.strip_prefix("SystemdCgroup") {
-                return value.trim_start_matches([' ', '=']).starts_with("true");
-            }
+        } else if of_runc && let Some(value) = line.strip_prefix("SystemdCgroup") {
+            return value.trim_start_matches([' ', '=']).starts_with("true");
         }
     }
     false
@@ -127,14 +126,14 @@ async fn daemon(host: &Host) -> Result<Pid, InstallError> {
     })
 }
 
-/// When a process started, by the wall clock.
+/// When a process started, by the wall clock; both its start and the present are known since boot, to 10 ms.
 fn started(pid: Pid) -> Option<SystemTime> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
-    let after_boot = Duration::from_millis(ticks.saturating_mul(1000 / TICKS_PER_SECOND));
-    let boot = std::fs::read_to_string("/proc/stat").ok()?;
-    let boot: u64 = boot.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(boot) + after_boot)
+    let start = Duration::from_millis(ticks.saturating_mul(1000 / TICKS_PER_SECOND));
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let uptime = Duration::from_secs_f64(uptime.split_whitespace().next()?.parse().ok()?);
+    SystemTime::now().checked_sub(uptime.saturating_sub(start))
 }
 
 /// Pods outlive it, this one too.
@@ -142,7 +141,7 @@ async fn restart(host: &Host, pid: Pid) -> Result<(), InstallError> {
     tracing::info!(pid = pid.as_raw_nonzero(), "restarting containerd, which does not know the handler yet");
     let deadline = Instant::now() + RESTART_LIMIT;
     if host.path(Path::new(SYSTEMD)).exists() {
-        host.run("systemctl", &["restart".as_ref(), "containerd".as_ref()], RESTART_LIMIT).await?;
+        host.run("systemctl", &["restart".as_ref(), "containerd".as_ref()], &[], RESTART_LIMIT).await?;
     } else {
         let stopped = pidfd_open(pid, PidfdFlags::empty())
             .and_then(|process| pidfd_send_signal(&process, Signal::TERM));

@@ -158,7 +158,7 @@ impl<'a> Handover<'a> {
         let replies = session.call("basic.consume", consume).await?;
         let (before, begun) = ((primary, parking), Instant::now());
         let (now, answers, routed) = (before, false, true);
-        Ok(Self { session, probe, replies, earlier, pod, queues, kind, begun, before, now, answers, routed })
+        Ok(Self { session, probe, replies, pod, queues, kind, begun, before, now, earlier, answers, routed })
     }
 
     async fn send(&mut self) -> Result<bool, BrokerError> {

@@ -67,10 +67,14 @@ impl Performer {
     }
 
     pub(super) async fn close_archives(&self, journal: &Journal) -> Result<Outcome, EffectError> {
-        let nodes = [Some(&journal.subject.node), journal.state.target.as_ref()];
-        for node in nodes.into_iter().flatten() {
-            self.close_on(journal, node).await?;
-        }
+        let on_source = self.close_on(journal, &journal.subject.node);
+        let on_target = async {
+            match &journal.state.target {
+                Some(node) => self.close_on(journal, node).await,
+                None => Ok(()),
+            }
+        };
+        futures::future::try_join(on_source, on_target).await?;
         Ok(Outcome::ArchivesClosed)
     }
 

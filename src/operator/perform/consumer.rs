@@ -83,9 +83,13 @@ impl From<BrokerError> for EffectError {
 
 impl Performer {
     fn queues(&self, journal: &Journal, queue: &MessageQueue) -> MigrationQueues {
-        let queues = MigrationQueues::new(self.uid.clone(), journal.state.epoch, &queue.queue);
+        let mut queues = MigrationQueues::new(self.uid.clone(), journal.state.epoch, &queue.queue);
+        let source = &journal.subject.source.name;
+        if journal.state.replacement.as_ref().is_some_and(|replacement| replacement.name != *source) {
+            queues = queues.with_helper(source); // that name is gone for good, and its control queue with it
+        }
         if journal.state.shadow_sent {
-            queues.with_helper(shadow_name(&journal.subject.source.name, journal.state.epoch))
+            queues.with_helper(shadow_name(source, journal.state.epoch))
         } else {
             queues
         }
@@ -127,6 +131,10 @@ impl Performer {
         match broker.resume(&order, RESUME_LIMIT).await {
             // Nobody reads its control queue, so nobody obeyed the order to park either.
             Err(BrokerError::ConsumerWithoutControlQueue { .. }) => Ok(Outcome::SourceResumed),
+            // Nobody to resume: the messages wait in the queue for whoever comes after it.
+            Err(BrokerError::NeverResumed { .. }) if self.is_source_gone(journal).await? => {
+                Ok(Outcome::SourceResumed)
+            }
             resumed => self.heeded(resumed).await.map(|_| Outcome::SourceResumed),
         }
     }

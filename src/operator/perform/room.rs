@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use kube::Api;
 use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
 use super::super::shadow_pod::shadow_name;
 use super::super::subject::{Journal, OwnerKind};
 use super::{EffectError, Performer};
-use crate::protocol::Outcome;
+use crate::api::{ANNOTATION_TICKET, Reason, Role, TicketId};
+use crate::protocol::{Failure, Outcome};
 
 /// A replacement that is unschedulable this long after it could have been made needs the shadow's room.
 const SCHEDULING_GRACE: Duration = Duration::from_millis(1500);
@@ -45,28 +46,51 @@ impl Performer {
             done = &mut waited => return Ok(done),
             () = tokio::time::sleep(SCHEDULING_GRACE) => {}
         }
-        if journal.state.plan.bridge && self.is_unschedulable(journal).await? {
-            tracing::warn!(
-                pod = journal.subject.source.name,
-                "the replacement needs its shadow's room: bridge dropped"
-            );
-            self.withdraw_shadow(journal).await?;
+        // The next pod of a ReplicaSet has a name of its own and may be on any node.
+        if journal.subject.owner_kind == OwnerKind::StatefulSet {
+            match self.standing(journal).await? {
+                Standing::Unschedulable if journal.state.plan.bridge => {
+                    let pod = &journal.subject.source.name;
+                    tracing::warn!(pod, "the replacement needs its shadow's room: bridge dropped");
+                    self.withdraw_shadow(journal).await?;
+                }
+                Standing::Stranger => return Err(forsaken(&journal.subject.source.name)),
+                Standing::Unschedulable | Standing::OnItsWay => {}
+            }
         }
         Ok(waited.await)
     }
 
-    async fn is_unschedulable(&self, journal: &Journal) -> Result<bool, EffectError> {
-        // The next pod of a ReplicaSet has a name of its own; it has no place of its own either, so it may be any node.
-        if journal.subject.owner_kind != OwnerKind::StatefulSet {
-            return Ok(false);
+    async fn standing(&self, journal: &Journal) -> Result<Standing, EffectError> {
+        let source = &journal.subject.source;
+        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &source.namespace);
+        let Some(pod) = pods.get_opt(&source.name).await.map_err(EffectError::api("get replacement"))? else {
+            return Ok(Standing::OnItsWay);
+        };
+        let ticket =
+            TicketId { migration: self.uid.clone(), epoch: journal.state.epoch, role: Role::Replacement };
+        let is_ours = pod.annotations().get(ANNOTATION_TICKET) == Some(&ticket.to_string());
+        if !is_ours && pod.uid().as_deref() != Some(source.uid.as_str()) {
+            return Ok(Standing::Stranger);
         }
-        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &journal.subject.source.namespace);
-        let pod =
-            pods.get_opt(&journal.subject.source.name).await.map_err(EffectError::api("get replacement"))?;
-        Ok(pod.and_then(|pod| pod.status).is_some_and(|status| {
-            status.conditions.iter().flatten().any(|c| c.type_ == "PodScheduled" && c.status == "False")
-        }))
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let waits = conditions.into_iter().any(|c| c.type_ == "PodScheduled" && c.status == "False");
+        Ok(if waits { Standing::Unschedulable } else { Standing::OnItsWay })
     }
+}
+
+/// How far the replacement of a StatefulSet's pod is.
+enum Standing {
+    OnItsWay,
+    Unschedulable,
+    /// A pod without our ticket has the name: it started fresh and consumes already.
+    Stranger,
+}
+
+fn forsaken(pod: &str) -> EffectError {
+    let message =
+        format!("a fresh pod {pod} took the place: somebody deleted the source at the moment of the commit");
+    EffectError { failure: Failure::terminal(Reason::SourceGone, message), transient: false }
 }
 
 /// The smallest requests that leave the QoS class as it is, which a resize must; `None` where nothing can be given up.

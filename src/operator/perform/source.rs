@@ -65,6 +65,14 @@ impl Performer {
         }
     }
 
+    /// True where the source's pod object is gone or another pod has its name.
+    pub(super) async fn is_source_gone(&self, journal: &Journal) -> Result<bool, EffectError> {
+        let source = &journal.subject.source;
+        let pods = Api::<Pod>::namespaced(self.ctx.client.clone(), &source.namespace);
+        let live = pods.get_opt(&source.name).await.map_err(EffectError::api("get source pod"))?;
+        Ok(live.is_none_or(|pod| pod.uid().as_deref() != Some(source.uid.as_str())))
+    }
+
     /// A real eviction, which the webhook lets pass because the operator asks.
     pub(super) async fn evict_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let source = &journal.subject.source;

@@ -15,6 +15,7 @@ use crate::protocol::Step;
 
 /// What an answer needs to know of a migration.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each asked for by itself")]
 pub struct MigrationFacts {
     pub namespace: String,
     pub name: String,
@@ -95,54 +96,54 @@ type Found = Arc<MigrationFacts>;
 /// Migrations by everything they are looked for by.
 #[derive(Default)]
 pub struct Migrations {
-    by_name: HashMap<(String, String), Found>,
-    by_uid: HashMap<MigrationUid, Found>,
-    by_source: HashMap<PodUid, Vec<Found>>,
-    by_replacement: HashMap<PodUid, Vec<Found>>,
-    by_owner: HashMap<String, Vec<Found>>,
-    by_pod_name: HashMap<(String, String), Vec<Found>>,
+    names: HashMap<(String, String), Found>,
+    uids: HashMap<MigrationUid, Found>,
+    sources: HashMap<PodUid, Vec<Found>>,
+    replacements: HashMap<PodUid, Vec<Found>>,
+    owners: HashMap<String, Vec<Found>>,
+    pod_names: HashMap<(String, String), Vec<Found>>,
 }
 
 impl Migrations {
     pub fn by_uid(&self, uid: &MigrationUid) -> Option<Found> {
-        self.by_uid.get(uid).cloned()
+        self.uids.get(uid).cloned()
     }
 
     pub fn from_pod(&self, source: &PodUid) -> Option<Found> {
-        youngest(self.by_source.get(source))
+        youngest(self.sources.get(source))
     }
 
     pub fn to_pod(&self, replacement: &PodUid) -> Option<Found> {
-        youngest(self.by_replacement.get(replacement))
+        youngest(self.replacements.get(replacement))
     }
 
     /// Those that may be waiting for a pod which this owner makes under this name (empty: the server's choice).
     pub fn of_owner(&self, namespace: &str, owner: &str, pod: &str) -> Vec<Found> {
-        let by_owner = self.by_owner.get(owner).into_iter().flatten().filter(|m| m.namespace == namespace);
+        let by_owner = self.owners.get(owner).into_iter().flatten().filter(|m| m.namespace == namespace);
         let key = (namespace.to_owned(), pod.to_owned());
         // The owner is known to a migration once it was accepted; before, the name has to do.
-        let by_name = self.by_pod_name.get(&key).into_iter().flatten().filter(|m| m.owner_uid.is_none());
+        let by_name = self.pod_names.get(&key).into_iter().flatten().filter(|m| m.owner_uid.is_none());
         by_owner.chain(by_name).filter(|m| m.is_running()).cloned().collect()
     }
 
     /// The youngest that moved a pod of this name.
     pub fn of_pod_name(&self, namespace: &str, pod: &str) -> Option<Found> {
-        youngest(self.by_pod_name.get(&(namespace.to_owned(), pod.to_owned())))
+        youngest(self.pod_names.get(&(namespace.to_owned(), pod.to_owned())))
     }
 
     fn forget(&mut self, key: &(String, String)) {
-        let Some(former) = self.by_name.remove(key) else { return };
-        self.by_uid.remove(&former.uid);
+        let Some(former) = self.names.remove(key) else { return };
+        self.uids.remove(&former.uid);
         let pod_name = (former.namespace.clone(), former.source_pod.clone());
-        drop_from(&mut self.by_pod_name, &pod_name, &former);
+        drop_from(&mut self.pod_names, &pod_name, &former);
         if let Some(uid) = &former.source_uid {
-            drop_from(&mut self.by_source, uid, &former);
+            drop_from(&mut self.sources, uid, &former);
         }
         if let Some(uid) = &former.replacement_uid {
-            drop_from(&mut self.by_replacement, uid, &former);
+            drop_from(&mut self.replacements, uid, &former);
         }
         if let Some(uid) = &former.owner_uid {
-            drop_from(&mut self.by_owner, uid, &former);
+            drop_from(&mut self.owners, uid, &former);
         }
     }
 }
@@ -168,18 +169,18 @@ impl Index for Migrations {
         self.forget(&key);
         let found = Arc::new(migration);
         let add = || Arc::clone(&found);
-        self.by_uid.insert(found.uid.clone(), add());
-        self.by_pod_name.entry((found.namespace.clone(), found.source_pod.clone())).or_default().push(add());
+        self.uids.insert(found.uid.clone(), add());
+        self.pod_names.entry((found.namespace.clone(), found.source_pod.clone())).or_default().push(add());
         if let Some(uid) = &found.source_uid {
-            self.by_source.entry(uid.clone()).or_default().push(add());
+            self.sources.entry(uid.clone()).or_default().push(add());
         }
         if let Some(uid) = &found.replacement_uid {
-            self.by_replacement.entry(uid.clone()).or_default().push(add());
+            self.replacements.entry(uid.clone()).or_default().push(add());
         }
         if let Some(uid) = &found.owner_uid {
-            self.by_owner.entry(uid.clone()).or_default().push(add());
+            self.owners.entry(uid.clone()).or_default().push(add());
         }
-        self.by_name.insert(key, found);
+        self.names.insert(key, found);
     }
 
     fn remove(&mut self, migration: &MigrationFacts) {
@@ -231,8 +232,8 @@ mod tests {
         assert!(index.to_pod(&"x".into()).is_none());
         assert!(index.to_pod(&"y".into()).is_some());
         index.remove(&facts("m", &Value::Null));
-        assert!(index.from_pod(&"source".into()).is_none() && index.by_uid.is_empty());
-        assert!(index.by_owner.is_empty() && index.by_pod_name.is_empty() && index.by_replacement.is_empty());
+        assert!(index.from_pod(&"source".into()).is_none() && index.uids.is_empty());
+        assert!(index.owners.is_empty() && index.pod_names.is_empty() && index.replacements.is_empty());
     }
 
     #[test]

@@ -79,7 +79,7 @@ clientConnection: {{kubeconfig: {ETC}/kube-proxy.kubeconfig, qps: 100, burst: 20
 clusterCIDR: {POD_NETWORK}
 bindAddress: {ip}
 mode: iptables
-iptables: {{minSyncPeriod: 0s, syncPeriod: 30s}}
+iptables: {{minSyncPeriod: 10ms, syncPeriod: 30s}}
 conntrack: {{maxPerCore: 0, min: 0}}
 """
     return {f"{ETC}/kube-proxy.yaml": config, f"{ETC}/kube-proxy.kubeconfig": pki.kubeconfig(pki.PROXY)}

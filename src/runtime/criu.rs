@@ -1,4 +1,7 @@
-//! The lines of CRIU's log that say what went wrong. Pure.
+//! What we tell CRIU beyond runc's options, and the lines of its log that say what went wrong. Pure.
+
+/// Names one more file of settings to every CRIU that runc starts.
+pub const CRIU_CONFIG_VARIABLE: &str = "CRIU_CONFIG_FILE";
 
 /// The last lines of a CRIU log that say `Error`, or else its very last lines, joined by `; `.
 pub fn last_errors(log: &str, count: usize) -> String {

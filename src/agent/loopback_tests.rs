@@ -1,0 +1,211 @@
+//! Two agents that talk over real TLS on the loopback.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use reqwest::StatusCode;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use super::archive::{self, IMAGES, LAYER, Origin};
+use super::containers::Containers;
+use super::desk::Desk;
+use super::failure::Failure;
+use super::host::Host;
+use super::node::{Locks, Node};
+use super::peer::Peer;
+use super::store::Store;
+use super::{dump, orders};
+use crate::api::{
+    DumpTarget, Epoch, MigrationUid, OpenTicketOrder, OrderError, Refusal, Role, TLS_NAME_OPERATOR,
+    tls_name_agent,
+};
+use crate::kit::tls::{ClientAuth, Credentials, TlsStore};
+use crate::kit::{Shutdown, peer_client, serve_tls};
+use crate::operator::certificates::Authority;
+
+struct Cluster {
+    authority: Authority,
+    target: Arc<Node>,
+    port: u16,
+    dir: tempfile::TempDir,
+    shutdown: Shutdown,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.shutdown.stop_now();
+    }
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        let authority = Authority::found(SystemTime::now()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let tls = credentials(&authority, &tls_name_agent("n2"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let host = Host::at(&dir.path().join("node"));
+        let store = Store::open(&dir.path().join("shadow")).unwrap();
+        let containers = Containers::new(host.clone());
+        let desk = Arc::new(Desk::open(store.clone(), containers.clone()).unwrap());
+        let (jobs, locks) = (dump::Jobs::default(), Locks::default());
+        let target =
+            Arc::new(Node { host, store, containers, desk, tls: tls.clone(), peer_port: port, jobs, locks });
+        let shutdown = Shutdown::with_lag(Duration::ZERO);
+        let router = orders::router(Arc::clone(&target));
+        tokio::spawn(serve_tls(listener, router, tls, ClientAuth::Required, shutdown.clone()));
+        Self { authority, target, port, dir, shutdown }
+    }
+
+    fn peer(&self) -> Peer {
+        let target = DumpTarget { node: "n2".into(), address: "127.0.0.1".into() };
+        Peer::new(&credentials(&self.authority, &tls_name_agent("n1")), &target, self.port).unwrap()
+    }
+
+    /// Sends a body as it is, under any name.
+    async fn put(&self, name: &str, epoch: u32, body: reqwest::Body) -> (StatusCode, Refusal) {
+        let address = ([127, 0, 0, 1], self.port).into();
+        let client =
+            peer_client(&credentials(&self.authority, name), &tls_name_agent("n2"), address).unwrap();
+        let url = format!(
+            "https://{}:{}/v1/migrations/{}/archive?epoch={epoch}",
+            tls_name_agent("n2"),
+            self.port,
+            uid()
+        );
+        let answer = client.put(url).body(body).send().await.unwrap();
+        let status = answer.status();
+        (status, serde_json::from_slice::<OrderError>(&answer.bytes().await.unwrap()).unwrap().refusal)
+    }
+
+    /// Nothing of an archive, nor of an attempt at one.
+    fn holds_nothing(&self) -> bool {
+        std::fs::read_dir(self.dir.path().join("shadow/archives")).unwrap().count() == 0
+    }
+}
+
+fn credentials(authority: &Authority, name: &str) -> TlsStore {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let issued = authority.issue(&[name.to_owned()], Duration::from_secs(3600), SystemTime::now()).unwrap();
+    let (certificate, key) = (issued.certificate.as_bytes(), issued.key.as_bytes());
+    TlsStore::new(Credentials::from_pem(certificate, key, authority.bundle().as_bytes()).unwrap()).unwrap()
+}
+
+fn uid() -> MigrationUid {
+    "0b5c-2".into()
+}
+
+fn origin(epoch: u32) -> Origin {
+    Origin { migration: uid(), epoch: Epoch(epoch), container: "app".into() }
+}
+
+/// A dump of 3 MB.
+fn dump_in(dir: &Path) {
+    std::fs::create_dir(dir.join(IMAGES)).unwrap();
+    let pages: Vec<u8> = (0..3_000_000_u32).map(|i| u8::try_from(i % 251).unwrap()).collect();
+    std::fs::write(dir.join("images/pages-1.img"), pages).unwrap();
+    std::fs::write(dir.join("images/core-1.img"), "core").unwrap();
+    std::fs::write(dir.join(LAYER), [0; 1024]).unwrap();
+}
+
+fn stream(epoch: u32) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    dump_in(dir.path());
+    let mut bytes = Vec::new();
+    archive::write(dir.path(), &origin(epoch), &mut |chunk: Bytes| {
+        bytes.extend_from_slice(&chunk);
+        true
+    })
+    .unwrap();
+    bytes
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn refusal<T>(result: Result<T, Failure>) -> Refusal {
+    result.err().unwrap().refusal
+}
+
+#[tokio::test]
+async fn an_archive_arrives_whole_and_may_be_sent_again_until_it_is_used() {
+    let cluster = Cluster::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    dump_in(dir.path());
+    let peer = cluster.peer();
+    peer.reserve(&uid(), Epoch(1), 1000, soon()).await.unwrap();
+    let sent = peer.send(dir.path(), &origin(1), soon()).await.unwrap();
+    assert_eq!(peer.send(dir.path(), &origin(1), soon()).await.unwrap(), sent);
+    let archive = cluster.target.store.archive(&uid(), Epoch(1));
+    assert_eq!(
+        std::fs::read(archive.join("images/pages-1.img")).unwrap(),
+        std::fs::read(dir.path().join("images/pages-1.img")).unwrap()
+    );
+    assert_eq!(cluster.target.desk.archive(&uid(), Epoch(1)).unwrap(), Some(sent.clone()));
+    let order = OpenTicketOrder { epoch: Epoch(1), container: "app".into(), digest: sent.digest };
+    cluster.target.desk.open_ticket(&uid(), Role::Shadow, &order).unwrap();
+    assert_eq!(refusal(peer.send(dir.path(), &origin(1), soon()).await), Refusal::StaleEpoch);
+}
+
+#[tokio::test]
+async fn a_damaged_or_cut_stream_leaves_nothing_behind() {
+    let cluster = Cluster::new().await;
+    let agent = tls_name_agent("n1");
+    let whole = stream(1);
+    let mut damaged = whole.clone();
+    damaged[1_500_000] ^= 4;
+    assert_eq!(
+        cluster.put(&agent, 1, damaged.into()).await,
+        (StatusCode::BAD_GATEWAY, Refusal::DigestMismatch)
+    );
+    assert!(cluster.holds_nothing());
+    let cut = whole[..2_000_000].to_vec();
+    assert_eq!(cluster.put(&agent, 1, cut.into()).await, (StatusCode::BAD_GATEWAY, Refusal::TransferFailed));
+    assert!(cluster.holds_nothing());
+    let of_another = stream(2);
+    assert_eq!(cluster.put(&agent, 1, of_another.into()).await.1, Refusal::DigestMismatch);
+    assert!(cluster.holds_nothing());
+}
+
+#[tokio::test]
+async fn a_dump_that_vanishes_while_it_is_read_never_becomes_an_archive() {
+    let cluster = Cluster::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    dump_in(dir.path());
+    std::fs::remove_file(dir.path().join(LAYER)).unwrap();
+    assert_eq!(refusal(cluster.peer().send(dir.path(), &origin(1), soon()).await), Refusal::RuntimeFailed);
+    while !cluster.holds_nothing() {
+        tokio::task::yield_now().await; // until the other side has noticed
+    }
+}
+
+#[tokio::test]
+async fn only_agents_bring_archives_and_only_in_time() {
+    let cluster = Cluster::new().await;
+    for name in [TLS_NAME_OPERATOR, "agent.shadow.internal", ".agent.shadow.internal.evil"] {
+        assert_eq!(cluster.put(name, 1, stream(1).into()).await, (StatusCode::FORBIDDEN, Refusal::Forbidden));
+    }
+    cluster.target.desk.close(&uid(), Epoch(2)).unwrap();
+    let peer = cluster.peer();
+    assert_eq!(refusal(peer.reserve(&uid(), Epoch(2), 1, soon()).await), Refusal::StaleEpoch);
+    let agent = tls_name_agent("n1");
+    assert_eq!(cluster.put(&agent, 1, stream(1).into()).await, (StatusCode::CONFLICT, Refusal::StaleEpoch));
+    assert_eq!(refusal(peer.reserve(&uid(), Epoch(3), u64::MAX / 2, soon()).await), Refusal::NoSpace);
+    assert!(cluster.holds_nothing());
+}
+
+#[tokio::test]
+async fn an_agent_that_is_not_there_is_a_failed_transfer() {
+    let cluster = Cluster::new().await;
+    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let target = DumpTarget { node: "n2".into(), address: "127.0.0.1".into() };
+    let peer = Peer::new(&cluster.target.tls, &target, nowhere).unwrap();
+    assert_eq!(refusal(peer.reserve(&uid(), Epoch(1), 1, soon()).await), Refusal::TransferFailed);
+    let target = DumpTarget { node: "n3".into(), address: "127.0.0.1".into() };
+    let other_name = Peer::new(&cluster.target.tls, &target, cluster.port).unwrap();
+    assert_eq!(refusal(other_name.reserve(&uid(), Epoch(1), 1, soon()).await), Refusal::TransferFailed);
+}

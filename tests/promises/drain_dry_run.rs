@@ -1,0 +1,48 @@
+//! `kubectl drain --dry-run=server` writes nothing: the API server's own audit log says so.
+
+use std::io::{Read as _, Seek as _, SeekFrom};
+
+use serde_json::Value;
+
+use crate::lab::{App, DrainOptions, Result, on_cluster};
+
+#[test]
+fn a_dry_run_writes_nothing() -> Result {
+    on_cluster("dry-run", async |lab| {
+        let app = App::counter("counter");
+        let pods = lab.deploy(&app).await?;
+        let before = pods.first().ok_or("no pod")?;
+        let state = before.state().await?;
+        let mut log = std::fs::File::open(&lab.cluster.audit_log)?;
+        let start = log.seek(SeekFrom::End(0))?;
+
+        let options = DrainOptions { dry_run: true, ..DrainOptions::of(&app.name) };
+        let drained = lab.drain(&before.node, &options).await?;
+        assert_eq!(drained.code, 0, "{}", drained.text());
+        assert!(drained.text().contains("server dry run"), "{}", drained.text());
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+
+        log.seek(SeekFrom::Start(start))?;
+        let mut lines = String::new();
+        log.read_to_string(&mut lines)?;
+        let asked = lines.lines().filter(|line| line.contains("/eviction")).count();
+        assert!(asked > 0, "the drain asked for an eviction, and the audit log has it");
+        let writes: Vec<&str> = lines.lines().filter(|line| is_write(line, &lab.namespace)).collect();
+        assert_eq!(writes, Vec::<&str>::new());
+        assert_eq!(&lab.only_pod(&app).await?, before);
+        assert_eq!(before.state().await?, state);
+        Ok(())
+    })
+}
+
+/// A write that was meant: in our namespace, to a node by kubectl, or by one of SHADOW's parts.
+fn is_write(line: &str, namespace: &str) -> bool {
+    let Ok(event) = serde_json::from_str::<Value>(line) else { return false };
+    let text = |at: &str| event.pointer(at).and_then(Value::as_str).unwrap_or_default();
+    let dry = text("/requestURI").contains("dryRun=All") || text("/objectRef/subresource") == "eviction";
+    let ours = text("/objectRef/namespace") == namespace
+        || text("/user/username").starts_with("system:serviceaccount:shadow-system:")
+        || (text("/objectRef/resource") == "nodes" && text("/userAgent").starts_with("kubectl"));
+    let by_kubelet = text("/user/username").starts_with("system:node:");
+    !dry && ours && !by_kubelet
+}

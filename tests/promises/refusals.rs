@@ -1,0 +1,196 @@
+//! What cannot be carried is refused before anything is touched, with the reason; then the drain gets what the policy
+//! says.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shadow::api::{Phase, Reason};
+
+use crate::lab::{
+    App, Drain, DrainOptions, Lab, Result, cause_is_told, eventually, fail, nothing_left, on_cluster, status_of,
+};
+
+#[test]
+fn several_containers() -> Result {
+    let sidecar = json!({ "containers": [{}, { "name": "sidecar", "image": "localhost/pause:1" }] });
+    refused("several", App::counter("app").pod(sidecar), Reason::SeveralContainers)
+}
+
+#[test]
+fn an_init_container() -> Result {
+    let init = json!({ "initContainers": [{ "name": "init", "image": "localhost/shadow-examples:1",
+        "command": ["/counter", "--help"] }] });
+    refused("init", App::counter("app").pod(init), Reason::InitContainers)
+}
+
+#[test]
+fn a_container_that_does_not_exist() -> Result {
+    refused("no-container", App::counter("app").annotated("container", "other"), Reason::ContainerUnknown)
+}
+
+#[test]
+fn an_empty_dir() -> Result {
+    let volume = json!({ "emptyDir": {} });
+    refused("empty-dir", App::counter("app").pod(mounted(volume)), Reason::EmptyDirWithContent)
+}
+
+#[test]
+fn a_host_path() -> Result {
+    let volume = json!({ "hostPath": { "path": "/tmp", "type": "Directory" } });
+    refused("host-path", App::counter("app").pod(mounted(volume)), Reason::VolumeNotSharable)
+}
+
+#[test]
+fn the_network_of_the_host() -> Result {
+    // Another port: two pods of one node would share it.
+    let app = App::counter("app").pod(json!({ "hostNetwork": true })).env("LISTEN", "0.0.0.0:8080");
+    refused("host-network", app, Reason::HostNetwork)
+}
+
+#[test]
+fn the_processes_of_the_host() -> Result {
+    refused("host-pid", App::counter("app").pod(json!({ "hostPID": true })), Reason::HostPid)
+}
+
+#[test]
+fn shared_processes() -> Result {
+    let shared = json!({ "shareProcessNamespace": true });
+    refused("shared-pids", App::counter("app").pod(shared), Reason::SharedProcessNamespace)
+}
+
+#[test]
+fn devices() -> Result {
+    on_cluster("devices", async |lab| {
+        for node in &lab.cluster.nodes {
+            let capacity = r#"[{"op":"add","path":"/status/capacity/example.com~1gpu","value":"2"}]"#;
+            let patch = ["patch", "node", node, "--subresource=status", "--type=json", "-p", capacity];
+            lab.cluster.kubectl(&patch).await?;
+        }
+        let limits = json!({ "containers": [{ "resources": { "limits": { "example.com/gpu": "1" } } }] });
+        let app = App::counter("app").pod(limits);
+        let outcome = is_refused(lab, app, Reason::Devices).await;
+        for node in &lab.cluster.nodes {
+            let away = r#"[{"op":"remove","path":"/status/capacity/example.com~1gpu"}]"#;
+            let patch = ["patch", "node", node, "--subresource=status", "--type=json", "-p", away];
+            lab.cluster.kubectl(&patch).await?;
+        }
+        outcome
+    })
+}
+
+#[test]
+fn a_port_of_the_host_together_with_a_shadow() -> Result {
+    let port = json!({ "containers": [{ "ports": [{ "hostPort": 18080 }] }] });
+    let app = App::counter("app").pod(port).annotated("strategy", "ShadowPod");
+    refused("host-port", app, Reason::HostPort)
+}
+
+#[test]
+fn a_strategy_that_does_not_exist_yet() -> Result {
+    refused("replay", App::counter("app").annotated("sync", "Replay"), Reason::StrategyNotSupported)
+}
+
+/// The pod runs without its user namespace where the kernel cannot map it: then there is nothing to test.
+#[test]
+fn a_user_namespace() -> Result {
+    on_cluster("user-namespace", async |lab| {
+        let app = App::counter("app").pod(json!({ "hostUsers": false }));
+        lab.cluster.apply(&blocking(&app).objects(&lab.namespace)).await?;
+        match lab.ready(&app, Duration::from_secs(20)).await {
+            Ok(_) => is_refused(lab, app, Reason::UserNamespace).await,
+            Err(_) => {
+                println!("this kernel or runtime has no user namespaces for pods: nothing to refuse");
+                Ok(())
+            }
+        }
+    })
+}
+
+/// A bare pod would not be made again by anybody.
+#[test]
+fn a_pod_that_nobody_would_make_again_is_evicted_as_ever() -> Result {
+    on_cluster("bare-pod", async |lab| {
+        let template = App::counter("bare").objects(&lab.namespace).remove(2)["spec"]["template"].take();
+        let mut pod = json!({ "apiVersion": "v1", "kind": "Pod", "spec": template["spec"],
+            "metadata": { "name": "bare", "namespace": lab.namespace, "labels": { "app": "bare" } } });
+        pod["metadata"]["annotations"] = template["metadata"]["annotations"].clone();
+        lab.cluster.apply(&[pod]).await?;
+        let before = lab.ready(&App::counter("bare"), Duration::from_secs(60)).await?.remove(0);
+        let (program, config) = lab.cluster.kubectl_argv();
+        let drained = tokio::process::Command::new(program)
+            .args([&config, "drain", &before.node, "--ignore-daemonsets", "--force", "--pod-selector=app=bare"])
+            .args(["--timeout=30s"])
+            .output()
+            .await?;
+        assert!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
+        Ok(())
+    })
+}
+
+/// The other policy: evicted as ever, at once, with the reason told.
+#[test]
+fn under_migrate_or_evict_the_pod_is_evicted_with_the_reason() -> Result {
+    on_cluster("refused-evict", async |lab| {
+        let app = App::counter("app").pod(json!({ "shareProcessNamespace": true }));
+        let before = lab.deploy(&app).await?.remove(0);
+        let cookie = before.state().await?.cookie;
+        let watch = lab.watch();
+        let drained = lab.drain(&before.node, &DrainOptions::of("app")).await?;
+        assert_eq!(drained.code, 0, "{}", drained.text());
+        assert!(drained.took() < Duration::from_secs(20), "at once, not after the deadline");
+        let ended = watch.ended(&before.uid, Duration::from_secs(30)).await?;
+        cause_is_told(lab, &ended, &before.name, &[Reason::SharedProcessNamespace]).await?;
+        let fresh = eventually("a fresh pod", Duration::from_secs(60), async || {
+            let pod = lab.only_pod(&app).await?;
+            Ok((pod.uid != before.uid).then_some(pod))
+        })
+        .await?;
+        assert_ne!(fresh.state().await?.cookie, cookie);
+        Ok(())
+    })
+}
+
+fn refused(stage: &str, app: App, reason: Reason) -> Result {
+    on_cluster(stage, async |lab| is_refused(lab, app, reason).await)
+}
+
+fn blocking(app: &App) -> App {
+    app.clone().annotated("policy", "MigrateOrBlock")
+}
+
+/// Under MigrateOrBlock: the migration fails at once with the reason, a drain gets it, the pod is untouched.
+async fn is_refused(lab: &Lab, app: App, reason: Reason) -> Result {
+    let app = blocking(&app);
+    let before = lab.deploy(&app).await?.remove(0);
+    let state = before.state().await?;
+    let watch = lab.watch();
+    let options = DrainOptions {
+        // Else kubectl itself refuses pods with an emptyDir.
+        delete_empty_dir: true,
+        ..DrainOptions::of("app").timeout(Duration::from_secs(4))
+    };
+    let drained = Drain::start(&lab.cluster, &before.node, &options)?.finish().await?;
+    assert_ne!(drained.code, 0, "{}", drained.text());
+    let ended = watch.ended(&before.uid, Duration::from_secs(10)).await?;
+    let status = status_of(&ended);
+    assert_eq!((status.phase, status.reason.as_deref()), (Phase::Failed, Some(reason.as_str())));
+    let movable = status.conditions.iter().find(|condition| condition.type_ == "Movable");
+    assert_eq!(movable.map(|c| (c.status.as_str(), c.reason.as_str())), Some(("False", reason.as_str())));
+    assert!(status.phase_timings.is_empty(), "nothing was begun: {:?}", status.phase_timings);
+    cause_is_told(lab, &ended, &before.name, &[reason]).await?;
+    let again = Drain::start(&lab.cluster, &before.node, &options)?.finish().await?;
+    if !again.text().contains(reason.as_str()) {
+        return fail(format!("the drain is not told {reason}:\n{}", again.text()));
+    }
+    let after = lab.only_pod(&app).await?;
+    assert_eq!(after, before, "the pod was not touched");
+    assert_eq!(after.state().await?.cookie, state.cookie);
+    nothing_left(lab, &[]).await
+}
+
+fn mounted(volume: Value) -> Value {
+    let mut volume = volume;
+    volume["name"] = "data".into();
+    json!({ "volumes": [volume],
+        "containers": [{ "volumeMounts": [{ "name": "data", "mountPath": "/data" }] }] })
+}
