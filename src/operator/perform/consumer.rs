@@ -120,8 +120,17 @@ impl Performer {
 
     pub(super) async fn resume(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let survivor = journal.state.replacement.as_ref().map_or(&journal.subject.source.name, |r| &r.name);
-        self.resume_pod(journal, survivor.clone()).await?;
-        Ok(Outcome::Resumed)
+        let (broker, queue) = self.broker.get(&journal.subject).await?;
+        let order = ResumeOrder { pod: survivor.clone(), queues: self.queues(journal, &queue) };
+        match broker.resume(&order, RESUME_LIMIT).await {
+            // It was deleted before it could be told; the messages wait for whoever its owner makes next.
+            Err(BrokerError::NeverResumed { .. } | BrokerError::ConsumerWithoutControlQueue { .. })
+                if self.is_replacement_gone(journal).await? =>
+            {
+                Ok(Outcome::Resumed)
+            }
+            resumed => self.heeded(resumed).await.map(|_| Outcome::Resumed),
+        }
     }
 
     pub(super) async fn resume_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
@@ -137,13 +146,6 @@ impl Performer {
             }
             resumed => self.heeded(resumed).await.map(|_| Outcome::SourceResumed),
         }
-    }
-
-    async fn resume_pod(&self, journal: &Journal, pod: String) -> Result<(), EffectError> {
-        let (broker, queue) = self.broker.get(&journal.subject).await?;
-        let order = ResumeOrder { pod, queues: self.queues(journal, &queue) };
-        self.heeded(broker.resume(&order, RESUME_LIMIT).await).await?;
-        Ok(())
     }
 
     pub(super) async fn drop_parking(&self, journal: &Journal) -> Result<Outcome, EffectError> {
