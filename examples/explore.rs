@@ -1,52 +1,76 @@
-//! Explores the migration protocol and prints what was looked at: `cargo run --release --example explore [scenario]`.
+//! Explores all interleavings around the migration protocol and prints what was looked at.
+//!
+//! `cargo run --release --example explore` for the usual scenarios, with `thorough` for larger ones, with `mistakes` for
+//! the stories of seeded mistakes.
 
 #[path = "../tests/explore/mod.rs"]
 mod explore;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use explore::{Model, Scenario, explore as search};
+use explore::catalog::{thorough, trap, usual};
+use explore::mistake::Mistake;
+use explore::model::{Model, Scenario};
+use explore::search::{Report, explore as search};
+
+const LIMIT: usize = 40_000_000;
 
 fn main() -> ExitCode {
-    let faults: u8 = std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(1);
-    let messages: u8 = std::env::args().nth(2).and_then(|a| a.parse().ok()).unwrap_or(2);
-    let kinds = std::env::args().nth(3).unwrap_or("dbfuo".into());
-    let has = |k: char| kinds.contains(k);
-    let mut scenario = Scenario {
-        messages,
-        deadline: has('d'),
-        breaks: has('b'),
-        failures: has('f'),
-        users: has('u'),
-        operators: has('o'),
-        ..Scenario::with_faults("x", faults)
-    };
-    if has('1') {
-        scenario.attempts = 1;
+    match std::env::args().nth(1).as_deref() {
+        None => all(&usual()),
+        Some("thorough") => all(&thorough()),
+        Some("mistakes") => mistakes(),
+        Some(other) => {
+            eprintln!("unknown: {other}; try nothing, `thorough` or `mistakes`");
+            ExitCode::FAILURE
+        }
     }
-    if has('s') {
-        scenario.plan.bridge = false;
-    }
-    if has('w') {
-        scenario.plan.bridge = false;
-        scenario.plan.queue = false;
-        scenario.plan.hold = shadow::api::Hold::Frozen;
-    }
-    let model = Model::new(scenario, None);
-    let report = search(&model, 20_000_000);
+}
+
+fn print(name: &str, report: &Report) {
     println!(
-        "states {} transitions {} depth {} protocol {} took {:?} incomplete {} size {}",
+        "{name:<45} {:>10} states {:>11} transitions  depth {:>3}  {:>4} protocol states  {:>6.1} s{}",
         report.states,
         report.transitions,
         report.depth,
         report.protocol_states,
-        report.took,
-        report.incomplete,
-        std::mem::size_of_val(&model.beginning())
+        report.took.as_secs_f64(),
+        if report.incomplete { "  NOT ALL" } else { "" },
     );
-    if let Some(story) = report.violation {
-        println!("{story}");
-        return ExitCode::FAILURE;
+}
+
+fn all(scenarios: &[Scenario]) -> ExitCode {
+    let (mut states, mut transitions, mut took, mut depth) = (0, 0, Duration::ZERO, 0);
+    for scenario in scenarios {
+        let report = search(&Model::new(scenario.clone(), None), LIMIT);
+        print(scenario.name, &report);
+        if let Some(story) = report.violation {
+            println!("\n{story}");
+            return ExitCode::FAILURE;
+        }
+        states += report.states;
+        transitions += report.transitions;
+        took += report.took;
+        depth = depth.max(report.depth);
     }
+    println!("in all: {states} states, {transitions} transitions, depth {depth}, {:.1} s", took.as_secs_f64());
     ExitCode::SUCCESS
+}
+
+fn mistakes() -> ExitCode {
+    let mut missed = 0;
+    for mistake in Mistake::ALL {
+        let report = search(&Model::new(trap(*mistake), Some(*mistake)), LIMIT);
+        print(mistake.what(), &report);
+        match report.violation {
+            Some(story) => println!("{story}"),
+            None => {
+                println!("    NOT CAUGHT\n");
+                missed += 1;
+            }
+        }
+    }
+    println!("{} mistakes, {missed} not caught", Mistake::ALL.len());
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

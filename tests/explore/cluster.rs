@@ -136,6 +136,9 @@ impl Model {
                 next.disconnect(Who::Successor);
                 next.of_mut(Who::Successor).life = Life::Dead;
                 next.past.successor_crashed |= closed;
+                // Without a queue it acts as soon as it lives: what it did since, a crash loses.
+                let acted = world.of(Who::Successor).applied != world.image.applied;
+                next.past.lost_by_nature |= acted && !self.scenario.plan.queue;
                 moves.fault(Act::ContainerCrashes(Who::Successor), next);
             }
             let mut next = World { named: Named::Nobody, ..*world };

@@ -7,8 +7,7 @@ use super::model::Model;
 use super::moves::{Act, Moves};
 use super::world::{Life, Order, Orders, Seat, UNKNOWN, Who, World, bit};
 
-const LOST_OR_TWICE: &str =
-    "I1/I2: a message is applied that is not the next one: one was lost, or one came twice";
+const LOST_OR_TWICE: &str = "I1/I2: a message is applied that is not the next one: one was lost, or one came twice";
 
 impl Model {
     pub(super) fn broker_and_consumers(&self, world: &World, moves: &mut Moves) {
@@ -55,11 +54,7 @@ impl Model {
             if is_next || world.past.lost_by_nature {
                 moves.happens(act, next);
             } else {
-                moves.violates(
-                    act,
-                    next,
-                    "I1: a client's write was acknowledged and is not in the state any more",
-                );
+                moves.violates(act, next, "I1: a client's write was acknowledged and is not in the state any more");
             }
         }
     }
@@ -121,14 +116,6 @@ impl Model {
     }
 
     fn obey(&self, world: &mut World, who: Who, order: Order) {
-        // Its attempt is over where its parking queue is gone.
-        if order.park
-            && world.parking & bit(order.epoch) == 0
-            && self.mistake != Some(Mistake::ParksOnMissingQueue)
-        {
-            world.of_mut(who).order = None;
-            return;
-        }
         let (gate, verdict) = self.gates.decide(world.of(who).gate, order);
         // Nobody waits for the shadow's answers.
         let replies = if who == Who::Shadow { 0 } else { world.replies & bit(order.epoch) };
@@ -171,10 +158,15 @@ impl Model {
             let order = process.order.unwrap_or(Order { park: true, epoch: 0 });
             let exists = world.parking & bit(order.epoch) > 0;
             let process = next.of_mut(who);
-            process.seat = if exists { Seat::Parking(order.epoch) } else { Seat::Nowhere };
-            (process.order, process.held) = (None, who.has_the_name().then_some(order));
-            if who.has_the_name() {
-                next.parked |= next.replies & bit(order.epoch);
+            process.order = None;
+            if exists || self.mistake == Some(Mistake::ParksOnMissingQueue) {
+                process.seat = if exists { Seat::Parking(order.epoch) } else { Seat::Nowhere };
+                process.held = who.has_the_name().then_some(order);
+                if who.has_the_name() {
+                    next.parked |= next.replies & bit(order.epoch);
+                }
+            } else {
+                process.gate = self.gates.void(process.gate);
             }
             moves.happens(Act::FinishPark(who), next);
         } else if process.seat == Seat::Nowhere && process.order.is_none() && !has_orders {

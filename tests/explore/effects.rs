@@ -36,6 +36,7 @@ impl Model {
                 next.bridge = Bridge::Shadow;
                 next.shadow_known = true;
             }
+            Effect::ShrinkShadow => {} // room is not modelled
             Effect::FreezeSource => {
                 if self.admit_forward(&mut next.fence_here, epoch) && next.of(Who::Source).is_alive() {
                     next.of_mut(Who::Source).life = Life::Frozen;
@@ -168,6 +169,7 @@ impl Model {
             Effect::Dump => here(true) && world.archive_there == epoch && world.dumping == 0,
             Effect::RestoreShadow => world.shadow_ticket.epoch == epoch && world.shadow_ticket.restored,
             Effect::AddBridge => world.bridge == Bridge::Shadow,
+            Effect::ShrinkShadow => true,
             Effect::FreezeSource => here(true) && source.life != Life::Running,
             Effect::DeleteSource => world.named != Named::Source,
             Effect::KillSource => here(false) && !source.is_alive(),
@@ -202,7 +204,9 @@ impl Model {
     /// What is still consumed stays, and whoever sits there is told once more to resume.
     fn drop_queues(&self, world: &mut World, epoch: u8) {
         if world.consumers_on(Seat::Parking(epoch)) > 0 {
-            if self.mistake != Some(Mistake::ParkedOneForgotten) {
+            // It heals what these would otherwise leave.
+            let forgets = [Mistake::ParkedOneForgotten, Mistake::RollbackForgetsPark, Mistake::ResumeNeverSent];
+            if !self.mistake.is_some_and(|mistake| forgets.contains(&mistake)) {
                 Self::send(world, Order { park: false, epoch });
             }
             return;

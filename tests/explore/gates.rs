@@ -8,6 +8,7 @@ use shadow::broker::control::{AnswerType, Fence, Order, OrderPayload, OrderType}
 use shadow::broker::{ConsumerGate, Decision, MigrationQueues};
 
 use super::mistake::Mistake;
+use super::mixing::Mixing;
 use super::world;
 
 /// What a consumer does about an order, without what only the wire needs.
@@ -23,7 +24,7 @@ pub enum Verdict {
 #[derive(Default)]
 struct Book {
     known: Vec<(ConsumerGate, Option<u8>)>,
-    decisions: HashMap<(u8, world::Order), (u8, Verdict)>,
+    decisions: HashMap<(u8, world::Order), (u8, Verdict), Mixing>,
 }
 
 pub struct Gates {
@@ -57,6 +58,13 @@ impl Gates {
     /// The epoch that parked it.
     pub fn parked_by(&self, gate: u8) -> Option<u8> {
         self.book.borrow().known[usize::from(gate)].1
+    }
+
+    /// The parking queue of the PARK just decided is not there.
+    pub fn void(&self, gate: u8) -> u8 {
+        let mut next = self.book.borrow().known[usize::from(gate)].0.clone();
+        next.void();
+        self.number(next)
     }
 
     pub fn decide(&self, gate: u8, order: world::Order) -> (u8, Verdict) {

@@ -1,5 +1,7 @@
 //! What must always hold (I1 to I11 of the design), and what a good end is.
 
+use shadow::protocol::Step;
+
 use super::model::Model;
 use super::world::{Bridge, Life, NOBODY, Named, Seat, UNKNOWN, Who, World};
 
@@ -77,6 +79,8 @@ impl Model {
             }
         };
         must(step.is_terminal(), "I7: the migration does not end");
+        let untroubled = self.scenario.faults == 0 && !self.scenario.deadline;
+        must(step == Step::Completed || !untroubled, "I7: it fails though nothing went wrong");
         must(world.mind == world.journal && world.deposed == NOBODY, "operators agree");
         must(world.shadows == 0 && !world.of(Who::Shadow).is_alive(), "I8: the shadow is left");
         must(world.bridge == Bridge::None, "I8: the bridge is left");
@@ -88,11 +92,11 @@ impl Model {
         must(queues || world.past.queues_left || world.past.deposed, "I8: a queue of the migration is left");
         let source_stays = world.named == Named::Source || !world.of(Who::Source).is_alive();
         must(source_stays, "I8: a process of the source is left");
-        must(world.published == self.scenario.messages, "publishing ends");
         let Some(who) = world.survivor() else {
             must(world.past.owner_deleted, "I8: nobody has the source's name");
             return missing;
         };
+        must(world.published == self.scenario.messages, "publishing ends");
         let survivor = world.of(who);
         must(survivor.life == Life::Running, "I8: the survivor does not run");
         if self.scenario.plan.queue {

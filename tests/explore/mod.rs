@@ -5,21 +5,19 @@
 //! owner, webhook and faults (`cluster`), broker and consumers (`consumers`). `invariants` says what must hold, `search`
 //! looks everywhere, `story` tells the shortest way to a violation, `mistake` lists what must be caught.
 
+pub mod catalog;
 mod cluster;
 mod consumers;
 mod effects;
 mod gates;
 mod invariants;
-mod mistake;
-mod model;
+pub mod mistake;
+mod mixing;
+pub mod model;
 mod moves;
 mod nodes;
 mod operators;
 mod protocol;
-mod search;
+pub mod search;
 mod story;
 mod world;
-
-pub use mistake::Mistake;
-pub use model::{Model, Scenario};
-pub use search::{Report, explore};

@@ -143,7 +143,8 @@ impl Model {
         let Image { epoch: of, applied, gate, unconfirmed } = world.image;
         *next.of_mut(who) = Process { life: Life::Running, applied, gate, unconfirmed, ..Process::default() };
         if who == Who::Shadow {
-            next.shadow_epoch = epoch;
+            // Another process, another address.
+            (next.shadow_epoch, next.shadow_known) = (epoch, false);
         }
         let act = Act::Restore(who);
         if world.archive_there != epoch || of != epoch {

@@ -36,7 +36,15 @@ impl Model {
         let early = self.mistake == Some(Mistake::ReplacementTicketBeforeFreeze)
             && facts.state.step == Step::Freezing;
         let kill = self.mistake == Some(Mistake::KillBeforeCommit) && facts.state.step == Step::Bridging;
-        let extra = [early.then_some(Effect::RestoreReplacement), kill.then_some(Effect::KillSource)];
+        let close = self.mistake == Some(Mistake::TicketClosedAtCommit) && facts.state.step == Step::Freezing;
+        // `making_room` drops the bridge where the replacement needs the shadow's room.
+        let room = facts.state.step == Step::Replacing && facts.state.plan.bridge && self.scenario.failures;
+        let extra = [
+            early.then_some(Effect::RestoreReplacement),
+            kill.then_some(Effect::KillSource),
+            room.then_some(Effect::WithdrawShadow),
+            close.then_some(Effect::CloseArchives),
+        ];
         for effect in facts.outstanding.iter().copied().chain(extra.into_iter().flatten()) {
             let act = Act::Perform(by, effect, facts.epoch);
             match self.perform(world, facts, effect) {
@@ -54,8 +62,8 @@ impl Model {
             if self.is_done(world, facts, effect) {
                 moves.happens(Act::Learn(Happening::Done(effect)), self.told(world, Happening::Done(effect)));
             }
-            // `attempt` in the driver gives up what only tidies up.
-            if effect.left_alone().is_some() && self.scenario.operators {
+            // `attempt` in the driver gives up what only tidies up, after longer than a deposed operator goes on.
+            if effect.left_alone().is_some() && self.scenario.operators && world.deposed == NOBODY {
                 let mut next = self.told(world, Happening::Done(effect));
                 next.past.archives_left |= effect == Effect::CloseArchives;
                 next.past.queues_left |= effect == Effect::DropParking;

@@ -9,6 +9,7 @@ use shadow::api::Reason;
 use shadow::protocol::{Archive, Effect, Event, Failure, Outcome, Plan, Restored, ShadowAt, State, step};
 
 use super::mistake::Mistake;
+use super::mixing::Mixing;
 
 /// An event without what it carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,7 +39,7 @@ pub struct Facts {
 struct Book {
     known: Vec<Rc<Facts>>,
     numbers: HashMap<State, u16>,
-    steps: HashMap<(u16, Happening), u16>,
+    steps: HashMap<(u16, Happening), u16, Mixing>,
 }
 
 pub struct Protocol {
@@ -131,6 +132,7 @@ pub fn outcome(effect: Effect) -> Outcome {
         Effect::Dump => Outcome::Dumped(Archive { digest: "d".into(), bytes: 1, frozen_ms: 1 }),
         Effect::RestoreShadow => Outcome::ShadowRestored,
         Effect::AddBridge => Outcome::BridgeAdded,
+        Effect::ShrinkShadow => Outcome::ShadowShrunk,
         Effect::FreezeSource => Outcome::SourceFrozen,
         Effect::DeleteSource => Outcome::SourceDeleted,
         Effect::KillSource => Outcome::SourceKilled,

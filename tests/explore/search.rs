@@ -4,6 +4,7 @@
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
+use super::mixing::Mixing;
 use super::model::Model;
 use super::moves::{Act, Moves};
 use super::story::Story;
@@ -19,53 +20,6 @@ pub struct Report {
     pub violation: Option<Story>,
     /// The search stopped at its limit.
     pub incomplete: bool,
-}
-
-/// FNV-like over whole words: the worlds are small and the search trusts them.
-#[derive(Clone, Copy, Default)]
-struct Mix(u64);
-
-impl Hasher for Mix {
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u8(*byte);
-        }
-    }
-
-    fn write_u8(&mut self, value: u8) {
-        self.write_u64(value.into());
-    }
-
-    fn write_u16(&mut self, value: u16) {
-        self.write_u64(value.into());
-    }
-
-    fn write_u32(&mut self, value: u32) {
-        self.write_u64(value.into());
-    }
-
-    fn write_isize(&mut self, value: isize) {
-        self.write_u64(value.cast_unsigned() as u64);
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-#[derive(Clone, Copy, Default)]
-struct Mixing;
-
-impl BuildHasher for Mixing {
-    type Hasher = Mix;
-
-    fn build_hasher(&self) -> Mix {
-        Mix::default()
-    }
 }
 
 const EMPTY: u32 = u32::MAX;

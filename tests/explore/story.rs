@@ -29,10 +29,6 @@ impl Story {
             .collect();
         Self { lines, broken }
     }
-
-    pub fn len(&self) -> usize {
-        self.lines.len()
-    }
 }
 
 impl fmt::Display for Story {

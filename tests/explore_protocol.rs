@@ -1,0 +1,70 @@
+//! Whatever happens in whatever order, the design's invariants I1 to I11 hold and every migration ends well; and the
+//! explorer that says so catches every mistake that is seeded for it.
+
+mod explore;
+
+use explore::catalog::{thorough, trap, usual};
+use explore::mistake::Mistake;
+use explore::model::{Model, Scenario};
+use explore::search::explore as search;
+
+/// Far more than any of these scenarios has: a test must end.
+const LIMIT: usize = 10_000_000;
+
+#[test]
+fn every_interleaving_keeps_the_invariants_and_ends_well() {
+    let states = all_hold(&usual(), LIMIT);
+    assert!(states > 1_000_000, "only {states} states: the scenarios have lost their bite");
+}
+
+#[test]
+#[ignore = "takes minutes and gigabytes: on request"]
+fn two_faults_of_any_kind_at_any_time_do_no_harm_either() {
+    all_hold(&thorough(), 10 * LIMIT);
+}
+
+fn all_hold(scenarios: &[Scenario], limit: usize) -> usize {
+    let mut states = 0;
+    for scenario in scenarios {
+        let name = scenario.name;
+        let report = search(&Model::new(scenario.clone(), None), limit);
+        println!(
+            "{name}: {} states, {} transitions, depth {}, {} protocol states, {:.1} s",
+            report.states,
+            report.transitions,
+            report.depth,
+            report.protocol_states,
+            report.took.as_secs_f64()
+        );
+        if let Some(story) = report.violation {
+            panic!("{name}:\n{story}");
+        }
+        assert!(!report.incomplete, "{name}: more than {limit} states");
+        states += report.states;
+    }
+    states
+}
+
+#[test]
+fn every_seeded_mistake_is_caught() {
+    let missed: Vec<_> = Mistake::ALL
+        .iter()
+        .filter(|mistake| search(&Model::new(trap(**mistake), Some(**mistake)), LIMIT).violation.is_none())
+        .map(|mistake| mistake.what().trim())
+        .collect();
+    assert!(missed.is_empty(), "not caught: {missed:#?}");
+}
+
+/// What is caught in a trap is caught because of the mistake: without it the same scenario is fine.
+#[test]
+fn the_traps_themselves_are_sound() {
+    for mistake in Mistake::ALL {
+        let scenario = trap(*mistake);
+        if scenario.faults > 1 {
+            continue; // too large to be explored to the end here; `explore thorough` does
+        }
+        if let Some(story) = search(&Model::new(scenario, None), LIMIT).violation {
+            panic!("the trap for \"{}\" springs by itself:\n{story}", mistake.what().trim());
+        }
+    }
+}
