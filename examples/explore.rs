@@ -54,7 +54,10 @@ fn all(scenarios: &[Scenario]) -> ExitCode {
         took += report.took;
         depth = depth.max(report.depth);
     }
-    println!("in all: {states} states, {transitions} transitions, depth {depth}, {:.1} s", took.as_secs_f64());
+    println!(
+        "in all: {states} states, {transitions} transitions, depth {depth}, {:.1} s",
+        took.as_secs_f64()
+    );
     ExitCode::SUCCESS
 }
 
