@@ -3,6 +3,8 @@
 //! `cargo run --release --example explore` for the usual scenarios, with `thorough` for larger ones, with `mistakes` for
 //! the stories of seeded mistakes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test or an instrument that cannot go on says so
+
 #[path = "../tests/explore/mod.rs"]
 mod explore;
 

@@ -361,11 +361,29 @@ async fn a_plain_consumer_among_competing_ones_is_proven_parked_by_the_broker() 
     a_plain_consumer_is_proven_by_the_broker(false, 2).await;
 }
 
+/// Late by far: an order of an attempt whose queues are gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_park_on_a_queue_that_is_gone_is_void() {
+    let stage = Stage::set(false).await;
+    let subject = Subject::start(&stage, 50, 0).await;
+    until("it consumes", async || stage.look(&stage.primary).await == Some((0, 1))).await;
+    stage.broker().leave_park(&stage.park(1)).await.unwrap();
+    stage.send(&stage.primary, b"{}").await;
+    subject.has_applied(1).await;
+    until("it has read the order", async || stage.look(&control_queue(&stage.pod)).await == Some((0, 1)))
+        .await;
+    until("it consumes again", async || stage.look(&stage.primary).await == Some((0, 1))).await;
+    assert!(!subject.view().parked);
+    subject.crash().await;
+    stage.done().await;
+}
+
 /// The order left for a pod that is about to be restored is the first thing it sees.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_for_which_a_park_was_left_wakes_up_parked() {
     let stage = Stage::set(false).await;
     stage.send(&stage.primary, b"{}").await;
+    stage.broker().declare_parking(&stage.queues(1)).await.unwrap();
     stage.broker().leave_park(&stage.park(1)).await.unwrap();
     let subject = Subject::start(&stage, 50, 0).await;
     until("it is parked", async || subject.view().parked).await;

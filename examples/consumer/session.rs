@@ -8,6 +8,7 @@
 //! * On every connection the control queue comes first, and a parked consumer never touches the primary queue. After
 //!   a restore the memory says that it is parked, the sockets are closed, and the pod may have another name: that is
 //!   read from /etc/hostname each time (the environment and `gethostname()` are still the source's).
+//! * An order to park on a queue that does not exist is void: its attempt is over, and nobody would end it.
 //! * The order that parks it is acknowledged only when it resumes. So the broker gives it to whoever comes next under
 //!   this name: a process that crashed while it was parked starts parked again.
 
@@ -199,13 +200,19 @@ impl Consumer {
                 return acknowledge(&delivery).await;
             }
         };
+        let before = self.gate.clone();
         let decision = self.gate.decide(order);
         tracing::info!(?decision, "order");
         match decision {
             Decision::Park { answer, .. } => {
                 self.leave(session).await?;
-                self.state.lock().parked = true;
                 session.subscription = self.subscribe(&session.connection).await?;
+                if session.subscription.is_none() {
+                    tracing::warn!("the parking queue is gone, so that attempt is over: the order is void");
+                    self.gate = before;
+                    return acknowledge(&delivery).await;
+                }
+                self.state.lock().parked = true;
                 if let Some(superseded) = session.held.replace(delivery) {
                     acknowledge(&superseded).await?;
                 }

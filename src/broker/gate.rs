@@ -53,12 +53,6 @@ impl ConsumerGate {
         self.parked.as_ref().map(|parked| parked.queue.as_str())
     }
 
-    /// The queue of the PARK that was just decided does not exist: that attempt is over. The primary is consumed, nothing
-    /// is answered. Only then: a consumer that comes back parked, after a reconnect or a restore, waits for its queue.
-    pub fn void(&mut self) {
-        self.parked = None;
-    }
-
     /// Takes note of an order and says what to do.
     pub fn decide(&mut self, order: Order) -> Decision {
         let queue = order.payload.queue;

@@ -173,8 +173,15 @@ impl Driver {
         running: &mut FuturesUnordered<BoxFuture<'static, Attempt>>,
     ) -> Result<(), DriveError> {
         tracing::debug!(migration = self.book.name(), step = self.journal.state.step.as_str(), ?event);
+        let failed = match &event {
+            Event::Failed(_, effect, _) => Some(*effect),
+            _ => None,
+        };
         let (next, effects) = step(&self.journal.state, event);
         if next == self.journal.state {
+            // A failure that means nothing yet may do so later: whoever still waits for the effect must hear of it.
+            let again = failed.filter(|effect| next.outstanding().contains(effect));
+            self.perform_all(again.into_iter().collect(), running);
             return Ok(());
         }
         let before = self.journal.state.step;

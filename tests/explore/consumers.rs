@@ -125,11 +125,12 @@ impl Model {
         // Nobody waits for the shadow's answers.
         let replies = if who == Who::Shadow { 0 } else { world.replies & bit(order.epoch) };
         let process = world.of_mut(who);
-        process.gate = gate;
+        let before = std::mem::replace(&mut process.gate, gate);
         process.order = None;
         match verdict {
             Verdict::Park => {
                 process.order = Some(order);
+                process.gate_before = before;
                 process.seat = Seat::Nowhere;
             }
             Verdict::Resume => {
@@ -167,11 +168,12 @@ impl Model {
             if exists || self.mistake == Some(Mistake::ParksOnMissingQueue) {
                 process.seat = if exists { Seat::Parking(order.epoch) } else { Seat::Nowhere };
                 process.held = who.has_the_name().then_some(order);
-                if who.has_the_name() {
-                    next.parked |= next.replies & bit(order.epoch);
-                }
             } else {
-                process.gate = self.gates.void(process.gate);
+                process.gate = process.gate_before; // that attempt is over: as if nothing had been ordered
+            }
+            process.gate_before = 0;
+            if process.held.is_some() {
+                next.parked |= next.replies & bit(order.epoch);
             }
             moves.happens(Act::FinishPark(who), next);
         } else if process.seat == Seat::Nowhere && process.order.is_none() && !has_orders {

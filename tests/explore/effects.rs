@@ -18,6 +18,9 @@ impl Model {
             Effect::DeclareParking => {
                 next.parking |= bit(epoch);
                 next.replies |= bit(epoch);
+                if self.scenario.plan.bridge && self.mistake != Some(Mistake::ShadowWakesUpAsItWas) {
+                    (next.shadow_orders, next.shadow_park) = (true, epoch);
+                }
             }
             Effect::PlaceShadow => {
                 if world.named == Named::Source {
@@ -26,12 +29,7 @@ impl Model {
             }
             Effect::Park => Self::send(&mut next, Order { park: true, epoch }),
             Effect::Dump => next = self.begin_dump(world, epoch).unwrap_or(next),
-            Effect::RestoreShadow => {
-                next = self.open_ticket(world, Who::Shadow, epoch).unwrap_or(next);
-                if self.scenario.plan.queue && self.mistake != Some(Mistake::ShadowWakesUpAsItWas) {
-                    (next.shadow_orders, next.shadow_park) = (true, epoch);
-                }
-            }
+            Effect::RestoreShadow => next = self.open_ticket(world, Who::Shadow, epoch).unwrap_or(next),
             Effect::AddBridge => {
                 next.bridge = Bridge::Shadow;
                 next.shadow_known = true;
@@ -153,7 +151,12 @@ impl Model {
             if forward { self.admit_forward(&mut fence, epoch) } else { self.admit(&mut fence, epoch) }
         };
         match effect {
-            Effect::DeclareParking => world.parking & world.replies & bit(epoch) > 0,
+            Effect::DeclareParking => {
+                let left = world.shadow_orders
+                    || !self.scenario.plan.bridge
+                    || self.mistake == Some(Mistake::ShadowWakesUpAsItWas);
+                world.parking & world.replies & bit(epoch) > 0 && left
+            }
             Effect::PlaceShadow => world.shadow_ticket.epoch == epoch && world.shadow_ticket.waiting,
             Effect::Park if self.mistake == Some(Mistake::ParkNotConfirmed) => {
                 world.orders.last() == Some(Order { park: true, epoch }) || world.parked & bit(epoch) > 0

@@ -60,13 +60,6 @@ impl Gates {
         self.book.borrow().known[usize::from(gate)].1
     }
 
-    /// The parking queue of the PARK just decided is not there.
-    pub fn void(&self, gate: u8) -> u8 {
-        let mut next = self.book.borrow().known[usize::from(gate)].0.clone();
-        next.void();
-        self.number(next)
-    }
-
     pub fn decide(&self, gate: u8, order: world::Order) -> (u8, Verdict) {
         if let Some(decided) = self.book.borrow().decisions.get(&(gate, order)) {
             return *decided;

@@ -105,10 +105,7 @@ impl Mistake {
                 next.done.insert(Effect::KillSource);
                 next
             }
-            Self::TicketClosedAfterResume if next.step == Step::Switching && next.done.is_empty() => {
-                next.done.insert(Effect::CloseArchives);
-                next
-            }
+            Self::TicketClosedAfterResume if next.step == Step::Closing => skip(next, Step::Resuming),
             Self::RetryKeepsEpoch if happening == Happening::RetryDue => {
                 next.epoch = before.epoch;
                 next

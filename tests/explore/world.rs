@@ -111,6 +111,8 @@ pub struct Process {
     pub seat: Seat,
     /// Delivered, not applied yet; 0 is none.
     pub delivered: [u8; 2],
+    /// Its gate before the PARK that it is carrying out.
+    pub gate_before: u8,
     /// An order it was given and has not finished.
     pub order: Option<Order>,
     /// The order that parked it, which it acknowledges when it resumes.
@@ -316,7 +318,7 @@ impl World {
         }
         let process = self.of_mut(who);
         (process.connected, process.seat, process.delivered) = (false, Seat::Nowhere, [0, 0]);
-        (process.order, process.held) = (None, None);
+        (process.order, process.held, process.gate_before) = (None, None, 0);
     }
 
     /// The process ends. The broker notices later.

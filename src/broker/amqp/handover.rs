@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tracing::{debug, warn};
 
 use super::link::{Link, Session, name};
-use super::queues::{Counts, Probe, declare, declare_durable};
+use super::queues::{Counts, Probe, declare_durable, declare_replies};
 use crate::api::control_queue;
 use crate::broker::control::{Answer, AnswerType, Fence, Order, OrderPayload, OrderType};
 use crate::broker::{BrokerError, MigrationQueues, ParkOrder, Parked, Proof, ResumeOrder, Resumed};
@@ -37,7 +37,6 @@ const PARK_LIVES: Duration = Duration::from_secs(600);
 
 pub(super) async fn leave_park(link: &Link, order: &ParkOrder) -> Result<(), BrokerError> {
     let session = link.session().await?;
-    declare(&session, &order.queues).await?;
     declare_durable(&session, &control_queue(&order.pod), FieldTable::default()).await?;
     send(&session, &order.pod, &order.queues, OrderType::StartReplay).await.map(drop)
 }
@@ -147,7 +146,7 @@ impl<'a> Handover<'a> {
         let session = link.session().await?;
         let mut probe = Probe::new(link);
         let primary = probe.must_exist(&queues.primary).await?;
-        let earlier = declare(&session, queues).await?;
+        let earlier = declare_replies(&session, queues).await?;
         let parking = probe.look(&queues.parking()).await?.unwrap_or_default();
         let consume = session.channel.basic_consume(
             name(&queues.reply())?,

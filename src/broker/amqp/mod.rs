@@ -46,7 +46,7 @@ impl Broker for AmqpBroker {
     }
 
     async fn declare_parking(&self, queues: &MigrationQueues) -> Result<(), BrokerError> {
-        queues::declare(&self.link.session().await?, queues).await.map(drop)
+        queues::declare(&self.link.session().await?, queues).await
     }
 
     async fn leave_park(&self, order: &ParkOrder) -> Result<(), BrokerError> {

@@ -85,12 +85,21 @@ async fn kind(link: &Link, queue: &str) -> Result<QueueKind, BrokerError> {
     })
 }
 
-/// Parking queue and reply queue: durable, shared, so that they outlive this connection. Gives the number of answers.
-pub(super) async fn declare(session: &Session<'_>, queues: &MigrationQueues) -> Result<u32, BrokerError> {
+/// Parking queue and reply queue: durable, shared, so that they outlive this connection. Only where an
+/// attempt begins: an order that comes when it is over must not find a parking queue.
+pub(super) async fn declare(session: &Session<'_>, queues: &MigrationQueues) -> Result<(), BrokerError> {
+    declare_durable(session, &queues.parking(), FieldTable::default()).await?;
+    declare_replies(session, queues).await.map(drop)
+}
+
+/// Gives the number of answers on it.
+pub(super) async fn declare_replies(
+    session: &Session<'_>,
+    queues: &MigrationQueues,
+) -> Result<u32, BrokerError> {
     let mut expires = FieldTable::default();
     let millis = i64::try_from(REPLY_EXPIRES.as_millis()).unwrap_or(i64::MAX);
     expires.insert("x-expires".into(), AMQPValue::LongLongInt(millis));
-    declare_durable(session, &queues.parking(), FieldTable::default()).await?;
     declare_durable(session, &queues.reply(), expires).await
 }
 

@@ -106,7 +106,14 @@ impl Performer {
     pub(super) async fn declare_parking(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let (broker, queue) = self.broker.get(&journal.subject).await?;
         self.heeded(broker.preflight(&queue.queue).await).await?;
-        self.heeded(broker.declare_parking(&self.queues(journal, &queue)).await).await?;
+        let queues = self.queues(journal, &queue);
+        self.heeded(broker.declare_parking(&queues).await).await?;
+        if journal.state.plan.bridge {
+            // Should the source start anew between its parking and the dump, its shadow would otherwise wake up as a
+            // second consumer.
+            let pod = shadow_name(&journal.subject.source.name, journal.state.epoch);
+            self.heeded(broker.leave_park(&ParkOrder { pod, queues }).await).await?;
+        }
         Ok(Outcome::ParkingDeclared)
     }
 
@@ -148,9 +155,18 @@ impl Performer {
         }
     }
 
+    /// Whoever still sits on the parking queue is told once more to take messages: it may have started anew and found
+    /// the old order to park.
     pub(super) async fn drop_parking(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let (broker, queue) = self.broker.get(&journal.subject).await?;
-        self.heeded(broker.drop_parking(&self.queues(journal, &queue)).await).await?;
+        let dropped = broker.drop_parking(&self.queues(journal, &queue)).await;
+        if matches!(dropped, Err(BrokerError::InUse { .. })) {
+            let survivor =
+                journal.state.replacement.as_ref().map_or(&journal.subject.source.name, |r| &r.name);
+            let order = ResumeOrder { pod: survivor.clone(), queues: self.queues(journal, &queue) };
+            self.heeded(broker.resume(&order, RESUME_LIMIT).await).await?;
+        }
+        self.heeded(dropped).await?;
         Ok(Outcome::ParkingDropped)
     }
 }
