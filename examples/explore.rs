@@ -3,6 +3,8 @@
 //! `cargo run --release --example explore` for the usual scenarios, with `thorough` for larger ones, with `mistakes` for
 //! the stories of seeded mistakes.
 
+#![allow(clippy::unused_self, clippy::struct_excessive_bools, clippy::too_many_lines, clippy::match_bool)] // a model reads as tables
+#![allow(clippy::inconsistent_struct_constructor, clippy::manual_hash_one)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test or an instrument that cannot go on says so
 
 #[path = "../tests/explore/mod.rs"]
