@@ -4,6 +4,8 @@
 //! Only the application's pods are drained (`--pod-selector`): a whole node would also evict SHADOW's own webhook,
 //! which goes on answering for some seconds before it ends, and the figure would be that.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::format_collect)] // a test or an instrument that cannot go on says so
+
 #[path = "../tests/lab/mod.rs"]
 mod lab;
 

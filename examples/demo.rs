@@ -2,6 +2,8 @@
 //!
 //! Writes target/demo/result.json and leaves cluster and application as they are.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::format_collect)] // a test or an instrument that cannot go on says so
+
 #[path = "../tests/lab/mod.rs"]
 mod lab;
 

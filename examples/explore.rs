@@ -3,6 +3,10 @@
 //! `cargo run --release --example explore` for the usual scenarios, with `thorough` for larger ones, with `mistakes` for
 //! the stories of seeded mistakes.
 
+#![allow(clippy::unused_self, clippy::struct_excessive_bools, clippy::too_many_lines, clippy::match_bool)] // a model reads as tables
+#![allow(clippy::inconsistent_struct_constructor, clippy::manual_hash_one)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test or an instrument that cannot go on says so
+
 #[path = "../tests/explore/mod.rs"]
 mod explore;
 
@@ -54,7 +58,10 @@ fn all(scenarios: &[Scenario]) -> ExitCode {
         took += report.took;
         depth = depth.max(report.depth);
     }
-    println!("in all: {states} states, {transitions} transitions, depth {depth}, {:.1} s", took.as_secs_f64());
+    println!(
+        "in all: {states} states, {transitions} transitions, depth {depth}, {:.1} s",
+        took.as_secs_f64()
+    );
     ExitCode::SUCCESS
 }
 

@@ -377,7 +377,8 @@ async fn a_park_on_a_queue_that_is_gone_is_void() {
     stage.broker().leave_park(&stage.park(1)).await.unwrap();
     stage.send(&stage.primary, b"{}").await;
     subject.has_applied(1).await;
-    until("it has read the order", async || stage.look(&control_queue(&stage.pod)).await == Some((0, 1))).await;
+    until("it has read the order", async || stage.look(&control_queue(&stage.pod)).await == Some((0, 1)))
+        .await;
     until("it consumes again", async || stage.look(&stage.primary).await == Some((0, 1))).await;
     assert!(!subject.view().parked);
     subject.crash().await;

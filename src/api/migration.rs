@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, PodUid};
+use super::{Epoch, PodUid, Policy};
 
 /// Name of the migration that an eviction of this pod object starts: one pod object, one migration.
 pub fn migration_name(pod: &PodUid) -> String {
@@ -79,6 +79,28 @@ pub struct StatefulMigrationSpec {
     /// Set to true to go back, as long as it is not committed.
     #[serde(default)]
     pub abort: bool,
+}
+
+impl StatefulMigrationSpec {
+    /// The migration of exactly this pod object, as its policy wants it.
+    pub fn of(policy: Policy, pod: &str, uid: PodUid) -> Self {
+        Self {
+            source_pod: pod.to_owned(),
+            source_pod_uid: Some(uid),
+            container_name: policy.container,
+            target_node: None,
+            message_queue: policy.queue,
+            state_from: policy.state_from,
+            migration_strategy: policy.strategy,
+            sync: policy.sync,
+            policy: policy.eviction,
+            max_pause_ms: policy.max_pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)),
+            deadline_seconds: policy.deadline.as_secs().max(1),
+            priority: policy.priority,
+            requested_by: None,
+            abort: false,
+        }
+    }
 }
 
 fn default_deadline() -> u64 {

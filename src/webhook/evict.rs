@@ -222,20 +222,8 @@ fn new_migration(eviction: &Eviction, pod: &PodUid, policy: &Policy) -> Stateful
             ..ObjectMeta::default()
         },
         spec: StatefulMigrationSpec {
-            source_pod: eviction.asked.name.clone(),
-            source_pod_uid: Some(pod.clone()),
-            container_name: policy.container,
-            target_node: None,
-            message_queue: policy.queue,
-            state_from: policy.state_from,
-            migration_strategy: policy.strategy,
-            sync: policy.sync,
-            policy: policy.eviction,
-            max_pause_ms: policy.max_pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)),
-            deadline_seconds: policy.deadline.as_secs().max(1),
-            priority: policy.priority,
             requested_by: eviction.requested_by.clone(),
-            abort: false,
+            ..StatefulMigrationSpec::of(policy, &eviction.asked.name, pod.clone())
         },
         status: None,
     }

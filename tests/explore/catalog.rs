@@ -27,9 +27,20 @@ pub fn usual() -> Vec<Scenario> {
         Scenario { messages: 4, deadline: true, ..base("the deadline passes at any time") },
         Scenario { messages: 4, faults: 1, breaks: true, ..base("a connection breaks") },
         Scenario { messages: 2, faults: 1, failures: true, ..base("effects fail, dumps are damaged") },
-        blocking(Scenario { messages: 2, faults: 1, failures: true, deadline: true, ..base("the same, blocking") }),
+        blocking(Scenario {
+            messages: 2,
+            faults: 1,
+            failures: true,
+            deadline: true,
+            ..base("the same, blocking")
+        }),
         Scenario { messages: 2, faults: 1, users: true, ..base("pods are deleted and crash") },
-        Scenario { messages: 2, faults: 1, operators: true, ..base("an operator does not know it is deposed") },
+        Scenario {
+            messages: 2,
+            faults: 1,
+            operators: true,
+            ..base("an operator does not know it is deposed")
+        },
         sequential(Scenario { messages: 2, ..Scenario::with_faults("anything, no bridge", 1) }),
         without_queue(Scenario { messages: 3, ..Scenario::with_faults("anything twice, no queue", 2) }),
     ]

@@ -7,7 +7,8 @@ use super::model::Model;
 use super::moves::{Act, Moves};
 use super::world::{Life, Order, Orders, Seat, UNKNOWN, Who, World, bit};
 
-const LOST_OR_TWICE: &str = "I1/I2: a message is applied that is not the next one: one was lost, or one came twice";
+const LOST_OR_TWICE: &str =
+    "I1/I2: a message is applied that is not the next one: one was lost, or one came twice";
 
 impl Model {
     pub(super) fn broker_and_consumers(&self, world: &World, moves: &mut Moves) {
@@ -54,7 +55,11 @@ impl Model {
             if is_next || world.past.lost_by_nature {
                 moves.happens(act, next);
             } else {
-                moves.violates(act, next, "I1: a client's write was acknowledged and is not in the state any more");
+                moves.violates(
+                    act,
+                    next,
+                    "I1: a client's write was acknowledged and is not in the state any more",
+                );
             }
         }
     }

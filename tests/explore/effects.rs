@@ -208,7 +208,8 @@ impl Model {
     fn drop_queues(&self, world: &mut World, epoch: u8) {
         if world.consumers_on(Seat::Parking(epoch)) > 0 {
             // It heals what these would otherwise leave.
-            let forgets = [Mistake::ParkedOneForgotten, Mistake::RollbackForgetsPark, Mistake::ResumeNeverSent];
+            let forgets =
+                [Mistake::ParkedOneForgotten, Mistake::RollbackForgetsPark, Mistake::ResumeNeverSent];
             if !self.mistake.is_some_and(|mistake| forgets.contains(&mistake)) {
                 Self::send(world, Order { park: false, epoch });
             }

@@ -5,6 +5,8 @@ use serde_json::{Map, Value, json};
 
 pub const IMAGE: &str = "localhost/shadow-examples:1";
 pub const QUEUE: &str = "orders";
+/// On every namespace of the laboratory.
+pub const STAGE_LABEL: &str = "shadow-lab";
 const SECRET: &str = "broker";
 const PORT: u16 = 8080;
 
@@ -189,7 +191,7 @@ impl App {
 pub fn surroundings(namespace: &str, broker_url: &str) -> Vec<Value> {
     vec![
         json!({ "apiVersion": "v1", "kind": "Namespace",
-            "metadata": { "name": namespace, "labels": { "migration.ms2m.io/enabled": "true" } } }),
+            "metadata": { "name": namespace, "labels": { "migration.ms2m.io/enabled": "true", STAGE_LABEL: "true" } } }),
         json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": SECRET, "namespace": namespace },
             "stringData": { "url": broker_url } }),
         json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",

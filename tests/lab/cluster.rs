@@ -116,7 +116,8 @@ impl Cluster {
     /// A client of the API server as administrator.
     pub async fn client(&self) -> Result<kube::Client> {
         let file = kube::config::Kubeconfig::read_from(&self.kubeconfig)?;
-        let mut config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await?;
+        let mut config =
+            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?;
         config.default_retry = false;
         config.connect_timeout = Some(Duration::from_secs(3));
         Ok(kube::Client::try_from(config)?)

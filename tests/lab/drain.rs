@@ -26,7 +26,13 @@ pub struct DrainOptions {
 
 impl Default for DrainOptions {
     fn default() -> Self {
-        Self { selector: None, dry_run: false, delete_empty_dir: false, timeout: Duration::from_secs(120), on_line: None }
+        Self {
+            selector: None,
+            dry_run: false,
+            delete_empty_dir: false,
+            timeout: Duration::from_secs(120),
+            on_line: None,
+        }
     }
 }
 

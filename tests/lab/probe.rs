@@ -97,7 +97,8 @@ impl Reads {
     /// Every read as a line: when it was asked and answered, in ms after `from`, and what it showed.
     pub fn trace(&self, from: Instant) -> String {
         let ms = |at: Instant| {
-            (at.saturating_duration_since(from).as_secs_f64() - from.saturating_duration_since(at).as_secs_f64())
+            (at.saturating_duration_since(from).as_secs_f64()
+                - from.saturating_duration_since(at).as_secs_f64())
                 * 1000.0
         };
         let mut all: Vec<_> = self.answered.iter().chain(&self.unanswered).collect();

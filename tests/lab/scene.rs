@@ -70,8 +70,10 @@ impl<'a> Scene<'a> {
         let pod = pods.first().ok_or("no pod")?;
         let cookie = consuming(pod).await?.cookie;
         let service = lab.service(&app).await?;
-        eventually("the Service answers", Duration::from_secs(30), async || Ok(Some(state_at(&service).await?)))
-            .await?;
+        eventually("the Service answers", Duration::from_secs(30), async || {
+            Ok(Some(state_at(&service).await?))
+        })
+        .await?;
         let watch = Watch::start(lab.client.clone(), &lab.namespace, narrator.clone().map(told));
         Ok(Self { lab, app, producer, service, cookie, watch, narrator })
     }

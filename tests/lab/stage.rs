@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::{Api, Client};
 use serde_json::Value;
 
-use super::app::surroundings;
+use super::app::{STAGE_LABEL, surroundings};
 use super::pods::{self, Snapshot};
 use super::{
     App, Broker, Cluster, Drain, DrainOptions, Drained, Kind, Result, Watch, eventually, fail, product,
@@ -70,27 +70,27 @@ impl Lab {
         product::ensure(&cluster, &client).await?;
         let broker = Broker::fresh(&cluster, name).await?;
         let lab = Self { cluster, client, broker, namespace: name.to_owned() };
-        lab.remove_namespace().await?;
+        lab.remove_stages().await?;
         lab.cluster.apply(&surroundings(name, &lab.broker.url())).await?;
         Ok(lab)
     }
 
     async fn close(&self) -> Result {
         self.cluster.mend().await?;
-        let gone = self.remove_namespace().await;
+        let gone = self.remove_stages().await;
         self.broker.remove().await?;
         gone
     }
 
-    async fn remove_namespace(&self) -> Result {
+    /// This one and whatever another run has left: a drain concerns the pods of all namespaces.
+    async fn remove_stages(&self) -> Result {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let name = self.namespace.as_str();
-        if namespaces.get_opt(name).await?.is_none() {
-            return Ok(());
-        }
-        self.cluster.kubectl(&["delete", "namespace", name, "--wait=false"]).await?;
-        eventually(&format!("namespace {name} goes away"), GONE, async || {
-            Ok(namespaces.get_opt(name).await?.is_none().then_some(()))
+        let stages = kube::api::ListParams::default().labels(STAGE_LABEL);
+        self.cluster.kubectl(&["delete", "namespace", "--selector", STAGE_LABEL, "--wait=false"]).await?;
+        eventually("earlier stages go away", GONE, async || {
+            let left = namespaces.list(&stages).await?.items;
+            let names: Vec<_> = left.iter().filter_map(|one| one.metadata.name.clone()).collect();
+            if names.is_empty() { Ok(Some(())) } else { fail(format!("there is still {names:?}")) }
         })
         .await
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::ListParams;
 use kube::Api;
+use kube::api::ListParams;
 use shadow::api::{LABEL_ROLE, MANAGER, Reason, StatefulMigration};
 
 use super::migrations::status_of;

@@ -29,7 +29,10 @@ fn a_wrong_annotation_is_refused_when_it_is_written_and_the_answer_says_what_wou
             };
             let refusal = refusal.to_string();
             for said in [annotation, value, hint] {
-                assert!(refusal.contains(said), "{annotation}: {value:?} is refused without {said:?}: {refusal}");
+                assert!(
+                    refusal.contains(said),
+                    "{annotation}: {value:?} is refused without {said:?}: {refusal}"
+                );
             }
         }
         Ok(())

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::lab::{
-    App, DrainOptions, Lab, Producer, QueueType, Result, Snapshot, Verdict, consuming, eventually, on_cluster,
-    quiesce,
+    App, DrainOptions, Lab, Producer, QueueType, Result, Snapshot, Verdict, consuming, eventually,
+    on_cluster, quiesce,
 };
 
 #[test]

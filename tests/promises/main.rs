@@ -2,6 +2,8 @@
 //!
 //! Run them one at a time: `cargo test --release --test promises -- --test-threads=1`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::format_collect)] // a test or an instrument that cannot go on says so
+
 #[path = "../lab/mod.rs"]
 mod lab;
 

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use shadow::api::{Phase, Reason};
 
 use crate::lab::{
-    App, Drain, DrainOptions, Lab, Result, cause_is_told, eventually, fail, nothing_left, on_cluster, status_of,
+    App, Drain, DrainOptions, Lab, Result, cause_is_told, eventually, fail, nothing_left, on_cluster,
+    status_of,
 };
 
 #[test]
@@ -118,7 +119,14 @@ fn a_pod_that_nobody_would_make_again_is_evicted_as_ever() -> Result {
         let before = lab.ready(&App::counter("bare"), Duration::from_secs(60)).await?.remove(0);
         let (program, config) = lab.cluster.kubectl_argv();
         let drained = tokio::process::Command::new(program)
-            .args([&config, "drain", &before.node, "--ignore-daemonsets", "--force", "--pod-selector=app=bare"])
+            .args([
+                &config,
+                "drain",
+                &before.node,
+                "--ignore-daemonsets",
+                "--force",
+                "--pod-selector=app=bare",
+            ])
             .args(["--timeout=30s"])
             .output()
             .await?;

@@ -6,8 +6,17 @@ use super::trouble::{RATE, Trouble};
 use crate::lab::{App, Lab, Result, fail, leader, on_cluster};
 
 const STEPS: [&str; 11] = [
-    "Preparing", "Parking", "Dumping", "RestoringShadow", "Bridging", "Freezing", "Deleting", "Replacing",
-    "Switching", "Resuming", "Cleaning",
+    "Preparing",
+    "Parking",
+    "Dumping",
+    "RestoringShadow",
+    "Bridging",
+    "Freezing",
+    "Deleting",
+    "Replacing",
+    "Switching",
+    "Resuming",
+    "Cleaning",
 ];
 
 #[test]

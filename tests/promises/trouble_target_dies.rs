@@ -17,8 +17,13 @@ fn where_the_target_dies_during_the_transfer_the_source_goes_on() -> Result {
         let at = trouble.scene.watch().reaches(&trouble.pod.uid, &["Dumping"], soon).await?;
         let target = at.target.ok_or("no target is named")?;
         lab.cluster.node(NodeAction::Kill, &target).await?;
-        let causes =
-            [Reason::TransferFailed, Reason::RestoreFailed, Reason::NoAgent, Reason::NoNodeFits, Reason::DumpFailed];
+        let causes = [
+            Reason::TransferFailed,
+            Reason::RestoreFailed,
+            Reason::NoAgent,
+            Reason::NoNodeFits,
+            Reason::DumpFailed,
+        ];
         trouble.is_refused_because(drain, &causes).await?;
         consuming(&lab.pod(&trouble.pod.name).await?).await?;
         lab.cluster.node(NodeAction::Start, &target).await?;

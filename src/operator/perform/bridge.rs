@@ -14,6 +14,8 @@ use crate::api::{LABEL_MIGRATION, MANAGER, Reason};
 use crate::protocol::Outcome;
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// The API server's words for it; the machine-readable cause is not in kube's `Status`.
+const TERMINATING: &str = "because it is being terminated";
 const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 
 impl Performer {
@@ -39,6 +41,9 @@ impl Performer {
                         .await
                         .map_err(EffectError::api("replace EndpointSlice"))?;
                 }
+                // The namespace is being deleted: nobody reads there any more.
+                Err(kube::Error::Api(status))
+                    if status.code == 403 && status.message.contains(TERMINATING) => {}
                 Err(error) => return Err(EffectError::api("create EndpointSlice")(error)),
             }
         }

@@ -127,8 +127,17 @@ impl Performer {
 
     pub(super) async fn resume(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let survivor = journal.state.replacement.as_ref().map_or(&journal.subject.source.name, |r| &r.name);
-        self.resume_pod(journal, survivor.clone()).await?;
-        Ok(Outcome::Resumed)
+        let (broker, queue) = self.broker.get(&journal.subject).await?;
+        let order = ResumeOrder { pod: survivor.clone(), queues: self.queues(journal, &queue) };
+        match broker.resume(&order, RESUME_LIMIT).await {
+            // It was deleted before it could be told; the messages wait for whoever its owner makes next.
+            Err(BrokerError::NeverResumed { .. } | BrokerError::ConsumerWithoutControlQueue { .. })
+                if self.is_replacement_gone(journal).await? =>
+            {
+                Ok(Outcome::Resumed)
+            }
+            resumed => self.heeded(resumed).await.map(|_| Outcome::Resumed),
+        }
     }
 
     pub(super) async fn resume_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
@@ -146,24 +155,18 @@ impl Performer {
         }
     }
 
-    async fn resume_pod(&self, journal: &Journal, pod: String) -> Result<(), EffectError> {
-        let (broker, queue) = self.broker.get(&journal.subject).await?;
-        let order = ResumeOrder { pod, queues: self.queues(journal, &queue) };
-        self.heeded(broker.resume(&order, RESUME_LIMIT).await).await?;
-        Ok(())
-    }
-
     /// Whoever still sits on the parking queue is told once more to take messages: it may have started anew and found
     /// the old order to park.
     pub(super) async fn drop_parking(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let (broker, queue) = self.broker.get(&journal.subject).await?;
         let dropped = broker.drop_parking(&self.queues(journal, &queue)).await;
         if matches!(dropped, Err(BrokerError::InUse { .. })) {
-            let survivor = journal.state.replacement.as_ref().map_or(&journal.subject.source.name, |r| &r.name);
-            self.resume_pod(journal, survivor.clone()).await?;
+            let survivor =
+                journal.state.replacement.as_ref().map_or(&journal.subject.source.name, |r| &r.name);
+            let order = ResumeOrder { pod: survivor.clone(), queues: self.queues(journal, &queue) };
+            self.heeded(broker.resume(&order, RESUME_LIMIT).await).await?;
         }
         self.heeded(dropped).await?;
         Ok(Outcome::ParkingDropped)
     }
-
 }

@@ -19,6 +19,14 @@ impl Performer {
         Ok(Outcome::ReplacementRestored(Restored { pod, name, ip: ticket.pod_ip }))
     }
 
+    /// True where the pod that was restored is gone again, or another one has its name.
+    pub(super) async fn is_replacement_gone(&self, journal: &Journal) -> Result<bool, EffectError> {
+        let Some(replacement) = &journal.state.replacement else { return Ok(false) };
+        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &journal.subject.source.namespace);
+        let live = pods.get_opt(&replacement.name).await.map_err(EffectError::api("get replacement"))?;
+        Ok(live.is_none_or(|pod| pod.uid().as_deref() != Some(replacement.pod.as_str())))
+    }
+
     /// A StatefulSet gives the name back, a ReplicaSet makes up a new one.
     async fn replacement_name(&self, journal: &Journal, uid: &PodUid) -> Result<String, EffectError> {
         let source = &journal.subject.source;

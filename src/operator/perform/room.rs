@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::super::shadow_pod::shadow_name;
 use super::super::subject::{Journal, OwnerKind};
 use super::{EffectError, Performer};
-use crate::api::{ANNOTATION_TICKET, Reason, Role, TicketId};
+use crate::api::{ANNOTATION_TICKET, Reason, Role, StatefulMigration, TicketId};
 use crate::protocol::{Failure, Outcome};
 
 /// A replacement that is unschedulable this long after it could have been made needs the shadow's room.
@@ -54,18 +54,30 @@ impl Performer {
                     tracing::warn!(pod, "the replacement needs its shadow's room: bridge dropped");
                     self.withdraw_shadow(journal).await?;
                 }
-                Standing::Stranger => return Err(forsaken(&journal.subject.source.name)),
+                Standing::Stranger | Standing::NeverComes => {
+                    return Err(forsaken(&journal.subject.source.name));
+                }
                 Standing::Unschedulable | Standing::OnItsWay => {}
             }
         }
         Ok(waited.await)
     }
 
+    async fn is_deleted(&self) -> Result<bool, EffectError> {
+        let namespace = self.migration.namespace().unwrap_or_default();
+        let migrations: Api<StatefulMigration> = Api::namespaced(self.ctx.client.clone(), &namespace);
+        let live = migrations
+            .get_opt(&self.migration.name_any())
+            .await
+            .map_err(EffectError::api("get migration"))?;
+        Ok(live.is_none_or(|migration| migration.metadata.deletion_timestamp.is_some()))
+    }
+
     async fn standing(&self, journal: &Journal) -> Result<Standing, EffectError> {
         let source = &journal.subject.source;
         let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &source.namespace);
         let Some(pod) = pods.get_opt(&source.name).await.map_err(EffectError::api("get replacement"))? else {
-            return Ok(Standing::OnItsWay);
+            return Ok(if self.is_deleted().await? { Standing::NeverComes } else { Standing::OnItsWay });
         };
         let ticket =
             TicketId { migration: self.uid.clone(), epoch: journal.state.epoch, role: Role::Replacement };
@@ -85,6 +97,8 @@ enum Standing {
     Unschedulable,
     /// A pod without our ticket has the name: it started fresh and consumes already.
     Stranger,
+    /// Nobody makes it, and the migration itself was deleted: its namespace goes.
+    NeverComes,
 }
 
 fn forsaken(pod: &str) -> EffectError {

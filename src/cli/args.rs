@@ -1,0 +1,37 @@
+//! What a user types.
+
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+/// Moves stateful pods between nodes with their memory.
+#[derive(Parser)]
+#[command(name = "kubectl-shadow", bin_name = "kubectl shadow", version)]
+pub struct Args {
+    /// Namespace; that of the current context where it is missing.
+    #[arg(short, long, global = true)]
+    pub namespace: Option<String>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Moves a pod now and tells how it goes.
+    Migrate {
+        pod: String,
+        /// Node to move to; the scheduler's choice where it is missing.
+        #[arg(long)]
+        to: Option<String>,
+        /// Do not wait for the end.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Lists migrations, or tells all about one.
+    Status { migration: Option<String> },
+    /// Calls a migration off, as long as it is not committed.
+    Abort { migration: String },
+}
+
+/// Every call ends within this.
+pub const CALL_LIMIT: Duration = Duration::from_secs(15);

@@ -1,0 +1,197 @@
+//! What the plugin does. Does I/O: calls the API server, prints to standard output.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+
+use super::args::{Args, CALL_LIMIT, Command};
+use crate::api::{
+    EvictionPolicy, Phase, PodUid, Policy, PolicyError, StatefulMigration, StatefulMigrationSpec,
+    migration_name, pod_policy,
+};
+use crate::kit::{KitError, kube_client, kube_watch_client};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error(transparent)]
+    Kit(#[from] KitError),
+    #[error("{what}: {source}")]
+    Api { what: String, source: kube::Error },
+    #[error("pod {0} is not annotated: set migration.ms2m.io/policy on it or on its owner")]
+    NotAnnotated(String),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error("migration {name} failed: {reason}: {message}")]
+    Failed { name: String, reason: String, message: String },
+    #[error("the watch of migration {0} ended early")]
+    WatchEnded(String),
+}
+
+/// Does what was asked.
+pub async fn run(args: Args) -> Result<(), CliError> {
+    let client = kube_client(CALL_LIMIT).await?;
+    let namespace = args.namespace.unwrap_or_else(|| client.default_namespace().to_owned());
+    let migrations: Api<StatefulMigration> = Api::namespaced(client.clone(), &namespace);
+    match args.command {
+        Command::Migrate { pod, to, no_wait } => {
+            let name = start(&client, &migrations, &namespace, &pod, to).await?;
+            println!("migration {namespace}/{name}");
+            if no_wait { Ok(()) } else { follow(&namespace, &name).await }
+        }
+        Command::Status { migration: None } => list(&migrations).await,
+        Command::Status { migration: Some(name) } => {
+            let migration = migrations.get(&name).await.map_err(api(format!("migration {name}")))?;
+            print_one(&migration);
+            Ok(())
+        }
+        Command::Abort { migration } => {
+            let patch = json!({"spec": {"abort": true}});
+            let params = PatchParams::default();
+            migrations
+                .patch(&migration, &params, &Patch::Merge(&patch))
+                .await
+                .map_err(api(format!("abort migration {migration}")))?;
+            println!("migration {namespace}/{migration} is called off if it is not committed yet");
+            Ok(())
+        }
+    }
+}
+
+fn api(what: String) -> impl FnOnce(kube::Error) -> CliError {
+    move |source| CliError::Api { what, source }
+}
+
+/// Creates the migration; one that is there already is joined.
+async fn start(
+    client: &Client,
+    migrations: &Api<StatefulMigration>,
+    namespace: &str,
+    pod_name: &str,
+    to: Option<String>,
+) -> Result<String, CliError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let pod = pods.get(pod_name).await.map_err(api(format!("pod {pod_name}")))?;
+    let uid = PodUid(pod.uid().unwrap_or_default());
+    let owner = owner_annotations(client, namespace, &pod).await?;
+    let policy: Policy =
+        pod_policy(pod.annotations(), &owner)?.ok_or_else(|| CliError::NotAnnotated(pod_name.to_owned()))?;
+    let spec = StatefulMigrationSpec {
+        target_node: to,
+        // Nobody drains: a pod that cannot be moved stays where it is.
+        policy: EvictionPolicy::MigrateOrBlock,
+        requested_by: Some("kubectl shadow".to_owned()),
+        ..StatefulMigrationSpec::of(policy, pod_name, uid.clone())
+    };
+    let name = migration_name(&uid);
+    match migrations.create(&PostParams::default(), &StatefulMigration::new(&name, spec)).await {
+        Ok(_) => Ok(name),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(name),
+        Err(error) => Err(api(format!("create migration {name}"))(error)),
+    }
+}
+
+/// Annotations of the StatefulSet or Deployment that the pod belongs to.
+async fn owner_annotations(
+    client: &Client,
+    namespace: &str,
+    pod: &Pod,
+) -> Result<BTreeMap<String, String>, CliError> {
+    let Some(owner) = pod.owner_references().iter().find(|owner| owner.controller == Some(true)) else {
+        return Ok(BTreeMap::new());
+    };
+    let what = || format!("{} {}", owner.kind, owner.name);
+    Ok(match owner.kind.as_str() {
+        "StatefulSet" => {
+            let sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
+            sets.get(&owner.name).await.map_err(api(what()))?.annotations().clone()
+        }
+        "ReplicaSet" => {
+            let sets: Api<ReplicaSet> = Api::namespaced(client.clone(), namespace);
+            let set = sets.get(&owner.name).await.map_err(api(what()))?;
+            match set.owner_references().iter().find(|owner| owner.kind == "Deployment") {
+                Some(deployment) => {
+                    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+                    let what = format!("Deployment {}", deployment.name);
+                    deployments.get(&deployment.name).await.map_err(api(what))?.annotations().clone()
+                }
+                None => set.annotations().clone(),
+            }
+        }
+        _ => BTreeMap::new(),
+    })
+}
+
+/// Prints each step as it comes; ends with the migration.
+async fn follow(namespace: &str, name: &str) -> Result<(), CliError> {
+    let migrations: Api<StatefulMigration> = Api::namespaced(kube_watch_client().await?, namespace);
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut changes = std::pin::pin!(watcher(migrations, config).default_backoff().applied_objects());
+    let mut last = String::new();
+    while let Some(change) = changes.next().await {
+        let Ok(migration) = change else { continue };
+        let Some(status) = &migration.status else { continue };
+        let step = status.step.clone().unwrap_or_default();
+        if step != last {
+            println!("{step:<16} {}", status.message.as_deref().unwrap_or_default());
+            last = step;
+        }
+        match status.phase {
+            Phase::Completed => {
+                print_one(&migration);
+                return Ok(());
+            }
+            Phase::Failed => {
+                return Err(CliError::Failed {
+                    name: name.to_owned(),
+                    reason: status.reason.clone().unwrap_or_default(),
+                    message: status.message.clone().unwrap_or_default(),
+                });
+            }
+            _ => {}
+        }
+    }
+    Err(CliError::WatchEnded(name.to_owned()))
+}
+
+async fn list(migrations: &Api<StatefulMigration>) -> Result<(), CliError> {
+    let list = migrations.list(&ListParams::default()).await.map_err(api("list migrations".to_owned()))?;
+    println!(
+        "{:<44} {:<24} {:<14} {:<16} {:<16} {:>8} {:>8}",
+        "NAME", "POD", "PHASE", "FROM", "TO", "TOTAL", "PAUSE"
+    );
+    for migration in list {
+        let status = migration.status.clone().unwrap_or_default();
+        let node = |node: Option<String>| node.unwrap_or_else(|| "-".to_owned());
+        let time = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
+        println!(
+            "{:<44} {:<24} {:<14} {:<16} {:<16} {:>8} {:>8}",
+            migration.name_any(),
+            migration.spec.source_pod,
+            status.phase.as_str(),
+            node(status.source_node),
+            node(status.target_node),
+            time(status.total_ms),
+            time(status.pause_ms),
+        );
+    }
+    Ok(())
+}
+
+fn print_one(migration: &StatefulMigration) {
+    let status = migration.status.clone().unwrap_or_default();
+    println!("{} {}: {}", migration.name_any(), status.phase.as_str(), status.message.unwrap_or_default());
+    for (step, ms) in &status.phase_timings {
+        println!("  {step:<16} {ms:>7} ms");
+    }
+    for (what, ms) in [("total", status.total_ms), ("pause", status.pause_ms)] {
+        if let Some(ms) = ms {
+            println!("  {what:<16} {ms:>7} ms");
+        }
+    }
+}
