@@ -122,6 +122,7 @@ async fn late_orders_of_an_old_epoch_move_nothing() {
         until("the order is taken", async || stage.look(&control).await.unwrap().0 == 0).await;
     };
 
+    broker.declare_parking(&stage.queues(1)).await.unwrap();
     broker.park(&stage.park(1), WITHIN).await.unwrap();
     broker.resume(&stage.resume(1), WITHIN).await.unwrap();
     late(OrderType::StartReplay, 1).await;
@@ -129,6 +130,7 @@ async fn late_orders_of_an_old_epoch_move_nothing() {
     subject.has_applied(1).await;
     assert!(!subject.view().parked, "a late PARK parked it");
 
+    broker.declare_parking(&stage.queues(2)).await.unwrap();
     broker.park(&stage.park(2), WITHIN).await.unwrap();
     late(OrderType::EndReplay, 1).await;
     late(OrderType::StartReplay, 1).await;
@@ -153,6 +155,7 @@ async fn a_restarted_operator_repeats_its_orders_and_gets_the_same_answers() {
     subject.is_connected().await;
     stage.send(&stage.primary, b"{}").await;
     subject.has_applied(1).await;
+    stage.broker().declare_parking(&stage.queues(1)).await.unwrap();
     let first = stage.broker().park(&stage.park(1), WITHIN).await.unwrap();
     let again = stage.broker().park(&stage.park(1), WITHIN).await.unwrap();
     assert_eq!((first.clone(), first.position), (again, Some(1)));
@@ -174,6 +177,7 @@ async fn a_parked_consumer_whose_connection_is_cut_stays_parked_and_resumes_in_o
     let subject = Subject::start(&stage, 50, 0).await;
     subject.has_applied(100).await;
     let broker = stage.broker();
+    broker.declare_parking(&stage.queues(1)).await.unwrap();
     broker.park(&stage.park(1), WITHIN).await.unwrap();
     let at = subject.view();
     let begun = Instant::now();
@@ -204,6 +208,7 @@ async fn a_restored_pod_with_another_name_listens_on_its_own_control_queue_and_s
     let subject = Subject::start(&stage, 50, 0).await;
     subject.is_connected().await;
     let broker = stage.broker();
+    broker.declare_parking(&stage.queues(1)).await.unwrap();
     broker.park(&stage.park(1), WITHIN).await.unwrap();
     let shadow = format!("{}-shadow-1", stage.pod);
     subject.rename(&shadow);
@@ -231,6 +236,7 @@ async fn a_replacement_with_a_new_name_is_resumed_once_it_connects() {
     let subject = Subject::start(&stage, 50, 0).await;
     subject.is_connected().await;
     let broker = stage.broker();
+    broker.declare_parking(&stage.queues(1)).await.unwrap();
     broker.park(&stage.park(1), WITHIN).await.unwrap();
     let other =
         plain_consumer(stage.url.clone(), format!("{}-other", stage.pod), stage.primary.clone()).await;
@@ -259,6 +265,7 @@ async fn a_process_that_crashed_while_parked_starts_parked() {
     let subject = Subject::start(&stage, 50, 0).await;
     subject.is_connected().await;
     let broker = stage.broker();
+    broker.declare_parking(&stage.queues(1)).await.unwrap();
     broker.park(&stage.park(1), WITHIN).await.unwrap();
     subject.crash().await;
     until("the order lies there again", async || {

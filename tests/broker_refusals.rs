@@ -157,6 +157,7 @@ async fn a_call_after_a_lost_connection_opens_another_one() {
     let broker = AmqpBroker::new(BrokerUrl::new(wire.url(&stage.url)), "test");
     let subject = Subject::start(&stage, 50, 0).await;
     subject.is_connected().await;
+    broker.declare_parking(&stage.queues(1)).await.unwrap();
     broker.park(&stage.park(1), WITHIN * 10).await.unwrap();
     wire.cut();
     // The call that finds the connection broken may fail, retryably; the effect is simply asked for again.
