@@ -187,8 +187,9 @@ async fn is_refused(lab: &Lab, app: App, reason: Reason) -> Result {
     assert!(status.phase_timings.is_empty(), "nothing was begun: {:?}", status.phase_timings);
     cause_is_told(lab, &ended, &before.name, &[reason]).await?;
     let again = Drain::start(&lab.cluster, &before.node, &options)?.finish().await?;
-    if !again.text().contains(reason.as_str()) {
-        return fail(format!("the drain is not told {reason}:\n{}", again.text()));
+    let told = status.message.unwrap_or_default();
+    if told.is_empty() || !again.text().contains(&told) {
+        return fail(format!("the drain is not told {told:?}:\n{}", again.text()));
     }
     let after = lab.only_pod(&app).await?;
     assert_eq!(after, before, "the pod was not touched");
