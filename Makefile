@@ -42,6 +42,10 @@ lint: ## formatting and clippy; warnings are errors
 unit: ## everything that needs neither cluster nor broker
 	cargo test --release --locked --lib --bins --test manifests
 
+.PHONY: explore
+explore: ## all interleavings around the protocol (ARGS=thorough: two faults of any kind; ARGS=mistakes: what it catches)
+	cargo run --release --locked --example explore -- $(ARGS)
+
 # --- real cluster on this machine (needs root) ---
 
 .PHONY: cluster-up

@@ -205,11 +205,17 @@ impl Consumer {
         tracing::info!(?decision, "order");
         match decision {
             Decision::Park { answer, .. } => {
-                self.leave(session).await?;
-                session.subscription = self.subscribe(&session.connection).await?;
+                let seat = match self.leave(session).await {
+                    Ok(()) => self.subscribe(&session.connection).await,
+                    Err(error) => Err(error),
+                };
+                if !matches!(seat, Ok(Some(_))) {
+                    // Not seated, not answered: as if nothing had been ordered.
+                    self.gate = before;
+                }
+                session.subscription = seat?;
                 if session.subscription.is_none() {
                     tracing::warn!("the parking queue is gone, so that attempt is over: the order is void");
-                    self.gate = before;
                     return acknowledge(&delivery).await;
                 }
                 self.state.lock().parked = true;

@@ -199,6 +199,7 @@ impl Step {
 }
 
 /// Everything the protocol knows.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
@@ -220,6 +221,9 @@ pub struct State {
     pub replacement: Option<Restored>,
     /// Why the last attempt failed.
     pub failure: Option<Failure>,
+    /// The source was evicted before the rest of the attempt is taken away: a drain does not wait for a broker.
+    #[serde(default)]
+    pub evicted_first: bool,
 }
 
 impl State {
@@ -239,7 +243,17 @@ impl State {
             archive: None,
             replacement: None,
             failure: None,
+            evicted_first: false,
         }
+    }
+
+    /// It failed for good, and the policy then gives the drain what it asked for.
+    pub(super) fn ends_in_eviction(&self) -> bool {
+        self.plan.policy == EvictionPolicy::MigrateOrEvict
+            && self
+                .failure
+                .as_ref()
+                .is_some_and(|f| !f.retry && !matches!(f.reason, Reason::Aborted | Reason::SourceGone))
     }
 
     /// All effects of the current step.
@@ -260,9 +274,14 @@ impl State {
             Step::Resuming => vec![when(queue, Effect::Resume)],
             Step::Cleaning => vec![when(bridge, Effect::RemoveShadow), when(queue, Effect::DropParking)],
             Step::Withdrawing => vec![when(self.shadow_sent, Effect::WithdrawShadow)],
-            Step::Reverting => {
-                vec![when(self.dump_sent, Effect::ThawSource), when(self.park_sent, Effect::ResumeSource)]
-            }
+            Step::Reverting => vec![
+                when(self.dump_sent && !self.evicted_first, Effect::ThawSource),
+                // After an eviction for the pod that comes next: it finds the order to park.
+                when(
+                    self.park_sent && (self.evicted_first || !self.ends_in_eviction()),
+                    Effect::ResumeSource,
+                ),
+            ],
             Step::Discarding => vec![
                 when(self.dump_sent || self.shadow_sent, Effect::CloseArchives),
                 when(queue, Effect::DropParking),

@@ -2,7 +2,7 @@
 
 use super::state::{Failure, State, Step};
 use super::{Effect, Event, Outcome};
-use crate::api::{EvictionPolicy, Reason};
+use crate::api::Reason;
 
 /// The next state and the effects to perform once it is durable. An event the state does not wait for gives the same
 /// state and no effects.
@@ -80,8 +80,13 @@ fn advance(state: State) -> State {
         Step::Resuming => Step::Cleaning,
         Step::Cleaning => Step::Completed,
         Step::Withdrawing => Step::Reverting,
+        Step::Reverting if state.ends_in_eviction() && !state.evicted_first => {
+            return enter(State { evicted_first: true, ..state }, Step::Evicting);
+        }
         Step::Reverting => Step::Discarding,
+        Step::Discarding if state.evicted_first => Step::Failed,
         Step::Discarding => return settle(state),
+        Step::Evicting if state.evicted_first => Step::Reverting,
         Step::Evicting => Step::Failed,
         Step::Accepted | Step::Completed | Step::BackingOff | Step::Failed => return state,
     };
@@ -150,7 +155,7 @@ fn deadline(state: &State) -> State {
             if next.failure.as_ref().is_none_or(|f| f.retry) {
                 next.failure = Some(failure);
             }
-            next
+            advance(next)
         }
         _ => next,
     }
@@ -159,11 +164,9 @@ fn deadline(state: &State) -> State {
 /// After a rollback: back off, evict, or give up.
 fn settle(mut state: State) -> State {
     state.done.clear();
-    let failure = state.failure.as_ref();
-    state.step = match failure {
+    state.step = match &state.failure {
         Some(f) if f.retry => Step::BackingOff,
-        Some(f) if matches!(f.reason, Reason::Aborted | Reason::SourceGone) => Step::Failed,
-        _ if state.plan.policy == EvictionPolicy::MigrateOrEvict => Step::Evicting,
+        _ if state.ends_in_eviction() => Step::Evicting,
         _ => Step::Failed,
     };
     state
@@ -194,7 +197,7 @@ fn timed_out(step: Step) -> Failure {
 mod tests {
     use super::Effect as E;
     use super::*;
-    use crate::api::{Epoch, Hold};
+    use crate::api::{Epoch, EvictionPolicy, Hold};
     use crate::protocol::{Archive, Plan, Restored, ShadowAt};
 
     fn plan(queue: bool, bridge: bool) -> Plan {
@@ -400,6 +403,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_drain_does_not_wait_for_a_broker_once_the_deadline_has_passed() {
+        let failed = |state: &State| {
+            let failure = Failure::retryable(Reason::BrokerUnreachable, "x");
+            step(state, Event::Failed(Epoch(1), state.outstanding()[0], failure)).0
+        };
+        let done = |state: &State, outcome| step(state, Event::Done(Epoch(1), outcome)).0;
+        let withdrawing = failed(&until(Step::Dumping, plan(true, true)));
+        let reverting = done(&done(&withdrawing, Outcome::ShadowWithdrawn), Outcome::SourceThawed);
+        assert_eq!(reverting.outstanding(), [Effect::ResumeSource], "the broker is down");
+        let (evicting, effects) = step(&reverting, Event::DeadlineExceeded);
+        assert_eq!(effects, [Effect::EvictSource]);
+        let (end, seen) = run(evicting);
+        assert_eq!(end.step, Step::Failed);
+        use Effect as E;
+        assert_eq!(seen, [E::EvictSource, E::ResumeSource, E::CloseArchives, E::DropParking]);
     }
 
     #[test]

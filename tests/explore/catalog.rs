@@ -34,6 +34,7 @@ pub fn usual() -> Vec<Scenario> {
             deadline: true,
             ..base("the same, blocking")
         }),
+        Scenario { messages: 1, faults: 1, broker: true, deadline: true, ..base("the broker is lost") },
         Scenario { messages: 2, faults: 1, users: true, ..base("pods are deleted and crash") },
         Scenario {
             messages: 2,
@@ -75,12 +76,11 @@ pub fn trap(mistake: Mistake) -> Scenario {
             scenario.plan.policy = EvictionPolicy::MigrateOrBlock;
             scenario
         }
-        Mistake::ShadowWakesUpAsItWas | Mistake::TicketClosedAfterResume | Mistake::ParkedOneForgotten => {
-            Scenario { users: true, messages: 1, ..faulty }
-        }
+        Mistake::ShadowWakesUpAsItWas
+        | Mistake::TicketClosedAfterResume
+        | Mistake::ParkedOneForgotten
+        | Mistake::ParksOnMissingQueue => Scenario { users: true, messages: 1, ..faulty },
         Mistake::IntentAfterEffect => Scenario { failures: true, faults: 2, messages: 1, ..small },
-        // Only together with an operator that is deposed while PARK may still be sent.
-        Mistake::ParksOnMissingQueue => Scenario { operators: true, deadline: true, attempts: 1, ..faulty },
         Mistake::AgentIgnoresEpoch
         | Mistake::ConsumerIgnoresEpoch
         | Mistake::RetryKeepsEpoch

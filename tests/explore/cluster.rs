@@ -59,6 +59,14 @@ impl Model {
                 }
             }
         }
+        if self.scenario.broker && !world.past.broker_lost {
+            let mut next = *world;
+            for who in Who::ALL {
+                next.disconnect(who);
+            }
+            next.past.broker_lost = true;
+            moves.fault(Act::BrokerLost, next);
+        }
         if self.scenario.failures {
             self.failures(world, moves);
         }

@@ -15,7 +15,7 @@ impl Model {
         if world.published < self.scenario.messages {
             self.publish(world, moves);
         }
-        if !self.scenario.plan.queue {
+        if !self.scenario.plan.queue || world.past.broker_lost {
             return;
         }
         for who in Who::ALL {
@@ -130,7 +130,7 @@ impl Model {
         match verdict {
             Verdict::Park => {
                 process.order = Some(order);
-                process.gate_before = before;
+                process.gate_before = Some(before);
                 process.seat = Seat::Nowhere;
             }
             Verdict::Resume => {
@@ -169,9 +169,9 @@ impl Model {
                 process.seat = if exists { Seat::Parking(order.epoch) } else { Seat::Nowhere };
                 process.held = who.has_the_name().then_some(order);
             } else {
-                process.gate = process.gate_before; // that attempt is over: as if nothing had been ordered
+                process.gate = process.gate_before.unwrap_or(process.gate); // that attempt is over: as if nothing had been ordered
             }
-            process.gate_before = 0;
+            process.gate_before = None;
             if process.held.is_some() {
                 next.parked |= next.replies & bit(order.epoch);
             }

@@ -1,5 +1,6 @@
 //! What must always hold (I1 to I11 of the design), and what a good end is.
 
+use shadow::api::EvictionPolicy;
 use shadow::protocol::Step;
 
 use super::model::Model;
@@ -66,12 +67,32 @@ impl Model {
 
     /// It ended, and everything is as if nothing had happened, but for the node.
     pub fn is_good_end(&self, world: &World) -> bool {
-        self.protocol.facts(world.journal).state.step.is_terminal() && self.missing(world).is_empty()
+        self.missing(world).is_empty()
+    }
+
+    /// Nobody can take messages: but the pod must not stand frozen, and a drain must get what the policy says.
+    fn missing_without_broker(&self, world: &World) -> Vec<&'static str> {
+        let state = &self.protocol.facts(world.journal).state;
+        let runs = world.survivor().is_some_and(|who| world.of(who).life == Life::Running);
+        let blocks = self.scenario.plan.policy == EvictionPolicy::MigrateOrBlock;
+        let gone = world.named != Named::Source || state.step == Step::Completed;
+        let drained = gone || blocks || state.step.is_terminal() && !state.park_sent;
+        let mut missing = Vec::new();
+        if !runs {
+            missing.push("I7: nobody runs, because the broker is down");
+        }
+        if !drained {
+            missing.push("I7: the drain waits for ever, because the broker is down");
+        }
+        missing
     }
 
     /// What a good end lacks.
     pub fn missing(&self, world: &World) -> Vec<&'static str> {
         let step = self.protocol.facts(world.journal).state.step;
+        if world.past.broker_lost {
+            return self.missing_without_broker(world);
+        }
         let mut missing = Vec::new();
         let mut must = |holds: bool, what: &'static str| {
             if !holds {

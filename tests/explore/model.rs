@@ -26,6 +26,8 @@ pub struct Scenario {
     pub failures: bool,
     /// Pods and their owner are deleted by somebody else, containers crash.
     pub users: bool,
+    /// The broker goes down for ever.
+    pub broker: bool,
     /// Another operator takes over and the first one does not know; tidying up is given up.
     pub operators: bool,
 }
@@ -45,6 +47,7 @@ impl Scenario {
             breaks: false,
             failures: false,
             users: false,
+            broker: false,
             operators: false,
         }
     }

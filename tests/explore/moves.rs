@@ -50,6 +50,7 @@ pub enum Act {
     SourceDeletedByUser,
     ReplacementDeletedByUser,
     OwnerDeletedByUser,
+    BrokerLost,
 }
 
 impl fmt::Display for Order {
@@ -139,6 +140,7 @@ impl fmt::Display for Act {
             Self::ContainerCrashes(who) => write!(f, "FAULT: the {who}'s process crashes"),
             Self::SourceDeletedByUser => f.write_str("FAULT: somebody deletes the source pod"),
             Self::ReplacementDeletedByUser => f.write_str("FAULT: somebody deletes the replacement pod"),
+            Self::BrokerLost => f.write_str("FAULT: the broker goes down for good"),
             Self::OwnerDeletedByUser => f.write_str("FAULT: somebody deletes the owner, and with it the pod"),
         }
     }

@@ -46,6 +46,9 @@ impl Model {
             close.then_some(Effect::CloseArchives),
         ];
         for effect in facts.outstanding.iter().copied().chain(extra.into_iter().flatten()) {
+            if world.past.broker_lost && needs_broker(effect) {
+                continue;
+            }
             let act = Act::Perform(by, effect, facts.epoch);
             match self.perform(world, facts, effect) {
                 Ok(next) if next == *world => {}
@@ -59,6 +62,14 @@ impl Model {
         let state = &facts.state;
         let may_end = state.step.is_revocable() || matches!(state.step, Step::Accepted | Step::BackingOff);
         for effect in facts.outstanding.iter().copied() {
+            if world.past.broker_lost && needs_broker(effect) {
+                if effect.left_alone().is_some() {
+                    self.event(world, Happening::Done(effect), moves);
+                } else if state.step.is_revocable() {
+                    self.event(world, Happening::Failed(effect, true), moves);
+                }
+                continue;
+            }
             if self.is_done(world, facts, effect) {
                 moves.happens(Act::Learn(Happening::Done(effect)), self.told(world, Happening::Done(effect)));
             }
@@ -91,7 +102,7 @@ impl Model {
             let mut next = self.told(world, Happening::DeadlineExceeded);
             next.past.deadline_passed = true;
             // A retry that is never due because no further attempt is explored must not wait for ever.
-            let last = state.step == Step::BackingOff;
+            let last = state.step == Step::BackingOff || world.past.broker_lost;
             let act = Act::Learn(Happening::DeadlineExceeded);
             if last { moves.happens(act, next) } else { moves.may_happen(act, next) }
         }
@@ -125,4 +136,9 @@ impl Model {
     pub(super) fn leaves_resume(&self) -> bool {
         true
     }
+}
+
+fn needs_broker(effect: Effect) -> bool {
+    use Effect as E;
+    matches!(effect, E::DeclareParking | E::Park | E::Resume | E::ResumeSource | E::DropParking)
 }

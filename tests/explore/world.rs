@@ -112,7 +112,7 @@ pub struct Process {
     /// Delivered, not applied yet; 0 is none.
     pub delivered: [u8; 2],
     /// Its gate before the PARK that it is carrying out.
-    pub gate_before: u8,
+    pub gate_before: Option<u8>,
     /// An order it was given and has not finished.
     pub order: Option<Order>,
     /// The order that parked it, which it acknowledges when it resumes.
@@ -182,6 +182,8 @@ pub struct Past {
     pub queues_left: bool,
     /// An operator was deposed: what it makes too late is collected with the migration.
     pub deposed: bool,
+    /// The broker is down and never comes back.
+    pub broker_lost: bool,
     /// A container of the successor crashed by itself.
     pub successor_crashed: bool,
 }
@@ -318,7 +320,9 @@ impl World {
         }
         let process = self.of_mut(who);
         (process.connected, process.seat, process.delivered) = (false, Seat::Nowhere, [0, 0]);
-        (process.order, process.held, process.gate_before) = (None, None, 0);
+        // Not seated, not answered: it comes back as if it had not been ordered yet, and the order comes again.
+        process.gate = process.gate_before.take().unwrap_or(process.gate);
+        (process.order, process.held) = (None, None);
     }
 
     /// The process ends. The broker notices later.
