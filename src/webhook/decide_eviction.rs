@@ -72,7 +72,7 @@ pub struct Facts {
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// The cache cannot be right: ask the API server for the pod, then decide again.
+    /// The cache cannot be right, or is not enough: ask the API server for pod and node, then decide again.
     LookAgain,
     Answer(Verdict),
 }
@@ -111,7 +111,7 @@ pub fn decide_eviction(asked: &Asked, facts: &Facts) -> Decision {
     if pod.deleting {
         return pass(Why::Deleting);
     }
-    if let Some(verdict) = came_by_migration(asked, pod, facts) {
+    if let Some(verdict) = came_by_migration(asked, pod, live, facts) {
         return verdict;
     }
     if let Some(migration) = facts.leaving_by.as_deref() {
@@ -138,7 +138,7 @@ pub fn decide_eviction(asked: &Asked, facts: &Facts) -> Decision {
 }
 
 /// The pod is a shadow, or what a migration moves or has just moved to.
-fn came_by_migration(asked: &Asked, pod: &PodFacts, facts: &Facts) -> Option<Decision> {
+fn came_by_migration(asked: &Asked, pod: &PodFacts, live: bool, facts: &Facts) -> Option<Decision> {
     if pod.shadow_of.is_some() {
         // An orphan, or a pod that only calls itself a shadow, is like any other.
         let migration = facts.came_by.as_deref().filter(|m| m.is_running())?;
@@ -157,6 +157,11 @@ fn came_by_migration(asked: &Asked, pod: &PodFacts, facts: &Facts) -> Option<Dec
     let staying = facts.node.as_deref().is_some_and(|node| !node.leaving);
     let young = is_recent(pod.created, facts.now) || is_recent(migration.succeeded_at, facts.now);
     if asked.uid.is_none() && staying && (young || migration.is_running()) {
+        // A new drain cordons the node a moment before it evicts, and 404 tells it that nothing is left there: only
+        // the API server knows whether the node stays.
+        if !live {
+            return Some(Decision::LookAgain);
+        }
         let message = format!(
             "pods \"{}\" not found: pod already moved by migration {}/{}",
             asked.name, migration.namespace, migration.name

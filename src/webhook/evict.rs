@@ -7,8 +7,8 @@ use kube::api::ObjectMeta;
 use serde::Deserialize;
 
 use super::answers::{EvictionAnswer, Why};
-use super::cache::PodFacts;
-use super::cluster::{Cluster, Started};
+use super::cache::{NodeFacts, PodFacts};
+use super::cluster::{Cluster, ClusterError, Started};
 use super::decide_eviction::{Asked, Decision, Facts, Sight, Verdict, decide_eviction};
 use super::review::{Request, Response, ReviewError, User, read};
 use super::reviews::{EVICTION_LIMIT, Webhook};
@@ -158,14 +158,20 @@ impl<C: Cluster> Webhook<C> {
         }
         let seen = self.cache.pod(&asked.namespace, &asked.name);
         let sight = seen.map_or(Sight::Unseen, Sight::Cached);
-        let verdict = match decide_eviction(asked, &self.facts(asked, sight)) {
+        let verdict = match decide_eviction(asked, &self.facts(asked, sight, None)) {
             Decision::Answer(verdict) => verdict,
             Decision::LookAgain => {
                 let sight = match self.cluster.pod(&asked.namespace, &asked.name).await {
                     Ok(found) => found.map_or(Sight::Gone, |pod| Sight::Live(Arc::new(pod))),
                     Err(error) => return held(Why::ApiFailed, format!("pod not known: {error}; ask again")),
                 };
-                match decide_eviction(asked, &self.facts(asked, sight)) {
+                let node = match self.node_of(&sight).await {
+                    Ok(node) => node,
+                    Err(error) => {
+                        return held(Why::ApiFailed, format!("its node is not known: {error}; ask again"));
+                    }
+                };
+                match decide_eviction(asked, &self.facts(asked, sight, node)) {
                     Decision::Answer(verdict) => verdict,
                     // Not with a pod that was just read; whatever it is, the client can ask again.
                     Decision::LookAgain => {
@@ -190,7 +196,17 @@ impl<C: Cluster> Webhook<C> {
         }
     }
 
-    fn facts(&self, asked: &Asked, sight: Sight) -> Facts {
+    /// The node of a pod that was just read, just read as well.
+    async fn node_of(&self, sight: &Sight) -> Result<Option<NodeFacts>, ClusterError> {
+        let Sight::Live(pod) = sight else { return Ok(None) };
+        match &pod.node {
+            Some(node) => self.cluster.node(node.as_str()).await,
+            None => Ok(None),
+        }
+    }
+
+    /// `node` is the pod's, if it was read just now; the cache knows it otherwise.
+    fn facts(&self, asked: &Asked, sight: Sight, node: Option<NodeFacts>) -> Facts {
         let pod: Option<Arc<PodFacts>> = match &sight {
             Sight::Cached(pod) | Sight::Live(pod) => Some(Arc::clone(pod)),
             Sight::Unseen | Sight::Gone => None,
@@ -202,7 +218,7 @@ impl<C: Cluster> Webhook<C> {
             leaving_by: pod.and_then(|pod| cache.migration_from(&pod.uid)),
             came_by: pod.and_then(|pod| cache.migration_to(pod)),
             of_name: cache.migrations.read().of_pod_name(&asked.namespace, &asked.name),
-            node: pod.and_then(|pod| pod.node.as_ref()).and_then(|node| cache.node(node.as_str())),
+            node: node.map(Arc::new).or_else(|| cache.node(pod?.node.as_ref()?.as_str())),
             now: Timestamp::now(),
             pod: sight,
         }

@@ -194,6 +194,11 @@ impl Lab {
         product::wait_until_ready(&self.cluster).await
     }
 
+    /// No node is the only one that runs SHADOW's own parts.
+    pub async fn spread_product(&self) -> Result {
+        product::spread(&self.cluster, &self.client).await
+    }
+
     pub fn watch(&self) -> Watch {
         Watch::start(self.client.clone(), &self.namespace, None)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::trouble::{RATE, Trouble};
 use crate::lab::{App, Lab, Result, fail, leader, on_cluster};
 
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     "Preparing",
     "Parking",
     "Dumping",
@@ -15,6 +15,7 @@ const STEPS: [&str; 11] = [
     "Deleting",
     "Replacing",
     "Switching",
+    "Closing",
     "Resuming",
     "Cleaning",
 ];

@@ -11,6 +11,7 @@ use crate::lab::{NodeAction, Result, consuming, on_cluster};
 fn where_the_target_dies_during_the_transfer_the_source_goes_on() -> Result {
     on_cluster("target-dies", async |lab| {
         // Enough memory for the transfer to take a while.
+        lab.spread_product().await?;
         let trouble = Trouble::ahead(lab, blocking_app().env("BALLAST_MB", "300")).await?;
         let drain = trouble.drain()?;
         let soon = Duration::from_secs(30);
