@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::poll_fn;
 use reqwest::{Body, Client, RequestBuilder};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::archive::{self, Manifest, Origin, WriteError};
@@ -22,6 +22,8 @@ use crate::kit::tls::TlsStore;
 
 /// Chunks that wait to be sent.
 const QUEUE: usize = 8;
+/// A peer that takes nothing and answers nothing this long is gone: a dead node sends no farewell.
+const STALL: Duration = Duration::from_secs(5);
 
 /// The agent that receives an archive.
 #[derive(Clone, Debug)]
@@ -53,7 +55,7 @@ impl Peer {
         deadline: Instant,
     ) -> Result<(), Failure> {
         let url = format!("{}/v1/migrations/{uid}/archive?epoch={epoch}&bytes={bytes}", self.base);
-        self.answer(self.client.post(url), deadline).await.map(drop)
+        self.answer(self.client.post(url), deadline.min(Instant::now() + STALL)).await.map(drop)
     }
 
     /// Streams the dump in `dir`; done when the other side has verified it.
@@ -71,8 +73,15 @@ impl Peer {
             }
         });
         let url = format!("{}/v1/migrations/{}/archive?epoch={}", self.base, origin.migration, origin.epoch);
-        let body = Body::wrap_stream(poll_fn(move |context| receiver.poll_recv(context)));
-        let answer = self.answer(self.client.put(url).body(body), deadline).await;
+        let (moved, progress) = watch::channel(Instant::now());
+        let body = Body::wrap_stream(poll_fn(move |context| {
+            moved.send_replace(Instant::now());
+            receiver.poll_recv(context)
+        }));
+        let answer = tokio::select! {
+            answer = self.answer(self.client.put(url).body(body), deadline) => answer,
+            () = stalled(progress) => Err(self.failed(format!("took nothing for {STALL:?}"))),
+        };
         let written = writer.await.map_err(|error| self.failed(error))?;
         let (answer, sent) = match (answer, written) {
             (answer, Ok(sent)) => (answer?, sent),
@@ -115,5 +124,16 @@ impl Peer {
             }
         }
         Failure::new(Refusal::TransferFailed, message)
+    }
+}
+
+/// Resolves when there was no progress for [`STALL`].
+async fn stalled(progress: watch::Receiver<Instant>) {
+    loop {
+        let last = *progress.borrow();
+        tokio::time::sleep_until(last + STALL).await;
+        if *progress.borrow() == last {
+            return;
+        }
     }
 }

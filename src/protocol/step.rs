@@ -419,7 +419,6 @@ mod tests {
         assert_eq!(effects, [Effect::EvictSource]);
         let (end, seen) = run(evicting);
         assert_eq!(end.step, Step::Failed);
-        use Effect as E;
         assert_eq!(seen, [E::EvictSource, E::ResumeSource, E::CloseArchives, E::DropParking]);
     }
 
