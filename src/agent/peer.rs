@@ -63,11 +63,14 @@ impl Peer {
         let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(QUEUE);
         let writer = tokio::task::spawn_blocking({
             let (dir, origin) = (dir.to_owned(), origin.clone());
+            let runtime = tokio::runtime::Handle::current();
             move || {
-                let written =
-                    archive::write(&dir, &origin, &mut |bytes| sender.blocking_send(Ok(bytes)).is_ok());
+                // With a limit: a connection to a dead node holds on to the other end of the queue.
+                let taken = |bytes| runtime.block_on(sender.send_timeout(Ok(bytes), 2 * STALL)).is_ok();
+                let written = archive::write(&dir, &origin, &mut |bytes| taken(bytes));
                 if let Err(error) = &written {
-                    let _ = sender.blocking_send(Err(io::Error::other(error.to_string())));
+                    let broken = Err(io::Error::other(error.to_string()));
+                    let _ = runtime.block_on(sender.send_timeout(broken, 2 * STALL));
                 }
                 written
             }
@@ -80,7 +83,8 @@ impl Peer {
         }));
         let answer = tokio::select! {
             answer = self.answer(self.client.put(url).body(body), deadline) => answer,
-            () = stalled(progress) => Err(self.failed(format!("took nothing for {STALL:?}"))),
+            // The writer is not waited for: it gives up by itself.
+            () = stalled(progress) => return Err(self.failed(format!("took nothing for {STALL:?}"))),
         };
         let written = writer.await.map_err(|error| self.failed(error))?;
         let (answer, sent) = match (answer, written) {
