@@ -141,10 +141,14 @@ fn call_off(state: &State, failure: &Failure) -> State {
 /// The deadline passed: roll back if needed, then what the policy says.
 fn deadline(state: &State) -> State {
     let mut next = state.clone();
-    let cause =
-        state.failure.as_ref().map_or_else(String::new, |f| format!(" (last: {}: {})", f.reason, f.message));
-    let failure =
-        Failure::terminal(Reason::DeadlineExceeded, format!("not moved before the policy's deadline{cause}"));
+    let mut message = "not moved before the policy's deadline".to_owned();
+    if state.step.is_revocable() {
+        message += &format!(", {} of attempt {} was under way", state.step.as_str(), state.epoch);
+    }
+    if let Some(last) = &state.failure {
+        message += &format!(" (last: {}: {})", last.reason, last.message);
+    }
+    let failure = Failure::terminal(Reason::DeadlineExceeded, message);
     match state.step {
         Step::Accepted | Step::BackingOff => {
             next.failure = Some(failure);

@@ -103,16 +103,7 @@ impl Lab {
             &["-n", n, "get", "pods", "-o", "wide"],
             &["-n", n, "get", "events", "--sort-by=.metadata.creationTimestamp"],
             &["-n", "shadow-system", "get", "pods", "-o", "wide"],
-            &[
-                "-n",
-                "shadow-system",
-                "logs",
-                "-l",
-                "app.kubernetes.io/part-of=shadow",
-                "--tail=40",
-                "--prefix",
-                "--max-log-requests=20",
-            ],
+            &["-n", "shadow-system", "logs", "-l", PARTS, "--tail=40", "--prefix", "--max-log-requests=20"],
         ];
         for question in questions {
             let answer = self.cluster.kubectl(question).await.unwrap_or_else(|error| error.to_string());
