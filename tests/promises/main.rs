@@ -22,5 +22,3 @@ mod trouble_broker;
 mod trouble_dump_fails;
 mod trouble_never_parks;
 mod trouble_no_node;
-mod trouble_operator_killed;
-mod trouble_target_dies;
