@@ -1,0 +1,239 @@
+//! What the transition function promises.
+
+use super::Effect as E;
+use super::*;
+use crate::api::{Epoch, EvictionPolicy, Hold};
+use crate::protocol::{Archive, Plan, Restored, ShadowAt};
+
+fn plan(queue: bool, bridge: bool) -> Plan {
+    Plan { bridge, queue, hold: Hold::Release, policy: EvictionPolicy::MigrateOrEvict }
+}
+
+fn outcome(effect: Effect) -> Outcome {
+    match effect {
+        Effect::DeclareParking => Outcome::ParkingDeclared,
+        Effect::PlaceShadow => {
+            Outcome::ShadowPlaced(ShadowAt { node: "n2".into(), pod: "s".into(), ip: None })
+        }
+        Effect::Park => Outcome::Parked { position: Some(7) },
+        Effect::Dump => Outcome::Dumped(Archive { digest: "d".into(), bytes: 1, frozen_ms: 1 }),
+        Effect::RestoreShadow => Outcome::ShadowRestored,
+        Effect::AddBridge => Outcome::BridgeAdded,
+        Effect::ShrinkShadow => Outcome::ShadowShrunk,
+        Effect::FreezeSource => Outcome::SourceFrozen,
+        Effect::DeleteSource => Outcome::SourceDeleted,
+        Effect::KillSource => Outcome::SourceKilled,
+        Effect::RestoreReplacement => {
+            Outcome::ReplacementRestored(Restored { pod: "r".into(), name: "web-0".into(), ip: None })
+        }
+        Effect::SwitchReaders => Outcome::ReadersSwitched,
+        Effect::Resume => Outcome::Resumed,
+        Effect::RemoveShadow => Outcome::ShadowRemoved,
+        Effect::CloseArchives => Outcome::ArchivesClosed,
+        Effect::DropParking => Outcome::ParkingDropped,
+        Effect::WithdrawShadow => Outcome::ShadowWithdrawn,
+        Effect::ThawSource => Outcome::SourceThawed,
+        Effect::ResumeSource => Outcome::SourceResumed,
+        Effect::EvictSource => Outcome::SourceEvicted,
+    }
+}
+
+/// Performs everything asked for until nothing is; gives the effects in order.
+fn run(mut state: State) -> (State, Vec<Effect>) {
+    let mut seen = Vec::new();
+    while let Some(effect) = state.outstanding().first().copied() {
+        seen.push(effect);
+        state = step(&state, Event::Done(state.epoch, outcome(effect))).0;
+    }
+    (state, seen)
+}
+
+fn until(target: Step, plan: Plan) -> State {
+    let mut state = step(&State::new(plan, None), Event::Admitted).0;
+    while state.step != target {
+        let effect = state.outstanding()[0];
+        state = step(&state, Event::Done(state.epoch, outcome(effect))).0;
+    }
+    state
+}
+
+const REVOCABLE: [Step; 5] =
+    [Step::Preparing, Step::Parking, Step::Dumping, Step::RestoringShadow, Step::Bridging];
+
+#[test]
+fn with_queue_and_bridge_everything_happens_in_order() {
+    let (end, seen) = run(step(&State::new(plan(true, true), None), Event::Admitted).0);
+    assert_eq!(end.step, Step::Completed);
+    assert_eq!(end.position, Some(7));
+    assert_eq!(
+        seen,
+        [
+            E::DeclareParking,
+            E::PlaceShadow,
+            E::Park,
+            E::Dump,
+            E::RestoreShadow,
+            E::AddBridge,
+            E::FreezeSource,
+            E::ShrinkShadow,
+            E::DeleteSource,
+            E::KillSource,
+            E::RestoreReplacement,
+            E::SwitchReaders,
+            E::CloseArchives,
+            E::Resume,
+            E::RemoveShadow,
+            E::DropParking
+        ]
+    );
+}
+
+#[test]
+fn without_queue_and_bridge_the_same_without_them() {
+    let (end, seen) = run(step(&State::new(plan(false, false), None), Event::Admitted).0);
+    assert_eq!(end.step, Step::Completed);
+    assert_eq!(
+        seen,
+        [
+            E::PlaceShadow,
+            E::Dump,
+            E::FreezeSource,
+            E::DeleteSource,
+            E::WithdrawShadow,
+            E::KillSource,
+            E::RestoreReplacement,
+            E::CloseArchives
+        ]
+    );
+}
+
+#[test]
+fn a_failure_before_the_commit_gives_the_source_back_and_tries_again_under_a_new_epoch() {
+    for at in REVOCABLE {
+        let state = until(at, plan(true, true));
+        let effect = state.outstanding()[0];
+        let failure = Failure::retryable(Reason::DumpFailed, "x");
+        let (state, effects) = step(&state, Event::Failed(state.epoch, effect, failure));
+        assert_eq!(effects, [Effect::WithdrawShadow], "{at:?}");
+        let (state, seen) = run(state);
+        assert_eq!(state.step, Step::BackingOff);
+        assert_eq!(seen.contains(&Effect::ResumeSource), at >= Step::Parking, "{at:?}");
+        assert_eq!(seen.contains(&Effect::ThawSource), at >= Step::Dumping, "{at:?}");
+        let (state, _) = step(&state, Event::RetryDue);
+        assert_eq!((state.step, state.epoch), (Step::Accepted, Epoch(2)));
+    }
+}
+
+#[test]
+fn nothing_leads_back_after_the_commit() {
+    for at in [
+        Step::Freezing,
+        Step::Deleting,
+        Step::Replacing,
+        Step::Switching,
+        Step::Closing,
+        Step::Resuming,
+        Step::Cleaning,
+    ] {
+        let state = until(at, plan(true, true));
+        let epoch = state.epoch;
+        for event in [
+            Event::Abort,
+            Event::DeadlineExceeded,
+            Event::SourceGone,
+            Event::StepTimedOut,
+            Event::RetryDue,
+            Event::Admitted,
+            Event::Failed(epoch, state.outstanding()[0], Failure::retryable(Reason::RestoreFailed, "x")),
+        ] {
+            assert_eq!(step(&state, event.clone()), (state.clone(), vec![]), "{at:?} {event:?}");
+        }
+    }
+}
+
+#[test]
+fn a_replacement_that_never_comes_ends_it_once_the_source_has_no_process_left() {
+    let gone = |retry| Failure { reason: Reason::SourceGone, message: "x".into(), retry };
+    let state = until(Step::Replacing, plan(true, true));
+    let failed = |failure| Event::Failed(Epoch(1), Effect::RestoreReplacement, failure);
+    assert_eq!(
+        step(&state, failed(gone(false))),
+        (state.clone(), vec![]),
+        "the source may still have a process"
+    );
+    let state = step(&state, Event::Done(Epoch(1), Outcome::SourceKilled)).0;
+    assert_eq!(step(&state, failed(gone(true))), (state.clone(), vec![]));
+    let (end, seen) = run(step(&state, failed(gone(false))).0);
+    assert_eq!(end.step, Step::Failed);
+    assert!(seen.contains(&Effect::WithdrawShadow) && seen.contains(&Effect::ResumeSource));
+}
+
+#[test]
+fn tickets_are_closed_before_consumption_resumes() {
+    for (queue, bridge) in [(true, true), (true, false)] {
+        let state = until(Step::Resuming, plan(queue, bridge));
+        let closing = until(Step::Closing, plan(queue, bridge)).required();
+        assert_eq!(closing, [Effect::CloseArchives]);
+        assert_eq!(state.outstanding(), [Effect::Resume]);
+    }
+}
+
+#[test]
+fn late_and_repeated_answers_change_nothing() {
+    let state = until(Step::Dumping, plan(true, true));
+    for event in [
+        Event::Done(state.epoch, outcome(Effect::Park)),
+        Event::Done(state.epoch, outcome(Effect::Resume)),
+        Event::Done(Epoch(0), outcome(Effect::Dump)),
+        Event::Failed(Epoch(0), Effect::Dump, Failure::retryable(Reason::DumpFailed, "late")),
+        Event::Failed(state.epoch, Effect::Park, Failure::retryable(Reason::BrokerUnreachable, "late")),
+    ] {
+        assert_eq!(step(&state, event), (state.clone(), vec![]));
+    }
+}
+
+#[test]
+fn the_deadline_ends_as_the_policy_says() {
+    for (policy, end) in
+        [(EvictionPolicy::MigrateOrEvict, Step::Evicting), (EvictionPolicy::MigrateOrBlock, Step::Failed)]
+    {
+        let plan = Plan { policy, ..plan(true, true) };
+        let state = step(&State::new(plan, None), Event::DeadlineExceeded).0;
+        assert_eq!(state.step, end);
+        for at in REVOCABLE {
+            let mut state = step(&until(at, plan), Event::DeadlineExceeded).0;
+            while state.step != end {
+                let effect = state.outstanding()[0];
+                state = step(&state, Event::Done(state.epoch, outcome(effect))).0;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_drain_does_not_wait_for_a_broker_once_the_deadline_has_passed() {
+    let failed = |state: &State| {
+        let failure = Failure::retryable(Reason::BrokerUnreachable, "x");
+        step(state, Event::Failed(Epoch(1), state.outstanding()[0], failure)).0
+    };
+    let done = |state: &State, outcome| step(state, Event::Done(Epoch(1), outcome)).0;
+    let withdrawing = failed(&until(Step::Dumping, plan(true, true)));
+    let reverting = done(&done(&withdrawing, Outcome::ShadowWithdrawn), Outcome::SourceThawed);
+    assert_eq!(reverting.outstanding(), [Effect::ResumeSource], "the broker is down");
+    let (evicting, effects) = step(&reverting, Event::DeadlineExceeded);
+    assert_eq!(effects, [Effect::EvictSource]);
+    let (end, seen) = run(evicting);
+    assert_eq!(end.step, Step::Failed);
+    assert_eq!(seen, [E::EvictSource, E::ResumeSource, E::CloseArchives, E::DropParking]);
+}
+
+#[test]
+fn an_abort_ends_without_eviction() {
+    for at in REVOCABLE {
+        let state = step(&until(at, plan(true, true)), Event::Abort).0;
+        let (state, seen) = run(state);
+        assert_eq!(state.step, Step::Failed);
+        assert!(!seen.contains(&Effect::EvictSource));
+        assert_eq!(state.failure.unwrap().reason, Reason::Aborted);
+    }
+}
