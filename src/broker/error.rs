@@ -23,6 +23,12 @@ pub enum BrokerError {
          connected; see the example consumer"
     )]
     ConsumerWithoutControlQueue { pod: String },
+    #[error(
+        "{consumers} consumers listen on the control queue ms2m.control.{pod}: pods of the same name in several \
+         namespaces share a virtual host, and orders to one may reach another; give each namespace a virtual host of \
+         its own"
+    )]
+    ControlQueueShared { pod: String, consumers: u32 },
     #[error("consumer {pod} did not park within {within:?}: {seen}")]
     ConsumerNeverParked { pod: String, within: Duration, seen: String },
     #[error("consumer {pod} did not take messages again within {within:?}: {seen}")]
@@ -31,6 +37,8 @@ pub enum BrokerError {
         "queue {queue} holds {messages} messages and was kept; move them to where they belong, then delete it"
     )]
     NotEmpty { queue: String, messages: u32 },
+    #[error("queue {queue} exists with other properties: {cause}; delete it once it is unused and empty")]
+    QueueDiffers { queue: String, cause: String },
     #[error("queue {queue} is still consumed and was kept; it goes once its consumer is gone")]
     InUse { queue: String },
     #[error("the broker answered {operation} with: {cause}")]
@@ -40,7 +48,14 @@ pub enum BrokerError {
 impl BrokerError {
     /// True where the same call may succeed later without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::AccessDenied { .. } | Self::WrongUrl { .. } | Self::QueueNotFound { .. })
+        !matches!(
+            self,
+            Self::AccessDenied { .. }
+                | Self::WrongUrl { .. }
+                | Self::QueueNotFound { .. }
+                | Self::QueueDiffers { .. }
+                | Self::ControlQueueShared { .. }
+        )
     }
 
     /// The reason for conditions, Events and metrics.
@@ -51,12 +66,13 @@ impl BrokerError {
             | Self::Blocked { .. }
             | Self::WrongUrl { .. }
             | Self::NotEmpty { .. }
+            | Self::QueueDiffers { .. }
             | Self::InUse { .. }
             | Self::Protocol { .. } => Reason::BrokerUnreachable,
             Self::QueueNotFound { .. } => Reason::QueueNotFound,
-            Self::ConsumerWithoutControlQueue { .. } | Self::ConsumerNeverParked { .. } => {
-                Reason::ConsumerNeverParked
-            }
+            Self::ConsumerWithoutControlQueue { .. }
+            | Self::ControlQueueShared { .. }
+            | Self::ConsumerNeverParked { .. } => Reason::ConsumerNeverParked,
             Self::NeverResumed { .. } => Reason::StepTimedOut,
         }
     }

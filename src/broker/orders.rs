@@ -90,6 +90,9 @@ pub struct ResumeOrder {
     /// Name of the pod that carries on, as its /etc/hostname has it.
     pub pod: String,
     pub queues: MigrationQueues,
+    /// The consumer is known to answer, because it did when it parked: then nothing but its answer counts. The broker
+    /// cannot be asked for that: it may still believe that a dead operator is reading the answer.
+    pub answers: bool,
 }
 
 /// How something is known.

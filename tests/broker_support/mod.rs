@@ -140,7 +140,7 @@ impl Stage {
     }
 
     pub fn resume(&self, epoch: u32) -> ResumeOrder {
-        ResumeOrder { pod: self.pod.clone(), queues: self.queues(epoch) }
+        ResumeOrder { pod: self.pod.clone(), queues: self.queues(epoch), answers: false }
     }
 
     pub async fn done(self) {

@@ -10,7 +10,7 @@ use lapin::message::Delivery;
 use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Consumer};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::link::{Link, Session, name};
@@ -27,11 +27,9 @@ const REPEAT: Duration = Duration::from_secs(1);
 const ANSWER_GRACE: Duration = Duration::from_millis(250);
 /// How long answers that lie on the reply queue take to arrive.
 const EARLIER_GRACE: Duration = Duration::from_millis(200);
-/// A quorum queue shows a cancelled consumer some milliseconds late; after this long what it shows is settled.
+/// A quorum queue shows a cancelled consumer some milliseconds late, and a lost connection may be shown for a moment;
+/// after this long what the broker shows is settled.
 const SETTLED: Duration = Duration::from_secs(1);
-/// After an answer, the broker is given that long to show it too: what a quorum queue was about to deliver when it was
-/// cancelled, it takes back some milliseconds later.
-const SHOW_GRACE: Duration = Duration::from_millis(100);
 /// A PARK is not kept longer than any migration lasts.
 const PARK_LIVES: Duration = Duration::from_secs(600);
 
@@ -44,21 +42,18 @@ pub(super) async fn leave_park(link: &Link, order: &ParkOrder) -> Result<(), Bro
 pub(super) async fn park(link: &Link, order: &ParkOrder, within: Duration) -> Result<Parked, BrokerError> {
     let deadline = Instant::now() + within;
     let mut handover = Handover::begin(link, &order.pod, &order.queues, OrderType::StartReplay).await?;
+    handover.must_be_alone().await?;
     if !handover.send().await? {
         return Err(BrokerError::ConsumerWithoutControlQueue { pod: order.pod.clone() });
     }
-    match handover.wait(deadline).await? {
-        Some((position, last_id, proof)) => {
-            if proof == Proof::Acknowledged {
-                handover.shown().await?;
-            }
-            Ok(Parked { position, last_id, proof })
+    let seen = match handover.wait(deadline).await? {
+        Some((position, last_id, proof)) if proof == Proof::ByBroker || handover.broker_agrees().await? => {
+            return Ok(Parked { position, last_id, proof });
         }
-        None => {
-            let seen = handover.describe();
-            Err(BrokerError::ConsumerNeverParked { pod: order.pod.clone(), within, seen })
-        }
-    }
+        Some(_) => format!("it says that it is parked, but there are {}", handover.counts()),
+        None => format!("no answer on {}; {}", order.queues.reply(), handover.counts()),
+    };
+    Err(BrokerError::ConsumerNeverParked { pod: order.pod.clone(), within, seen })
 }
 
 pub(super) async fn resume(
@@ -68,7 +63,10 @@ pub(super) async fn resume(
 ) -> Result<Resumed, BrokerError> {
     let deadline = Instant::now() + within;
     let mut handover = Handover::begin(link, &order.pod, &order.queues, OrderType::EndReplay).await?;
-    handover.read_earlier().await?;
+    handover.answers = order.answers;
+    if !order.answers {
+        handover.read_earlier().await?;
+    }
     let mut routed = handover.send().await?;
     if !routed && handover.answers {
         // It speaks the protocol and has a new name: the order is there when it connects.
@@ -79,7 +77,7 @@ pub(super) async fn resume(
         Some((position, last_id, proof)) => Ok(Resumed { position, last_id, proof }),
         None if !routed => Err(BrokerError::ConsumerWithoutControlQueue { pod: order.pod.clone() }),
         None => {
-            let seen = handover.describe();
+            let seen = format!("no answer on {}; {}", order.queues.reply(), handover.counts());
             Err(BrokerError::NeverResumed { pod: order.pod.clone(), within, seen })
         }
     }
@@ -115,6 +113,12 @@ async fn send(
     session.publish(&control_queue(pod), &body, properties).await
 }
 
+/// Primary and parking queue.
+async fn look(probe: &mut Probe<'_>, queues: &MigrationQueues) -> Result<(Counts, Counts), BrokerError> {
+    let primary = probe.must_exist(&queues.primary).await?;
+    Ok((primary, probe.look(&queues.parking()).await?.unwrap_or_default()))
+}
+
 /// One order on its way to be proven.
 struct Handover<'a> {
     session: Session<'a>,
@@ -134,6 +138,9 @@ struct Handover<'a> {
     answers: bool,
     /// The last order reached a control queue.
     routed: bool,
+    /// How many orders this call has sent, and how many answers of the kind that is waited for it has read.
+    sent: u32,
+    read: u32,
 }
 
 impl<'a> Handover<'a> {
@@ -157,11 +164,43 @@ impl<'a> Handover<'a> {
         let replies = session.call("basic.consume", consume).await?;
         let (before, begun) = ((primary, parking), Instant::now());
         let (now, answers, routed) = (before, false, true);
-        Ok(Self { session, probe, replies, pod, queues, kind, begun, before, now, earlier, answers, routed })
+        Ok(Self {
+            session,
+            probe,
+            replies,
+            pod,
+            queues,
+            kind,
+            begun,
+            before,
+            now,
+            earlier,
+            answers,
+            routed,
+            sent: 0,
+            read: 0,
+        })
+    }
+
+    /// Two pods of one name would share the orders to it.
+    async fn must_be_alone(&mut self) -> Result<(), BrokerError> {
+        let control = control_queue(self.pod);
+        let until = Instant::now() + SETTLED;
+        loop {
+            let consumers = self.probe.look(&control).await?.unwrap_or_default().consumers;
+            if consumers <= 1 {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                return Err(BrokerError::ControlQueueShared { pod: self.pod.to_owned(), consumers });
+            }
+            sleep(LOOK).await;
+        }
     }
 
     async fn send(&mut self) -> Result<bool, BrokerError> {
         self.routed = send(&self.session, self.pod, self.queues, self.kind).await?;
+        self.sent += u32::from(self.routed);
         Ok(self.routed)
     }
 
@@ -199,6 +238,11 @@ impl<'a> Handover<'a> {
         let mut repeat_at = self.begun + REPEAT;
         let mut shown_since = None;
         loop {
+            let look = async {
+                looks.tick().await;
+                look(&mut self.probe, self.queues).await
+            };
+            // An answer may come while a look cannot get through: under an alarm the broker reads nothing more.
             tokio::select! {
                 biased;
                 reply = self.replies.next() => {
@@ -207,8 +251,8 @@ impl<'a> Handover<'a> {
                         return Ok(found);
                     }
                 }
-                _ = looks.tick() => {
-                    self.look().await?;
+                now = look => {
+                    self.now = now?;
                     if self.answers || !self.is_shown() {
                         shown_since = None;
                     } else if shown_since.get_or_insert_with(Instant::now).elapsed() >= self.grace() {
@@ -251,25 +295,33 @@ impl<'a> Handover<'a> {
             OrderType::StartReplay => AnswerType::Parked,
             OrderType::EndReplay => AnswerType::Resumed,
         };
-        (answer.kind == wanted).then_some((answer.position, answer.last_id, Proof::Acknowledged))
-    }
-
-    async fn look(&mut self) -> Result<(), BrokerError> {
-        let primary = self.probe.must_exist(&self.queues.primary).await?;
-        let parking = self.probe.look(&self.queues.parking()).await?.unwrap_or_default();
-        self.now = (primary, parking);
-        Ok(())
-    }
-
-    /// Waits a moment for the broker to show what the consumer has said.
-    async fn shown(&mut self) -> Result<(), BrokerError> {
-        let until = Instant::now() + SHOW_GRACE;
-        self.look().await?;
-        while !self.is_shown() && Instant::now() < until {
-            sleep(LOOK).await;
-            self.look().await?;
+        if answer.kind != wanted {
+            return None;
         }
-        Ok(())
+        self.read += 1;
+        Some((answer.position, answer.last_id, Proof::Acknowledged))
+    }
+
+    /// A consumer's word counts if the broker shows the same: it sits on the parking queue and left the primary. Waits
+    /// for that no longer than it takes the broker to show what is so.
+    async fn broker_agrees(&mut self) -> Result<bool, BrokerError> {
+        let until = Instant::now() + SETTLED;
+        loop {
+            self.now = look(&mut self.probe, self.queues).await?;
+            let repeated = self.now.1.consumers > 0 && self.before.1.consumers > 0;
+            if self.is_shown() || repeated {
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                // More answers than orders: it obeyed one of an earlier call while this one began, so the number
+                // before is not known.
+                return Ok(self.now.1.consumers > 0 && self.read > self.sent);
+            }
+            if let Ok(reply) = timeout(LOOK, self.replies.next()).await {
+                let delivery = self.delivered(reply)?;
+                self.read(&delivery.data);
+            }
+        }
     }
 
     /// The broker shows that the order was obeyed. Other consumers may share the primary queue, so what counts is
@@ -290,11 +342,10 @@ impl<'a> Handover<'a> {
         }
     }
 
-    fn describe(&self) -> String {
+    fn counts(&self) -> String {
         let (primary, parking) = self.now;
         format!(
-            "no answer on {}; {} consumers on {}, {} on {}",
-            self.queues.reply(),
+            "{} consumers on {}, {} on {}",
             primary.consumers,
             self.queues.primary,
             parking.consumers,

@@ -17,7 +17,10 @@ use crate::broker::{BrokerError, BrokerUrl};
 pub(super) const ACCESS_REFUSED: u16 = 403;
 pub(super) const NOT_FOUND: u16 = 404;
 pub(super) const PRECONDITION_FAILED: u16 = 406;
+pub(super) const NOT_IMPLEMENTED: u16 = 540;
 const NOT_ALLOWED: u16 = 530;
+/// A queue that nobody has.
+const NOWHERE: &str = "ms2m.nowhere";
 
 /// Heartbeat in seconds: a dead peer is noticed within twice that.
 const HEARTBEAT: u16 = 10;
@@ -80,6 +83,10 @@ impl Link {
     async fn connected(&self) -> Result<Arc<Connection>, BrokerError> {
         let mut slot = self.connection.lock().await;
         if let Some(connection) = slot.as_ref().filter(|c| c.status().connected()) {
+            // Another one would be blocked as well, and neither can be closed before the alarm is over.
+            if connection.status().blocked() {
+                return Err(self.blocked());
+            }
             return Ok(Arc::clone(connection));
         }
         *slot = None;
@@ -121,17 +128,21 @@ impl Link {
         }
     }
 
+    fn blocked(&self) -> BrokerError {
+        let cause = "a memory or disk alarm blocks publishers".to_owned();
+        BrokerError::Blocked { broker: self.url.to_string(), cause }
+    }
+
     /// The connection may be dead without knowing it: the next call opens another one.
     fn overdue(&self, operation: &'static str, connection: &Connection) -> BrokerError {
+        if connection.status().blocked() {
+            return self.blocked();
+        }
         if let Ok(mut slot) = self.connection.try_lock() {
             *slot = None;
         }
-        let broker = self.url.to_string();
-        if connection.status().blocked() {
-            return BrokerError::Blocked { broker, cause: "a memory or disk alarm blocks publishers".into() };
-        }
         BrokerError::Unreachable {
-            broker,
+            broker: self.url.to_string(),
             cause: format!("no answer to {operation} within {:?}", self.limits.call),
         }
     }
@@ -173,6 +184,16 @@ impl Session<'_> {
 
     pub(super) fn explain(&self, operation: &'static str, error: &lapin::Error) -> BrokerError {
         self.link.explain(operation, error)
+    }
+
+    /// Fails where an alarm keeps the broker from taking messages. It tells only who publishes, so something that no
+    /// queue takes is published; then it reads nothing more of that connection.
+    pub(super) async fn must_take_messages(&self) -> Result<(), BrokerError> {
+        self.publish(NOWHERE, &[], BasicProperties::default()).await?;
+        if self.connection.status().blocked() {
+            return Err(self.link.blocked());
+        }
+        self.call("confirm.select", self.channel.confirm_select(ConfirmSelectOptions::default())).await
     }
 
     /// Publishes to a queue through the default exchange, mandatory and confirmed. False if there is no such queue.

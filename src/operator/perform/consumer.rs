@@ -95,9 +95,16 @@ impl Performer {
         }
     }
 
-    /// A broken connection is not used again.
+    fn resume_order(&self, journal: &Journal, queue: &MessageQueue, pod: &str) -> ResumeOrder {
+        // Only a consumer that answered told its position.
+        let answers = journal.state.position.is_some();
+        ResumeOrder { pod: pod.to_owned(), queues: self.queues(journal, queue), answers }
+    }
+
+    /// A broken connection is not used again. One that an alarm blocks is kept: it cannot be closed before the alarm is
+    /// over, and each retry would add one.
     async fn heeded<T: Send>(&self, result: Result<T, BrokerError>) -> Result<T, EffectError> {
-        if result.is_err() {
+        if matches!(&result, Err(error) if !matches!(error, BrokerError::Blocked { .. })) {
             self.broker.forget().await;
         }
         result.map_err(EffectError::from)
@@ -128,7 +135,7 @@ impl Performer {
     pub(super) async fn resume(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let survivor = journal.state.replacement.as_ref().map_or(&journal.subject.source.name, |r| &r.name);
         let (broker, queue) = self.broker.get(&journal.subject).await?;
-        let order = ResumeOrder { pod: survivor.clone(), queues: self.queues(journal, &queue) };
+        let order = self.resume_order(journal, &queue, survivor);
         match broker.resume(&order, RESUME_LIMIT).await {
             // It was deleted before it could be told; the messages wait for whoever its owner makes next.
             Err(BrokerError::NeverResumed { .. } | BrokerError::ConsumerWithoutControlQueue { .. })
@@ -142,8 +149,7 @@ impl Performer {
 
     pub(super) async fn resume_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let (broker, queue) = self.broker.get(&journal.subject).await?;
-        let order =
-            ResumeOrder { pod: journal.subject.source.name.clone(), queues: self.queues(journal, &queue) };
+        let order = self.resume_order(journal, &queue, &journal.subject.source.name);
         match broker.resume(&order, RESUME_LIMIT).await {
             // Nobody reads its control queue, so nobody obeyed the order to park either.
             Err(BrokerError::ConsumerWithoutControlQueue { .. }) => Ok(Outcome::SourceResumed),
@@ -163,7 +169,7 @@ impl Performer {
         if matches!(dropped, Err(BrokerError::InUse { .. })) {
             let survivor =
                 journal.state.replacement.as_ref().map_or(&journal.subject.source.name, |r| &r.name);
-            let order = ResumeOrder { pod: survivor.clone(), queues: self.queues(journal, &queue) };
+            let order = self.resume_order(journal, &queue, survivor);
             self.heeded(broker.resume(&order, RESUME_LIMIT).await).await?;
         }
         self.heeded(dropped).await?;
