@@ -7,19 +7,10 @@ mod broker_support;
 
 use std::time::{Duration, Instant};
 
-use broker_support::{Source, Stage, Subject, agree, until};
-use futures::StreamExt;
-use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions,
-};
-use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
+use broker_support::{PlainConsumer, Scene, Source, Stage, Subject, WITHIN, agree, until};
 use shadow::api::control_queue;
 use shadow::broker::control::{Fence, Order, OrderPayload, OrderType};
 use shadow::broker::{Broker, BrokerError, Proof};
-use tokio::task::JoinHandle;
-
-const WITHIN: Duration = Duration::from_secs(10);
 
 /// A backlog of 5,000 and 120 more each second, parked and resumed three times.
 async fn park_and_resume_under_load(quorum: bool, prefetch: u16) {
@@ -104,10 +95,8 @@ async fn a_quorum_queue_with_prefetch_500_keeps_every_message_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn late_orders_of_an_old_epoch_move_nothing() {
-    let stage = Stage::set(false).await;
-    let subject = Subject::start(&stage, 50, 0).await;
-    subject.is_connected().await;
-    let broker = stage.broker();
+    let scene = Scene::parked().await;
+    let Scene { stage, subject, broker } = &scene;
     let late = async |kind: OrderType, epoch: u32| {
         let queues = stage.queues(epoch);
         let queue = match kind {
@@ -122,16 +111,13 @@ async fn late_orders_of_an_old_epoch_move_nothing() {
         until("the order is taken", async || stage.look(&control).await.unwrap().0 == 0).await;
     };
 
-    broker.declare_parking(&stage.queues(1)).await.unwrap();
-    broker.park(&stage.park(1), WITHIN).await.unwrap();
-    broker.resume(&stage.resume(1), WITHIN).await.unwrap();
+    scene.resume(1).await;
     late(OrderType::StartReplay, 1).await;
     stage.send(&stage.primary, b"{}").await;
     subject.has_applied(1).await;
     assert!(!subject.view().parked, "a late PARK parked it");
 
-    broker.declare_parking(&stage.queues(2)).await.unwrap();
-    broker.park(&stage.park(2), WITHIN).await.unwrap();
+    scene.park(2).await;
     late(OrderType::EndReplay, 1).await;
     late(OrderType::StartReplay, 1).await;
     // A repeated order is answered behind the late ones: they have been dealt with.
@@ -140,49 +126,38 @@ async fn late_orders_of_an_old_epoch_move_nothing() {
     assert_eq!(stage.look(&stage.primary).await, Some((0, 0)));
     assert_eq!(stage.look(&stage.queues(2).parking()).await, Some((0, 1)));
 
-    broker.resume(&stage.resume(2), WITHIN).await.unwrap();
-    for epoch in [1, 2] {
-        broker.drop_parking(&stage.queues(epoch)).await.unwrap();
-    }
-    subject.crash().await;
-    stage.done().await;
+    scene.resume(2).await;
+    scene.clean(2).await;
+    scene.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_operator_repeats_its_orders_and_gets_the_same_answers() {
-    let stage = Stage::set(false).await;
-    let subject = Subject::start(&stage, 50, 0).await;
-    subject.is_connected().await;
+    let scene = Scene::set().await;
+    let stage = &scene.stage;
     stage.send(&stage.primary, b"{}").await;
-    subject.has_applied(1).await;
-    stage.broker().declare_parking(&stage.queues(1)).await.unwrap();
-    let first = stage.broker().park(&stage.park(1), WITHIN).await.unwrap();
+    scene.subject.has_applied(1).await;
+    let first = scene.park(1).await;
     let again = stage.broker().park(&stage.park(1), WITHIN).await.unwrap();
     assert_eq!((first.clone(), first.position), (again, Some(1)));
-    let first = stage.broker().resume(&stage.resume(1), WITHIN).await.unwrap();
+    let first = scene.resume(1).await;
     let again = stage.broker().resume(&stage.resume(1), WITHIN).await.unwrap();
     assert_eq!(first, again);
-    for _ in 0..2 {
-        stage.broker().drop_parking(&stage.queues(1)).await.unwrap();
-    }
-    subject.crash().await;
-    stage.done().await;
+    scene.clean(1).await;
+    scene.end().await;
 }
 
 /// As after a restore: the memory is there, the sockets are closed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parked_consumer_whose_connection_is_cut_stays_parked_and_resumes_in_order() {
-    let stage = Stage::set(false).await;
-    let source = Source::start(&stage, 500, 1);
-    let subject = Subject::start(&stage, 50, 0).await;
+    let scene = Scene::on(Stage::set(false).await, 50, 0).await;
+    let Scene { stage, subject, .. } = &scene;
+    let source = Source::start(stage, 500, 1);
     subject.has_applied(100).await;
-    let broker = stage.broker();
-    broker.declare_parking(&stage.queues(1)).await.unwrap();
-    broker.park(&stage.park(1), WITHIN).await.unwrap();
+    scene.park(1).await;
     let at = subject.view();
     let begun = Instant::now();
-    subject.wire.cut();
-    until("it is back", async || subject.view().sessions > at.sessions).await;
+    subject.moves_to(&stage.pod).await;
     println!("back {} ms after its sockets were closed", begun.elapsed().as_millis());
     until("it sits on the parking queue", async || {
         stage.look(&stage.queues(1).parking()).await == Some((0, 1))
@@ -193,30 +168,17 @@ async fn a_parked_consumer_whose_connection_is_cut_stays_parked_and_resumes_in_o
     let now = subject.view();
     assert_eq!((now.count, now.parked), (at.count, true));
     assert_eq!(stage.look(&stage.primary).await.unwrap().1, 0);
-    let resumed = broker.resume(&stage.resume(1), WITHIN).await.unwrap();
-    assert_eq!(resumed.proof, Proof::Acknowledged);
-    agree(&subject, &source.stop().await).await;
-    broker.drop_parking(&stage.queues(1)).await.unwrap();
-    subject.crash().await;
-    stage.done().await;
+    assert_eq!(scene.resume(1).await.proof, Proof::Acknowledged);
+    agree(subject, &source.stop().await).await;
+    scene.end().await;
 }
 
 /// As the shadow is: the same memory under another pod's name, while the source lives on, parked.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_pod_with_another_name_listens_on_its_own_control_queue_and_stays_parked() {
-    let stage = Stage::set(false).await;
-    let subject = Subject::start(&stage, 50, 0).await;
-    subject.is_connected().await;
-    let broker = stage.broker();
-    broker.declare_parking(&stage.queues(1)).await.unwrap();
-    broker.park(&stage.park(1), WITHIN).await.unwrap();
+    let Scene { stage, subject, broker } = Scene::parked().await;
     let shadow = format!("{}-shadow-1", stage.pod);
-    subject.rename(&shadow);
-    subject.wire.cut();
-    until("the shadow has its control queue", async || {
-        stage.look(&control_queue(&shadow)).await.is_some_and(|(_, consumers)| consumers == 1)
-    })
-    .await;
+    subject.moves_to(&shadow).await;
     stage.send(&stage.primary, b"{}").await;
     assert_eq!(stage.look(&stage.primary).await, Some((1, 0)));
     let queues = stage.queues(1).with_helper(&shadow);
@@ -232,17 +194,11 @@ async fn a_restored_pod_with_another_name_listens_on_its_own_control_queue_and_s
 /// As a Deployment's replacement is: a new name, among other consumers of the queue. Those must not pass for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replacement_with_a_new_name_is_resumed_once_it_connects() {
-    let stage = Stage::set(false).await;
-    let subject = Subject::start(&stage, 50, 0).await;
-    subject.is_connected().await;
-    let broker = stage.broker();
-    broker.declare_parking(&stage.queues(1)).await.unwrap();
-    broker.park(&stage.park(1), WITHIN).await.unwrap();
-    let other =
-        plain_consumer(stage.url.clone(), format!("{}-other", stage.pod), stage.primary.clone()).await;
+    let Scene { stage, subject, broker } = Scene::parked().await;
+    let other = PlainConsumer::start(&stage, &format!("{}-other", stage.pod)).await;
     until("the other one consumes", async || stage.look(&stage.primary).await == Some((0, 1))).await;
     subject.wire.block(true);
-    let mut order = stage.resume(1);
+    let mut order = stage.resume_answering(1);
     order.pod = format!("{}-new", stage.pod);
     let early = broker.resume(&order, Duration::from_secs(2)).await.unwrap_err();
     assert!(matches!(early, BrokerError::NeverResumed { .. }), "{early}");
@@ -251,86 +207,36 @@ async fn a_replacement_with_a_new_name_is_resumed_once_it_connects() {
     assert_eq!(broker.resume(&order, WITHIN).await.unwrap().proof, Proof::Acknowledged);
     until("both consume", async || stage.look(&stage.primary).await == Some((0, 2))).await;
     subject.crash().await;
-    let queues = stage.queues(1).with_helper(&order.pod);
-    broker.drop_parking(&queues).await.unwrap();
-    other.abort();
-    stage.delete(&control_queue(&format!("{}-other", stage.pod))).await;
+    broker.drop_parking(&stage.queues(1).with_helper(&order.pod)).await.unwrap();
+    other.end(&stage).await;
     stage.done().await;
 }
 
 /// The order that parks is acknowledged at the resume only: the broker hands it to the next process of that name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_crashed_while_parked_starts_parked() {
-    let stage = Stage::set(false).await;
-    let subject = Subject::start(&stage, 50, 0).await;
-    subject.is_connected().await;
-    let broker = stage.broker();
-    broker.declare_parking(&stage.queues(1)).await.unwrap();
-    broker.park(&stage.park(1), WITHIN).await.unwrap();
+    let Scene { stage, subject, broker } = Scene::parked().await;
     subject.crash().await;
     until("the order lies there again", async || {
         stage.look(&control_queue(&stage.pod)).await.is_some_and(|(ready, _)| ready > 0)
     })
     .await;
     stage.send(&stage.primary, b"{}").await;
-    let fresh = Subject::start(&stage, 50, 0).await;
-    until("the fresh one is parked", async || fresh.view().parked).await;
-    assert_eq!((fresh.view().count, stage.look(&stage.primary).await), (0, Some((1, 0))));
-    broker.resume(&stage.resume(1), WITHIN).await.unwrap();
-    fresh.has_applied(1).await;
-    broker.drop_parking(&stage.queues(1)).await.unwrap();
-    fresh.crash().await;
-    stage.done().await;
-}
-
-/// A consumer that knows the two plain messages only, answers nothing, and declares what it is told to consume.
-async fn plain_consumer(url: String, pod: String, primary: String) -> JoinHandle<()> {
-    let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    channel.basic_qos(50, BasicQosOptions::default()).await.unwrap();
-    let control = control_queue(&pod);
-    let durable = QueueDeclareOptions::durable();
-    channel.queue_declare(control.as_str().into(), durable, FieldTable::default()).await.unwrap();
-    let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let mut orders = channel
-        .basic_consume(control.as_str().into(), "".into(), no_ack, FieldTable::default())
-        .await
-        .unwrap();
-    let consume = async |channel: &lapin::Channel, queue: &str| {
-        let options = BasicConsumeOptions::default();
-        channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await.unwrap()
-    };
-    let mut messages = consume(&channel, &primary).await;
-    tokio::spawn(async move {
-        let _connection = connection;
-        loop {
-            tokio::select! {
-                Some(order) = orders.next() => {
-                    let order: serde_json::Value = serde_json::from_slice(&order.unwrap().data).unwrap();
-                    channel.basic_cancel(messages.tag(), BasicCancelOptions::default()).await.unwrap();
-                    let queue = order["payload"]["queue"].as_str().unwrap().to_owned();
-                    if order["type"] == "START_REPLAY" {
-                        let declare = channel.queue_declare(queue.as_str().into(), durable, FieldTable::default());
-                        declare.await.unwrap();
-                    }
-                    messages = consume(&channel, &queue).await;
-                }
-                Some(message) = messages.next() => {
-                    message.unwrap().ack(BasicAckOptions::default()).await.unwrap();
-                }
-                else => return,
-            }
-        }
-    })
+    let fresh = Scene { subject: Subject::start(&stage, 50, 0).await, stage, broker };
+    until("the fresh one is parked", async || fresh.subject.view().parked).await;
+    assert_eq!(fresh.subject.view().count, 0);
+    assert_eq!(fresh.stage.look(&fresh.stage.primary).await, Some((1, 0)));
+    fresh.resume(1).await;
+    fresh.subject.has_applied(1).await;
+    fresh.end().await;
 }
 
 async fn a_plain_consumer_is_proven_by_the_broker(quorum: bool, others: usize) {
     let stage = Stage::set(quorum).await;
-    let subject = plain_consumer(stage.url.clone(), stage.pod.clone(), stage.primary.clone()).await;
+    let subject = PlainConsumer::start(&stage, &stage.pod).await;
     let mut competing = Vec::new();
     for n in 0..others {
-        let pod = format!("{}-other-{n}", stage.pod);
-        competing.push((plain_consumer(stage.url.clone(), pod.clone(), stage.primary.clone()).await, pod));
+        competing.push(PlainConsumer::start(&stage, &format!("{}-other-{n}", stage.pod)).await);
     }
     let all = u32::try_from(others).unwrap() + 1;
     until("all consume", async || stage.look(&stage.primary).await.unwrap().1 == all).await;
@@ -345,11 +251,10 @@ async fn a_plain_consumer_is_proven_by_the_broker(quorum: bool, others: usize) {
     assert_eq!(resumed.proof, Proof::ByBroker);
     assert_eq!(stage.look(&stage.primary).await.unwrap().1, all);
     broker.drop_parking(&stage.queues(1)).await.unwrap();
-    subject.abort();
-    for (task, pod) in competing {
-        task.abort();
-        stage.delete(&control_queue(&pod)).await;
+    for other in competing {
+        other.end(&stage).await;
     }
+    subject.end(&stage).await;
     stage.done().await;
 }
 

@@ -6,7 +6,7 @@ mod broker_support;
 
 use std::time::{Duration, Instant};
 
-use broker_support::{Stage, Subject, until};
+use broker_support::{Scene, Stage, Wire, tool, until};
 use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
@@ -152,13 +152,11 @@ async fn an_unreachable_broker_is_told_from_one_that_refuses_access() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_after_a_lost_connection_opens_another_one() {
-    let stage = Stage::set(false).await;
-    let wire = broker_support::Wire::to(&stage.url).await;
+    let scene = Scene::parked().await;
+    let stage = &scene.stage;
+    let wire = Wire::to(&stage.url).await;
     let broker = AmqpBroker::new(BrokerUrl::new(wire.url(&stage.url)), "test");
-    let subject = Subject::start(&stage, 50, 0).await;
-    subject.is_connected().await;
-    broker.declare_parking(&stage.queues(1)).await.unwrap();
-    broker.park(&stage.park(1), WITHIN * 10).await.unwrap();
+    broker.preflight(&stage.primary).await.unwrap();
     wire.cut();
     // The call that finds the connection broken may fail, retryably; the effect is simply asked for again.
     until("it is resumed", async || match broker.resume(&stage.resume(1), WITHIN * 10).await {
@@ -169,8 +167,147 @@ async fn a_call_after_a_lost_connection_opens_another_one() {
         }
     })
     .await;
+    assert!(!scene.subject.view().parked);
+    scene.end().await;
+}
+
+/// A user of its own, removed in the end also where the test fails.
+struct User(String);
+
+impl User {
+    async fn new() -> Self {
+        let name = format!("test-{}", std::process::id());
+        tool::rabbitmqctl(&["add_user", &name, "s3cret"]).await;
+        Self(name)
+    }
+
+    async fn may(&self, configure: &str, write: &str, read: &str) {
+        tool::rabbitmqctl(&["set_permissions", "-p", "/", &self.0, configure, write, read]).await;
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        tool::ctl(&["delete_user", &self.0]);
+    }
+}
+
+/// 403, before any order: the consumer works on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_permission_is_told_before_the_consumer_is_touched() {
+    let scene = Scene::set().await;
+    let Scene { stage, subject, broker } = &scene;
+    let user = User::new().await;
+    let port = stage.url.parse::<AMQPUri>().unwrap().authority.port;
+    let url = address(&stage.url, &user.0, "s3cret", port, "%2f");
+    let as_user = || AmqpBroker::new(url.clone(), "test");
+    let denied = |what: &str, error: BrokerError| {
+        println!("without the permission to {what}: {error}");
+        assert!(matches!(error, BrokerError::AccessDenied { .. }), "{what}: {error}");
+        assert_eq!((error.is_retryable(), error.reason()), (false, Reason::BrokerUnreachable));
+        let said = error.to_string();
+        assert!(said.contains("check user, password, virtual host and permissions"), "{said}");
+        assert!(said.contains("ACCESS_REFUSED") && !said.contains("s3cret"), "{said}");
+    };
+
+    user.may("^$", ".*", ".*").await;
+    // Looking needs no permission; the kind is not told without one.
+    assert_eq!(as_user().preflight(&stage.primary).await.unwrap().kind, QueueKind::Unknown);
+    denied("configure", as_user().declare_parking(&stage.queues(1)).await.unwrap_err());
+    user.may(".*", "^$", ".*").await;
+    denied("write", as_user().declare_parking(&stage.queues(1)).await.unwrap_err());
+    denied("write", as_user().leave_park(&stage.park(1)).await.unwrap_err());
+    denied("write", as_user().park(&stage.park(1), WITHIN).await.unwrap_err());
+    user.may(".*", ".*", "^$").await;
+    as_user().declare_parking(&stage.queues(1)).await.unwrap();
+    denied("read", as_user().park(&stage.park(1), WITHIN).await.unwrap_err());
     assert!(!subject.view().parked);
-    broker.drop_parking(&stage.queues(1)).await.unwrap();
-    subject.crash().await;
-    stage.done().await;
+    assert_eq!(stage.look(&control_queue(&stage.pod)).await, Some((0, 1)));
+
+    user.may(".*", ".*", ".*").await;
+    as_user().park(&stage.park(1), WITHIN * 10).await.unwrap();
+    user.may(".*", ".*", "^$").await;
+    denied("read", as_user().resume(&stage.resume_answering(1), WITHIN).await.unwrap_err());
+    broker.resume(&stage.resume_answering(1), WITHIN * 10).await.unwrap();
+    scene.end().await;
+}
+
+/// 406: somebody has made a queue of that name, otherwise than we do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parking_queue_with_other_properties_is_named() {
+    let scene = Scene::set().await;
+    let Scene { stage, broker, .. } = &scene;
+    let queues = stage.queues(1);
+    for queue in [queues.parking(), queues.reply()] {
+        stage.declare(&queue, true).await;
+        let error = broker.declare_parking(&queues).await.unwrap_err();
+        println!("{error}");
+        assert!(
+            matches!(&error, BrokerError::QueueDiffers { queue: named, .. } if *named == queue),
+            "{error}"
+        );
+        assert!(error.to_string().contains("delete it once it is unused and empty"), "{error}");
+        assert_eq!((error.is_retryable(), error.reason()), (false, Reason::BrokerUnreachable));
+        stage.delete(&queue).await;
+    }
+    scene.park(1).await;
+    scene.resume(1).await;
+    scene.end().await;
+}
+
+/// 404 in the middle: a queue of ours is deleted by somebody while it is used.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parking_queue_deleted_by_somebody_costs_nothing() {
+    let scene = Scene::parked().await;
+    let Scene { stage, subject, .. } = &scene;
+    stage.delete(&stage.queues(1).parking()).await;
+    stage.delete(&stage.queues(1).reply()).await;
+    stage.send(&stage.primary, b"{}").await;
+    until("it is back", async || subject.view().connected).await;
+    assert_eq!((subject.view().parked, stage.look(&stage.primary).await), (true, Some((1, 0))));
+    scene.resume(1).await;
+    subject.has_applied(1).await;
+    scene.end().await;
+}
+
+/// 404 in the middle: the queue on which the answer is awaited. The call fails, the next one makes it anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_queue_deleted_while_an_answer_is_awaited_is_named_and_made_anew() {
+    let scene = Scene::set().await;
+    let Scene { stage, subject, broker } = &scene;
+    broker.declare_parking(&stage.queues(1)).await.unwrap();
+    subject.wire.block(true);
+    let order = stage.park(1);
+    let (parked, ()) = tokio::join!(broker.park(&order, WITHIN * 10), async {
+        until("the order is sent", async || {
+            stage.look(&control_queue(&stage.pod)).await.is_some_and(|(ready, _)| ready > 0)
+        })
+        .await;
+        stage.delete(&stage.queues(1).reply()).await;
+    });
+    let error = parked.unwrap_err();
+    assert!(
+        matches!(&error, BrokerError::Protocol { cause, .. } if cause.contains(&stage.queues(1).reply())),
+        "{error}"
+    );
+    assert!(error.is_retryable());
+    subject.wire.block(false);
+    broker.park(&stage.park(1), WITHIN * 10).await.unwrap();
+    scene.resume(1).await;
+    scene.end().await;
+}
+
+/// 404 in the middle: the user's own queue. Not ours to make; once it is there again, all goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_queue_deleted_while_its_consumer_is_parked_is_named() {
+    let scene = Scene::parked().await;
+    let Scene { stage, subject, broker } = &scene;
+    stage.delete(&stage.primary).await;
+    let error = broker.resume(&stage.resume_answering(1), WITHIN).await.unwrap_err();
+    assert_eq!(error, BrokerError::QueueNotFound { queue: stage.primary.clone() });
+    stage.declare(&stage.primary, false).await;
+    scene.resume(1).await;
+    stage.send(&stage.primary, b"{}").await;
+    subject.has_applied(1).await;
+    scene.end().await;
 }
