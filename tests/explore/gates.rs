@@ -21,9 +21,17 @@ pub enum Verdict {
     Ignore,
 }
 
+struct Known {
+    gate: ConsumerGate,
+    /// The epoch that parked it.
+    parked: Option<u8>,
+    /// The largest epoch that it was shown.
+    newest: u8,
+}
+
 #[derive(Default)]
 struct Book {
-    known: Vec<(ConsumerGate, Option<u8>)>,
+    known: Vec<Known>,
     decisions: HashMap<(u8, world::Order), (u8, Verdict), Mixing>,
 }
 
@@ -40,31 +48,41 @@ impl Gates {
     /// The gate of a fresh process has number 0.
     pub fn new(mistake: Option<Mistake>) -> Self {
         let gates = Self { mistake, book: RefCell::default() };
-        gates.number(ConsumerGate::default());
+        gates.number(ConsumerGate::default(), 0);
         gates
     }
 
-    fn number(&self, gate: ConsumerGate) -> u8 {
+    fn number(&self, gate: ConsumerGate, newest: u8) -> u8 {
         let mut book = self.book.borrow_mut();
-        if let Some(number) = book.known.iter().position(|(known, _)| *known == gate) {
+        let same = |known: &Known| known.gate == gate && known.newest == newest;
+        if let Some(number) = book.known.iter().position(same) {
             return u8::try_from(number).expect("few gates");
         }
         let parked =
             gate.parked_on().map(|queue| (1..4).find(|e| queues(*e).parking() == queue).expect("ours"));
-        book.known.push((gate, parked));
+        book.known.push(Known { gate, parked, newest });
         u8::try_from(book.known.len() - 1).expect("few gates")
     }
 
     /// The epoch that parked it.
     pub fn parked_by(&self, gate: u8) -> Option<u8> {
-        self.book.borrow().known[usize::from(gate)].1
+        self.book.borrow().known[usize::from(gate)].parked
+    }
+
+    /// The largest epoch that it was shown: what the gate should remember, kept beside it.
+    pub fn newest(&self, gate: u8) -> u8 {
+        self.book.borrow().known[usize::from(gate)].newest
     }
 
     pub fn decide(&self, gate: u8, order: world::Order) -> (u8, Verdict) {
         if let Some(decided) = self.book.borrow().decisions.get(&(gate, order)) {
             return *decided;
         }
-        let mut next = self.book.borrow().known[usize::from(gate)].0.clone();
+        let (mut next, newest) = {
+            let book = self.book.borrow();
+            let known = &book.known[usize::from(gate)];
+            (known.gate.clone(), known.newest)
+        };
         let verdict = match next.decide(self.on_the_wire(order)) {
             Decision::Park { .. } => Verdict::Park,
             Decision::Resume { .. } => Verdict::Resume,
@@ -72,7 +90,7 @@ impl Gates {
             Decision::AnswerAgain(AnswerType::Resumed, _) => Verdict::ResumedAlready,
             Decision::Ignore => Verdict::Ignore,
         };
-        let decided = (self.number(next), verdict);
+        let decided = (self.number(next, newest.max(order.epoch)), verdict);
         self.book.borrow_mut().decisions.insert((gate, order), decided);
         decided
     }
