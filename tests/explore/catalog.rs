@@ -74,9 +74,7 @@ pub fn trap(mistake: Mistake) -> Scenario {
         Mistake::AgentIgnoresEpoch => {
             Scenario { operators: true, failures: true, faults: 2, messages: 1, ..small }.sequential()
         }
-        Mistake::ConsumerIgnoresEpoch
-        | Mistake::RetryKeepsEpoch
-        | Mistake::ShadowStartsFresh => {
+        Mistake::ConsumerIgnoresEpoch | Mistake::RetryKeepsEpoch | Mistake::ShadowStartsFresh => {
             Scenario { operators: true, failures: true, faults: 2, messages: 1, ..small }
         }
         _ => small,

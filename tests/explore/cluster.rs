@@ -21,7 +21,10 @@ impl Model {
             moves.happens(Act::LostPodDeleted, World { named: Named::Nobody, ..*world });
         }
         let step = self.protocol.facts(world.journal).state.step;
-        if world.there == Machine::Lost && matches!(world.named, Named::Replacement(_)) && step > Step::Replacing {
+        if world.there == Machine::Lost
+            && matches!(world.named, Named::Replacement(_))
+            && step > Step::Replacing
+        {
             // It carried on there already, so its state went with the node, as ever.
             let mut next = World { named: Named::Nobody, ..*world };
             next.past.lost_by_nature = true;

@@ -56,7 +56,8 @@ impl Model {
     fn rival(&self, world: &World, moves: &mut Moves) {
         let Some(message) = world.broker.next(RIVAL, PRIMARY, 1) else { return };
         let mut next = *world;
-        let before = |applied: u8| if applied != UNKNOWN && applied >= message { applied - 1 } else { applied };
+        let before =
+            |applied: u8| if applied != UNKNOWN && applied >= message { applied - 1 } else { applied };
         let again = |unconfirmed: u8| match unconfirmed {
             same if same == message => 0,
             later if later > message => later - 1,
@@ -149,8 +150,7 @@ impl Model {
             return;
         }
         let pending = Self::pending(world, who, control);
-        let order =
-            pending.or_else(|| next.broker.deliver(who.client(), control, 0).map(Order::from_code));
+        let order = pending.or_else(|| next.broker.deliver(who.client(), control, 0).map(Order::from_code));
         if let Some(order) = order {
             let stale = self.obey(&mut next, who, control, order);
             let act = Act::Obey(who, order);

@@ -7,7 +7,8 @@ use super::mistake::Mistake;
 use super::model::Model;
 use super::protocol::Facts;
 use super::world::{
-    Bridge, CONTROL, Life, Machine, Named, Order, PRIMARY, RENAMED, Who, World, bit, parking, replies, shadows,
+    Bridge, CONTROL, Life, Machine, Named, Order, PRIMARY, RENAMED, Who, World, bit, parking, replies,
+    shadows,
 };
 
 type Performed = Result<World, &'static str>;
@@ -52,7 +53,8 @@ impl Model {
             }
             Effect::DeleteSource => return self.delete_source(world),
             Effect::KillSource => {
-                let kubelet_would_start_it = world.named == Named::Source && !self.makes(Mistake::KillBeforeCommit);
+                let kubelet_would_start_it =
+                    world.named == Named::Source && !self.makes(Mistake::KillBeforeCommit);
                 if !kubelet_would_start_it && self.admit_kill(&mut next.fence_here, epoch) {
                     if !self.is_committed(world) && next.of(Who::Source).is_alive() {
                         return Err("I4: the source is killed before the commit");

@@ -65,7 +65,10 @@ impl Model {
         must(here && there, "I8: an archive is left");
         // A shadow that a deposed operator makes on a node that never heard of the migration only waits there.
         let spent = |ticket: Ticket| ticket.epoch == 0 || (world.past.deposed && !ticket.opened);
-        must((spent(world.shadow_ticket) && spent(world.replacement_ticket)) || world.there == Machine::Lost, "I8: a ticket is left");
+        must(
+            (spent(world.shadow_ticket) && spent(world.replacement_ticket)) || world.there == Machine::Lost,
+            "I8: a ticket is left",
+        );
         let ours = [1, 2].map(|epoch| [parking(epoch), replies(epoch), shadows(epoch)]);
         let queues = ours.as_flattened().iter().all(|queue| !world.broker.exists(*queue));
         must(queues || world.past.queues_left || world.past.deposed, "I8: a queue of the migration is left");
@@ -88,7 +91,10 @@ impl Model {
             let read = self.control(world, who).is_none_or(|queue| world.broker.len(queue) == 0);
             must(read, "I8: an order is left");
             let dead_name = self.scenario.renamed && step == Step::Completed && world.broker.exists(CONTROL);
-            must(!dead_name || world.past.queues_left || world.past.deposed, "I8: a dead name's queue is left");
+            must(
+                !dead_name || world.past.queues_left || world.past.deposed,
+                "I8: a dead name's queue is left",
+            );
         } else {
             must(world.published == self.scenario.messages, "clients go on");
         }

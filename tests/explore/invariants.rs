@@ -40,10 +40,8 @@ impl Model {
                 | Effect::ThawSource
                 | Effect::CloseArchives
         );
-        let there = matches!(
-            effect,
-            Effect::RestoreShadow | Effect::RestoreReplacement | Effect::CloseArchives
-        );
+        let there =
+            matches!(effect, Effect::RestoreShadow | Effect::RestoreReplacement | Effect::CloseArchives);
         let moved_here = here && epoch < before.fence_here.seen && on_source(before) != on_source(after);
         let moved_there = there && epoch < before.fence_there.seen && on_target(before) != on_target(after);
         (moved_here || moved_there).then_some("I11: an older epoch moves an agent")
@@ -105,7 +103,8 @@ impl Model {
         }
         let seen = world.seen;
         let known = world.readable().map(|who| world.of(who).applied).filter(|applied| *applied != UNKNOWN);
-        let (oldest, newest) = known.fold((u8::MAX, seen), |(o, n), applied| (o.min(applied), n.max(applied)));
+        let (oldest, newest) =
+            known.fold((u8::MAX, seen), |(o, n), applied| (o.min(applied), n.max(applied)));
         world.seen = newest;
         if oldest < seen {
             return Some("I6: a reader can see a state older than one it saw");

@@ -124,20 +124,24 @@ impl fmt::Display for Act {
                 write!(f, "{who} has nothing unacknowledged, sits on the parking queue, answers")
             }
             Self::OrderLiesAt(who, order) => write!(f, "broker gives {order} to the frozen {who}"),
-            Self::TakesStray(who) => write!(f, "{who} drops a message that does not belong on its parking queue"),
+            Self::TakesStray(who) => {
+                write!(f, "{who} drops a message that does not belong on its parking queue")
+            }
             Self::RivalTakes(message) => {
                 write!(f, "the other consumer takes message {message}; those after it are numbered anew")
             }
             Self::GivesUpTidying(effect) => write!(f, "operator gives up {}", effect.as_str()),
-            Self::EvictedByDrainer(who) => write!(f, "the drainer asks again, and the webhook lets it evict the {who}"),
+            Self::EvictedByDrainer(who) => {
+                write!(f, "the drainer asks again, and the webhook lets it evict the {who}")
+            }
             Self::LostPodDeleted => f.write_str("Kubernetes deletes the pod of the lost node"),
             Self::StrayMessage => f.write_str("FAULT: somebody publishes to a parking queue"),
             Self::SourcesNodeLost => f.write_str("FAULT: the source's node is lost for good"),
             Self::TargetReboots => f.write_str("FAULT: the target node reboots"),
             Self::TargetLost => f.write_str("FAULT: the target node is lost for good"),
-            Self::AgentCrashesBeforeReport => {
-                f.write_str("FAULT: the archive arrives, but the source's agent crashes and gives its dump up")
-            }
+            Self::AgentCrashesBeforeReport => f.write_str(
+                "FAULT: the archive arrives, but the source's agent crashes and gives its dump up",
+            ),
             Self::BrokerNotices(who) => write!(f, "broker notices that the {who}'s connection is gone"),
             Self::Collect => f.write_str("Kubernetes collects what the migration owns"),
             Self::DumpArrives => f.write_str("archive arrives at the target and is verified"),

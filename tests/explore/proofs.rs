@@ -27,9 +27,7 @@ impl Model {
                 let made = [parking(epoch), replies(epoch)].iter().all(|queue| world.broker.exists(*queue));
                 made && (!self.leaves_park() || world.broker.exists(shadows(epoch)))
             }
-            Effect::PlaceShadow => {
-                there && world.shadow_ticket.epoch == epoch && world.shadow_ticket.waiting
-            }
+            Effect::PlaceShadow => there && world.shadow_ticket.epoch == epoch && world.shadow_ticket.waiting,
             Effect::Park if self.makes(Mistake::ParkNotConfirmed) => {
                 world.broker.all(CONTROL).any(|code| code == Order::park(epoch).code())
             }

@@ -28,7 +28,8 @@ impl Performer {
     pub(super) async fn kill_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let subject = &journal.subject;
         if !self.is_source_gone(journal).await? {
-            let what = format!("pod {} is still there, and its kubelet would start it anew", subject.source.name);
+            let what =
+                format!("pod {} is still there, and its kubelet would start it anew", subject.source.name);
             return Err(EffectError::transient(Reason::StepTimedOut, what));
         }
         let killed = match self.ctx.agents.on(&subject.node) {
