@@ -5,6 +5,7 @@
 mod archive;
 mod bridge;
 mod consumer;
+mod owner;
 mod replacement;
 mod room;
 mod shadow;

@@ -52,9 +52,8 @@ impl Performer {
                 tracing::warn!(pod, "the replacement needs its shadow's room: bridge dropped");
                 self.withdraw_shadow(journal).await?;
             }
-            Standing::Stranger | Standing::NeverComes => {
-                return Err(forsaken(&journal.subject.source.name));
-            }
+            Standing::Stranger => return Err(forsaken("a fresh pod took the place", journal)),
+            Standing::NeverComes => return Err(forsaken("its owner makes it no more", journal)),
             Standing::Unschedulable | Standing::OnItsWay => {}
         }
         Ok(waited.await)
@@ -84,7 +83,8 @@ impl Performer {
             }
         };
         let Some(pod) = found.map_err(EffectError::api("get replacement"))? else {
-            return Ok(if self.is_deleted().await? { Standing::NeverComes } else { Standing::OnItsWay });
+            let never = self.is_deleted().await? || self.is_pod_unwanted(journal).await?;
+            return Ok(if never { Standing::NeverComes } else { Standing::OnItsWay });
         };
         if !is_ours(&pod) && pod.uid().as_deref() != Some(source.uid.as_str()) {
             return Ok(Standing::Stranger);
@@ -101,13 +101,13 @@ enum Standing {
     Unschedulable,
     /// A pod without our ticket has a StatefulSet's name: it started fresh and consumes already.
     Stranger,
-    /// Nobody makes it, and the migration itself was deleted: its namespace goes.
+    /// Nobody makes it: its owner is gone or was scaled down, or the migration itself was deleted with its namespace.
     NeverComes,
 }
 
-fn forsaken(pod: &str) -> EffectError {
-    let message =
-        format!("a fresh pod {pod} took the place: somebody deleted the source at the moment of the commit");
+fn forsaken(why: &str, journal: &Journal) -> EffectError {
+    let pod = &journal.subject.source.name;
+    let message = format!("pod {pod} will not be restored: {why} after the commit of its migration");
     EffectError { failure: Failure::terminal(Reason::SourceGone, message), transient: false }
 }
 
