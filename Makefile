@@ -42,7 +42,7 @@ unit: ## everything that needs neither cluster nor broker
 	cargo test --release --locked --lib --bins --test manifests
 
 .PHONY: explore
-explore: ## all interleavings around the protocol (ARGS=thorough: two faults of any kind; ARGS=mistakes: what it catches)
+explore: ## all interleavings around the protocol (ARGS=thorough: larger bounds; ARGS=mistakes: what it catches; or part of a name)
 	cargo run --release --locked --example explore -- $(ARGS)
 
 # --- real cluster on this machine (needs root) ---

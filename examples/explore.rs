@@ -18,7 +18,8 @@ use explore::mistake::Mistake;
 use explore::model::{Model, Scenario};
 use explore::search::{Report, explore as search};
 
-const LIMIT: usize = 40_000_000;
+/// Takes about 9 GB.
+const LIMIT: usize = 150_000_000;
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {

@@ -46,7 +46,7 @@ pub fn thorough() -> Vec<Scenario> {
     vec![
         all("one fault of any kind", 1),
         Scenario { rival: true, renamed: true, ..all("one of any kind, Deployment, competing consumer", 1) },
-        all("two faults of any kind, no bridge", 2).sequential(),
+        Scenario { attempts: 1, ..all("two faults of any kind, no bridge", 2).sequential() },
         all("three faults of any kind, no queue", 3).without_queue(),
     ]
 }

@@ -4,14 +4,16 @@
 //! Assumed: the kernel closes the sockets of a process that dies, so the broker has noticed before another container
 //! of that name has connected.
 
+use shadow::broker::control::AnswerType;
+
 use super::broker::Queue;
 use super::gates::Verdict;
 use super::mistake::Mistake;
 use super::model::Model;
 use super::moves::{Act, Moves};
 use super::world::{
-    CONTROL, Life, Named, Order, PARKED, PRIMARY, RENAMED, RESUMED, RIVAL, STRAY, UNKNOWN, Who, World,
-    parking, replies, shadows,
+    CONTROL, Life, Named, Order, PRIMARY, RENAMED, RIVAL, STRAY, UNKNOWN, Who, World, parking, replies,
+    shadows,
 };
 
 /// Prefetch of consumers.
@@ -184,18 +186,18 @@ impl Model {
                 if let Some(held) = held {
                     world.broker.acknowledge(client, control, held.code());
                 }
-                self.answer(world, who, order.epoch, RESUMED);
+                self.answer(world, who, order.epoch, AnswerType::Resumed);
                 world.broker.acknowledge(client, control, order.code());
             }
             Verdict::ParkedAlready => {
                 process.held = held.or(Some(order));
-                self.answer(world, who, order.epoch, PARKED);
+                self.answer(world, who, order.epoch, AnswerType::Parked);
                 if held.is_some() {
                     world.broker.acknowledge(client, control, order.code());
                 }
             }
             Verdict::ResumedAlready => {
-                self.answer(world, who, order.epoch, RESUMED);
+                self.answer(world, who, order.epoch, AnswerType::Resumed);
                 world.broker.acknowledge(client, control, order.code());
             }
             Verdict::Ignore => {
@@ -206,8 +208,8 @@ impl Model {
     }
 
     /// Nobody waits for the shadow's answers, nor for those of a pod with another name.
-    fn answer(&self, world: &mut World, who: Who, epoch: u8, answer: u8) {
-        let queue = replies(epoch);
+    fn answer(&self, world: &mut World, who: Who, epoch: u8, kind: AnswerType) {
+        let (queue, answer) = (replies(epoch), self.gates.answers(epoch, kind));
         if who != Who::Shadow && !world.broker.all(queue).any(|there| there == answer) {
             world.broker.publish(queue, answer);
         }
@@ -242,7 +244,7 @@ impl Model {
                 if let Some(superseded) = next.of_mut(who).held.replace(order) {
                     next.broker.acknowledge(client, control, superseded.code());
                 }
-                self.answer(&mut next, who, order.epoch, PARKED);
+                self.answer(&mut next, who, order.epoch, AnswerType::Parked);
             } else {
                 // That attempt is over: as if nothing had been ordered.
                 next.of_mut(who).gate = before.unwrap_or(process.gate);

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use shadow::api::{Epoch, MigrationUid};
-use shadow::broker::control::{AnswerType, Fence, Order, OrderPayload, OrderType};
-use shadow::broker::{ConsumerGate, Decision, MigrationQueues};
+use shadow::broker::control::{Answer, AnswerType, Fence, Order, OrderPayload, OrderType};
+use shadow::broker::{ConsumerGate, Decision, MigrationQueues, answer};
 
 use super::mistake::Mistake;
 use super::mixing::Mixing;
@@ -33,6 +33,7 @@ struct Known {
 struct Book {
     known: Vec<Known>,
     decisions: HashMap<(u8, world::Order), (u8, Verdict), Mixing>,
+    answers: HashMap<(u8, bool), u8, Mixing>,
 }
 
 pub struct Gates {
@@ -93,6 +94,25 @@ impl Gates {
         let decided = (self.number(next, newest.max(order.epoch)), verdict);
         self.book.borrow_mut().decisions.insert((gate, order), decided);
         decided
+    }
+
+    /// What the operator reads of the consumer's answer.
+    pub fn answers(&self, epoch: u8, kind: AnswerType) -> u8 {
+        if let Some(code) = self.book.borrow().answers.get(&(epoch, kind == AnswerType::Parked)) {
+            return *code;
+        }
+        let queues = queues(epoch);
+        let fence =
+            Fence { migration: queues.migration.clone(), epoch: queues.epoch, reply_to: queues.reply() };
+        let said = answer(kind, &fence, "web-0", 7, None).to_vec().expect("an answer");
+        let read = Answer::from_slice(&said).expect("what was written is read");
+        assert_eq!((&read.migration, read.epoch), (&queues.migration, queues.epoch));
+        let code = match read.kind {
+            AnswerType::Parked => world::PARKED,
+            AnswerType::Resumed => world::RESUMED,
+        };
+        self.book.borrow_mut().answers.insert((epoch, kind == AnswerType::Parked), code);
+        code
     }
 
     /// The order as the consumer reads it.
