@@ -191,36 +191,33 @@ impl Both {
                 cut.connection = None;
                 (Answer::Done, Answer::Done)
             }
-            Operation::Delete(queue, only) => {
-                let Only { if_unused, if_empty } = only;
-                let options = QueueDeleteOptions { if_unused, if_empty, ..QueueDeleteOptions::default() };
-                let was_there = self.model.exists(queue);
-                let real = self.admin.queue_delete(self.name(queue).into(), options).await;
-                let count = real.as_ref().map_or(0, |count| *count as usize);
-                let real = self.answer(real.map(drop), Answer::Deleted(count)).await;
-                let expected = self.model.delete(queue, only).map_or_else(refused, Answer::Deleted);
-                if matches!(expected, Answer::Deleted(_)) {
-                    self.held.retain(|held| held.queue != queue);
-                    self.clients.iter_mut().for_each(|client| drop(client.seats.remove(&queue)));
-                }
-                // RabbitMQ counts the deletion of what is not there as done.
-                if !was_there {
-                    assert_eq!(expected, Answer::Refused(Refusal::NotFound));
-                    assert!(
-                        matches!(real, Answer::Deleted(0) | Answer::Refused(Refusal::NotFound)),
-                        "{real:?}"
-                    );
-                    return Some((expected, expected));
-                }
-                // 406 does not tell which of the two it is.
-                match (expected, real) {
-                    (Answer::Refused(Refusal::NotEmpty), Answer::Refused(Refusal::InUse)) => {
-                        (expected, expected)
-                    }
-                    other => other,
-                }
-            }
+            Operation::Delete(queue, only) => self.delete(queue, only).await,
         })
+    }
+
+    async fn delete(&mut self, queue: Queue, only: Only) -> (Answer, Answer) {
+        let Only { if_unused, if_empty } = only;
+        let options = QueueDeleteOptions { if_unused, if_empty, ..QueueDeleteOptions::default() };
+        let was_there = self.model.exists(queue);
+        let real = self.admin.queue_delete(self.name(queue).into(), options).await;
+        let count = real.as_ref().map_or(0, |count| *count as usize);
+        let real = self.answer(real.map(drop), Answer::Deleted(count)).await;
+        let expected = self.model.delete(queue, only).map_or_else(Answer::Refused, Answer::Deleted);
+        if matches!(expected, Answer::Deleted(_)) {
+            self.held.retain(|held| held.queue != queue);
+            self.clients.iter_mut().for_each(|client| drop(client.seats.remove(&queue)));
+        }
+        // RabbitMQ counts the deletion of what is not there as done.
+        if !was_there {
+            assert_eq!(expected, Answer::Refused(Refusal::NotFound));
+            assert!(matches!(real, Answer::Deleted(0) | Answer::Refused(Refusal::NotFound)), "{real:?}");
+            return (expected, expected);
+        }
+        // 406 does not tell which of the two it is.
+        match (expected, real) {
+            (Answer::Refused(Refusal::NotEmpty), Answer::Refused(Refusal::InUse)) => (expected, expected),
+            other => other,
+        }
     }
 
     fn let_go(&mut self, client: usize, queue: Queue, oldest: bool) -> Option<Arrival> {

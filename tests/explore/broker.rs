@@ -6,7 +6,7 @@
 //! open, so the explorer tries each.
 
 /// So many queues, each known by its number.
-pub const QUEUES: usize = 9;
+pub const QUEUES: u8 = 9;
 /// So many connections.
 pub const CLIENTS: usize = 4;
 
@@ -41,7 +41,7 @@ struct Messages(u64);
 impl Messages {
     const BITS: u32 = 7;
     const ROOM: u32 = 8;
-    const CONTENT: u64 = 0xf;
+    const CONTENT: u8 = 0xf;
 
     fn len(self) -> u32 {
         (64 - self.0.leading_zeros()).div_ceil(Self::BITS)
@@ -52,12 +52,12 @@ impl Messages {
     }
 
     fn content(self, place: u32) -> u8 {
-        (self.at(place) & Self::CONTENT) as u8
+        self.at(place).to_le_bytes()[0] & Self::CONTENT
     }
 
     /// 0: ready.
     fn holder(self, place: u32) -> u8 {
-        (self.at(place) >> 4) as u8
+        self.at(place).to_le_bytes()[0] >> 4
     }
 
     fn set(&mut self, place: u32, content: u8, holder: u8) {
@@ -83,7 +83,7 @@ impl Messages {
 /// The whole broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Broker {
-    messages: [Messages; QUEUES],
+    messages: [Messages; QUEUES as usize],
     /// A bit a queue.
     existing: u16,
     /// Bound to the exchange that producers use.
@@ -106,7 +106,7 @@ impl Queue {
 }
 
 fn holder(client: usize) -> u8 {
-    client as u8 + 1
+    u8::try_from(client + 1).unwrap_or(u8::MAX)
 }
 
 impl Broker {
@@ -194,7 +194,7 @@ impl Broker {
     /// To the exchange: every queue that is bound gets it. False: it was not routed.
     pub fn publish_to_exchange(&mut self, content: u8) -> bool {
         let bound = self.bound & self.existing;
-        for number in 0..QUEUES as u8 {
+        for number in 0..QUEUES {
             if bound & 1 << number > 0 {
                 self.publish(Queue(number), content);
             }
@@ -259,7 +259,7 @@ impl Broker {
 
     /// The connection is gone, and everything it held is ready again.
     pub fn cut(&mut self, client: usize) {
-        for number in 0..QUEUES as u8 {
+        for number in 0..QUEUES {
             let queue = Queue(number);
             self.cancel(client, queue);
             let messages = &mut self.messages[queue.at()];

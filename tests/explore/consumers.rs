@@ -97,11 +97,11 @@ impl Model {
             let mut next = World { published: write, ..*world };
             let process = next.of_mut(who);
             let is_next = process.applied == world.published || process.applied == UNKNOWN;
-            if process.applied != UNKNOWN {
-                process.applied = write;
-            } else {
+            if process.applied == UNKNOWN {
                 // Acknowledged by a container that a crash has emptied.
                 next.past.lost_by_nature = true;
+            } else {
+                process.applied = write;
             }
             let act = Act::ClientWrites(who, write);
             if is_next || world.past.lost_by_nature {

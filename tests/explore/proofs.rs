@@ -81,8 +81,8 @@ impl Model {
             Effect::DropParking => {
                 let ours = [parking(epoch), replies(epoch), shadows(epoch)];
                 let renamed = self.scenario.renamed && facts.state.replacement.is_some();
-                !ours.iter().any(|queue| world.broker.exists(*queue))
-                    && !(renamed && world.broker.exists(CONTROL))
+                let dead_name = renamed && world.broker.exists(CONTROL);
+                !dead_name && ours.iter().all(|queue| !world.broker.exists(*queue))
             }
             Effect::WithdrawShadow => {
                 world.bridge == Bridge::None && world.shadows & bit(epoch) == 0 && shadow_gone
@@ -109,7 +109,7 @@ impl Model {
         let sent = world.resume_sent & bit(epoch) > 0;
         let shown = world.broker.consumers(PRIMARY) > 0 && world.broker.consumers(parking(epoch)) == 0;
         let control = self.survivors_control(facts);
-        let lies_there = world.broker.all(control).next_back() == Some(Order::resume(epoch).code());
+        let lies_there = world.broker.all(control).any(|code| code == Order::resume(epoch).code());
         answers.any(|answer| answer == RESUMED)
             || (sent && !answered && shown)
             || (self.nobody_answers(world, facts) && (lies_there || self.scenario.renamed))
