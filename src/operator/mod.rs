@@ -7,6 +7,7 @@
 mod agents;
 mod announce;
 mod context;
+mod courier;
 mod driver;
 mod journal;
 mod metrics;
@@ -21,5 +22,13 @@ mod subject;
 mod supervisor;
 
 pub mod certificates;
+
+// What [`lead`] is made of, for whoever runs it in a world of his own.
+pub use agents::Agents;
+pub use context::{Brokers, Context};
+pub use courier::{Courier, OrderAnswer};
+pub use metrics::Metrics;
+pub use slots::Limits;
+pub use supervisor::lead;
 
 pub use serve::{Args, RunError, run};
