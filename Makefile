@@ -84,3 +84,8 @@ test: ## everything, on the real cluster too; the last line counts
 .PHONY: bench-drain
 bench-drain: image examples-image ## RATES="10 60 120" RUNS=10: target/bench/drain.json
 	RATES="$(RATES)" RUNS="$(RUNS)" cargo bench --locked --bench drain
+
+.PHONY: bench-webhook
+bench-webhook: image examples-image ## how fast the webhook answers: target/bench/webhook.json, webhook-cluster.json
+	cargo bench --locked --bench webhook
+	cargo bench --locked --bench webhook_cluster
