@@ -1,0 +1,111 @@
+//! The real operator and webhook, with the real desks of two agents, in a world in memory that strikes every call:
+//! everything dies there, or the connection breaks, or a second operator starts.
+//!
+//! One case with its story: `CRASH_CALL=57 CRASH_STRIKE=crash-after cargo test ... -- --nocapture one_case`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod crash_world;
+
+use crash_world::mistake::Mistake;
+use crash_world::run::play;
+use crash_world::scenario::{Scenario, Trouble};
+use crash_world::sweep::{Every, sweep};
+
+fn exact(what: &str, scenario: Scenario, every: Every) {
+    let summary = sweep(scenario, every, 1);
+    println!("{}", summary.line(what));
+    assert_eq!(summary.failures(), 0, "{what}\n{}", summary.story());
+}
+
+fn moved(bridged: bool) -> Scenario {
+    Scenario { bridged, ..Scenario::of(Trouble::None) }
+}
+
+#[test]
+fn a_drain_that_nothing_strikes_moves_the_pod() {
+    for scenario in [moved(true), moved(false)] {
+        let outcome = play(scenario, None);
+        assert_eq!(
+            (outcome.violations, outcome.end.as_str()),
+            (vec![], "moved"),
+            "{}",
+            outcome.trace.join("\n")
+        );
+    }
+}
+
+#[test]
+fn everything_cut_off_before_or_after_any_call_still_ends_exactly() {
+    exact("crash, with a shadow", moved(true), Every::Crash);
+    exact("crash, without a shadow", moved(false), Every::Crash);
+}
+
+#[test]
+fn a_connection_that_breaks_at_any_call_does_no_harm() {
+    exact("cut, with a shadow", moved(true), Every::Cut);
+    exact("cut, without a shadow", moved(false), Every::Cut);
+}
+
+#[test]
+fn two_operators_at_any_call_still_end_exactly() {
+    exact("second operator", moved(true), Every::Rival);
+    exact("second operator, late call", moved(true), Every::Late);
+}
+
+const ROLLBACKS: [(&str, Scenario); 6] = [
+    (
+        "first dump fails",
+        Scenario { trouble: Trouble::FirstDumpFails, evicts: false, bridged: true, mistake: None },
+    ),
+    (
+        "dumps fail, blocked",
+        Scenario { trouble: Trouble::DumpsFail, evicts: false, bridged: false, mistake: None },
+    ),
+    (
+        "dumps fail, evicted",
+        Scenario { trouble: Trouble::DumpsFail, evicts: true, bridged: true, mistake: None },
+    ),
+    (
+        "never parks, blocked",
+        Scenario { trouble: Trouble::NeverParks, evicts: false, bridged: true, mistake: None },
+    ),
+    (
+        "aborted while dumping",
+        Scenario { trouble: Trouble::Abort("Dumping"), evicts: true, bridged: true, mistake: None },
+    ),
+    (
+        "aborted while bridging",
+        Scenario { trouble: Trouble::Abort("Bridging"), evicts: true, bridged: true, mistake: None },
+    ),
+];
+
+#[test]
+fn a_rollback_cut_off_at_any_call_still_ends_exactly() {
+    for (what, scenario) in ROLLBACKS {
+        exact(&format!("crash, {what}"), scenario, Every::Crash);
+    }
+}
+
+#[test]
+fn a_rollback_by_two_operators_at_any_call_still_ends_exactly() {
+    for (what, scenario) in ROLLBACKS {
+        exact(&format!("second operator, {what}"), scenario, Every::Rival);
+    }
+}
+
+#[test]
+fn every_mistake_that_is_built_in_is_caught() {
+    for (mistake, every) in [
+        (Mistake::StoreIgnoresVersions, Every::Late),
+        (Mistake::StoreLosesJournal, Every::Crash),
+        (Mistake::AgentsIgnoreFences, Every::Late),
+        (Mistake::AgentsLoseTheirFolder, Every::Crash),
+        (Mistake::DumpWithoutFreeze, Every::Crash),
+    ] {
+        let scenario = Scenario { mistake: Some(mistake), ..moved(true) };
+        let summary = sweep(scenario, every, 1);
+        println!("{}", summary.line(&format!("{mistake:?}")));
+        assert!(summary.failures() > 0, "{mistake:?} was not caught");
+    }
+}

@@ -1,0 +1,100 @@
+//! Strikes every call of a scenario in turn and says what came of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::run::{Outcome, play};
+use super::scenario::Scenario;
+use super::wire::{Blow, Side, Strike};
+
+/// What is done at every call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Every {
+    /// All of SHADOW dies, before and after.
+    Crash,
+    /// The connection breaks, before and after.
+    Cut,
+    /// A second operator starts.
+    Rival,
+    /// A second operator starts, and the call arrives late.
+    Late,
+}
+
+impl Every {
+    fn strikes(self) -> Vec<Strike> {
+        match self {
+            Self::Crash => vec![Strike::Crash(Side::Before), Strike::Crash(Side::After)],
+            Self::Cut => vec![Strike::Cut(Side::Before), Strike::Cut(Side::After)],
+            Self::Rival => vec![Strike::Rival],
+            // Soon, when the other one is in the middle of it, and long after.
+            Self::Late => {
+                [100, 2_000, 45_000].map(|ms| Strike::RivalAndLate(Duration::from_millis(ms))).to_vec()
+            }
+        }
+    }
+}
+
+/// What all the runs came to.
+#[derive(Default)]
+pub struct Summary {
+    pub points: usize,
+    pub calls: usize,
+    pub runs: usize,
+    ends: BTreeMap<String, usize>,
+    failed: Vec<(Blow, Outcome)>,
+}
+
+impl Summary {
+    pub fn failures(&self) -> usize {
+        self.failed.len()
+    }
+
+    /// One line for people.
+    pub fn line(&self, what: &str) -> String {
+        let ends: Vec<String> = self.ends.iter().map(|(end, runs)| format!("{runs} {end}")).collect();
+        let verdict = match self.failed.len() {
+            0 => "all exact".to_owned(),
+            failed => format!("{failed} NOT EXACT"),
+        };
+        format!(
+            "{what}: crash points: {} ({} calls), runs {}, {verdict}; ended: {}",
+            self.points,
+            self.calls,
+            self.runs,
+            ends.join(", ")
+        )
+    }
+
+    /// The first failure as a story, the others in a line each.
+    pub fn story(&self) -> String {
+        let mut story = String::new();
+        for (blow, outcome) in &self.failed {
+            let _ =
+                writeln!(story, "{blow:?}: {} in {:?}: {:?}", outcome.end, outcome.took, outcome.violations);
+        }
+        if let Some((_, outcome)) = self.failed.first() {
+            let _ = writeln!(story, "{}", outcome.trace.join("\n"));
+        }
+        story
+    }
+}
+
+/// Strikes every call of `scenario`; `stride` leaves some out, where only a sample is wanted.
+pub fn sweep(scenario: Scenario, every: Every, stride: usize) -> Summary {
+    let calls = play(scenario, None).calls;
+    let mut summary = Summary { calls, ..Summary::default() };
+    for call in (1..=calls).step_by(stride) {
+        for strike in every.strikes() {
+            let blow = Blow { call, strike };
+            let outcome = play(scenario, Some(blow));
+            summary.points += usize::from(outcome.was_struck);
+            summary.runs += 1;
+            *summary.ends.entry(outcome.end.clone()).or_default() += 1;
+            if !outcome.violations.is_empty() {
+                summary.failed.push((blow, outcome));
+            }
+        }
+    }
+    summary
+}
