@@ -120,6 +120,11 @@ async fn converse(stream: UnixStream, desk: &Desk, store: &Store) -> io::Result<
             tracing::info!(%ticket, %pod, reason, "starts fresh");
             send(&mut write, &ClaimAnswer::Fresh { reason }).await
         }
+        Verdict::Recorded => {
+            metrics::claim_ended("restored");
+            tracing::info!(%ticket, %pod, "restored, and on record since before");
+            send(&mut write, &ClaimAnswer::Recorded).await
+        }
         Verdict::Refuse(reason) => {
             metrics::claim_ended("refused");
             tracing::warn!(%ticket, %pod, reason, "refused");

@@ -135,8 +135,12 @@ impl Invariants {
         let (slices, _) = world.objects.list("endpointslices", None);
         must(slices.is_empty(), &|| "a bridge is left".to_owned());
         let ours = [PRIMARY.to_owned(), shadow::api::control_queue(super::cluster::POD)];
-        let queues: Vec<String> =
-            world.broker.queues().into_iter().filter(|queue| !ours.contains(queue)).collect();
+        let queues: Vec<String> = world
+            .broker
+            .queues(!world.wire.has_rival())
+            .into_iter()
+            .filter(|queue| !ours.contains(queue))
+            .collect();
         must(queues.is_empty(), &|| format!("queues are left: {queues:?}"));
         for node in NODES {
             for folder in ["archives", "dumps", "tickets"] {

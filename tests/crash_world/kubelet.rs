@@ -107,11 +107,15 @@ async fn run(world: World, node: String, pod: Value, started: Arc<Mutex<Option<A
                 ticket: ticket.parse().unwrap(),
                 pod: pod_uid.as_str().into(),
                 container: "app".into(),
-                container_id: pod_uid.clone(),
+                container_id: String::new(),
                 pod_ip: Some(ip.clone()),
             };
             let line = world.wire.line(&format!("shadow-runc {node}"), false);
+            let mut attempt = 0;
             loop {
+                attempt += 1;
+                let request =
+                    ClaimRequest { container_id: format!("{pod_uid}.{attempt}"), ..request.clone() };
                 match create(&world, &line, &node, &name, &request).await {
                     Some(app) => break app,
                     None => sleep(TRY_AGAIN).await,
@@ -149,7 +153,7 @@ async fn create(
     match verdict {
         Verdict::Restore => {}
         Verdict::Fresh(_) => return Some(App::start(world, pod, request.pod.as_str(), Memory::default())),
-        Verdict::Wait | Verdict::Refuse(_) => return None,
+        Verdict::Wait | Verdict::Refuse(_) | Verdict::Recorded => return None,
     }
     let archive = agent.store.archive(&request.ticket.migration, request.ticket.epoch);
     let image = std::fs::read_to_string(archive.join("images/pages-1.img"));
@@ -165,11 +169,14 @@ async fn create(
         sleep(RETRY).await;
         let left = deadline.saturating_duration_since(Instant::now());
         let again = if left > RETRY { claim(world, line, node, request, left).await } else { None };
-        let Some((answering, Verdict::Restore)) = again else {
-            app.kill(world); // only what the agent has on record may live
-            return None;
-        };
-        agent = answering;
+        match again {
+            Some((answering, Verdict::Restore)) => agent = answering,
+            Some((_, Verdict::Recorded)) => break,
+            _ => {
+                app.kill(world); // only what the agent has on record may live
+                return None;
+            }
+        }
     }
     Some(app)
 }

@@ -5,7 +5,7 @@
 pub enum Mistake {
     /// The API server takes a write that is bound to an older version.
     StoreIgnoresVersions,
-    /// In a crash the API server loses the last journal that it had confirmed.
+    /// In a crash the API server loses the journal that it had confirmed.
     StoreLosesJournal,
     /// Agents obey orders of attempts that are over.
     AgentsIgnoreFences,

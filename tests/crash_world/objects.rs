@@ -208,22 +208,6 @@ impl Objects {
     fn tell(&self, version: u64) {
         self.changes.send_replace(version);
     }
-
-    /// The state of an object some versions ago: for a server that loses what it has confirmed.
-    pub fn forget_last_change(&self, key: &Key) {
-        let mut inner = self.inner.lock();
-        let earlier: Vec<Value> = inner
-            .log
-            .iter()
-            .filter(|change| change.key == *key)
-            .map(|change| change.object.clone())
-            .collect();
-        if let [.., before, _] = earlier.as_slice() {
-            let before = before.clone();
-            inner.put(key, before, "MODIFIED");
-        }
-        self.tell(inner.version);
-    }
 }
 
 fn has_finalizers(object: &Value) -> bool {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use shadow::api::Phase;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -14,8 +15,6 @@ use super::processes::Processes;
 use super::scenario::{Scenario, Trouble};
 use super::wire::{Blow, Strike};
 
-/// Until SHADOW's processes are there again after a crash.
-const DOWN: Duration = Duration::from_secs(1);
 /// From the drain to the end of the migration, whatever happens.
 const LONGEST: Duration = Duration::from_secs(600);
 /// From there until nothing is left.
@@ -114,10 +113,10 @@ fn is_serving(world: &World) -> bool {
 
 async fn suffer(world: &World, processes: &mut Processes, strike: Strike) {
     match strike {
-        Strike::Crash(_) => {
+        Strike::Crash(_, down) => {
             processes.end(world).await;
             lose(world);
-            sleep(DOWN).await;
+            sleep(down).await;
             processes.start(world);
         }
         Strike::Rival | Strike::RivalAndLate(_) => processes.start_operator(world),
@@ -132,7 +131,8 @@ fn lose(world: &World) {
             let (migrations, _) = world.objects.list("statefulmigrations", None);
             for migration in &migrations {
                 let name = migration["metadata"]["name"].as_str().unwrap_or_default();
-                world.objects.forget_last_change(&Key::new("statefulmigrations", cluster::NAMESPACE, name));
+                let key = Key::new("statefulmigrations", cluster::NAMESPACE, name);
+                world.objects.change(&key, None, |migration| migration["status"] = json!(null)).unwrap();
             }
         }
         Some(Mistake::AgentsLoseTheirFolder) => {

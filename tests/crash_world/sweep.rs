@@ -8,11 +8,17 @@ use super::run::{Outcome, play};
 use super::scenario::Scenario;
 use super::wire::{Blow, Side, Strike};
 
+/// Until SHADOW's processes are there again.
+const SOON: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_secs(25);
+
 /// What is done at every call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Every {
-    /// All of SHADOW dies, before and after.
+    /// All of SHADOW dies, before and after, and is back soon.
     Crash,
+    /// The same, and it is away for long.
+    LongCrash,
     /// The connection breaks, before and after.
     Cut,
     /// A second operator starts.
@@ -24,7 +30,8 @@ pub enum Every {
 impl Every {
     fn strikes(self) -> Vec<Strike> {
         match self {
-            Self::Crash => vec![Strike::Crash(Side::Before), Strike::Crash(Side::After)],
+            Self::Crash => [Side::Before, Side::After].map(|side| Strike::Crash(side, SOON)).to_vec(),
+            Self::LongCrash => [Side::Before, Side::After].map(|side| Strike::Crash(side, LATE)).to_vec(),
             Self::Cut => vec![Strike::Cut(Side::Before), Strike::Cut(Side::After)],
             Self::Rival => vec![Strike::Rival],
             // Soon, when the other one is in the middle of it, and long after.

@@ -24,8 +24,8 @@ pub enum Side {
 /// What happens at a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strike {
-    /// Every process of SHADOW ends and is started again with nothing but its disk.
-    Crash(Side),
+    /// Every process of SHADOW ends and is started again so much later, with nothing but its disk.
+    Crash(Side, Duration),
     /// The caller is told that the connection broke. Nobody ends.
     Cut(Side),
     /// A second operator starts; the first one goes on as if it led.
@@ -101,6 +101,12 @@ impl Wire {
         self.struck.borrow().is_some()
     }
 
+    /// What a deposed operator does after the end nobody takes away but time.
+    pub fn has_rival(&self) -> bool {
+        let blow = self.book.lock().blow;
+        blow.is_some_and(|blow| matches!(blow.strike, Strike::Rival | Strike::RivalAndLate(_)))
+    }
+
     pub fn calls(&self) -> usize {
         self.book.lock().calls
     }
@@ -129,7 +135,7 @@ impl Wire {
     }
 
     fn strike(&self, strike: Strike) {
-        if matches!(strike, Strike::Crash(_)) {
+        if matches!(strike, Strike::Crash(..)) {
             for process in self.book.lock().processes.drain(..).filter(|process| process.mortal) {
                 process.dead.store(true, Ordering::SeqCst);
             }
@@ -156,8 +162,8 @@ impl Line {
         self.must_live().await;
         let Some(strike) = self.wire.count(&self.caller, what) else { return Ok(work.await) };
         match strike {
-            Strike::Crash(Side::Before) | Strike::Cut(Side::Before) => {}
-            Strike::Crash(Side::After) | Strike::Cut(Side::After) => drop(work.await),
+            Strike::Crash(Side::Before, _) | Strike::Cut(Side::Before) => {}
+            Strike::Crash(Side::After, _) | Strike::Cut(Side::After) => drop(work.await),
             Strike::Rival => {
                 self.wire.strike(strike);
                 return Ok(work.await);
