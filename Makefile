@@ -34,9 +34,8 @@ crds: build ## writes the CRD that the code speaks into deploy/
 # --- check ---
 
 .PHONY: lint
-lint: ## formatting and clippy; warnings are errors
-	cargo fmt --check
-	cargo clippy --release --locked --all-targets -- -D warnings
+lint: ## formatting, shell scripts, dependencies, clippy; warnings are errors
+	tests/lint
 
 .PHONY: unit
 unit: ## everything that needs neither cluster nor broker
