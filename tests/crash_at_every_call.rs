@@ -1,7 +1,5 @@
 //! The real operator and webhook, with the real desks of two agents, in a world in memory that strikes every call:
 //! everything dies there, or the connection breaks, or a second operator starts.
-//!
-//! One case with its story: `CRASH_CALL=57 CRASH_STRIKE=crash-after cargo test ... -- --nocapture one_case`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,13 +8,13 @@ mod crash_world;
 use crash_world::mistake::Mistake;
 use crash_world::run::play;
 use crash_world::scenario::{Scenario, Trouble};
-use crash_world::sweep::{Every, sweep};
+use crash_world::sweep::{Every, Until, sweep};
 
 /// Every one of them must end exactly.
 fn exact(cases: &[(&str, Scenario, Every)]) {
     let mut stories = String::new();
     for (what, scenario, every) in cases {
-        let summary = sweep(*scenario, *every, 1);
+        let summary = sweep(*scenario, *every, Until::End);
         println!("{}", summary.line(what));
         if summary.failures() > 0 {
             stories += &format!("{what}\n{}", summary.story());
@@ -69,7 +67,7 @@ fn two_operators_at_any_call_still_end_exactly() {
     ]);
 }
 
-const ROLLBACKS: [(&str, Scenario); 6] = [
+const ROLLBACKS: [(&str, Scenario); 7] = [
     (
         "first dump fails",
         Scenario { trouble: Trouble::FirstDumpFails, evicts: false, bridged: true, mistake: None },
@@ -85,6 +83,10 @@ const ROLLBACKS: [(&str, Scenario); 6] = [
     (
         "never parks, blocked",
         Scenario { trouble: Trouble::NeverParks, evicts: false, bridged: true, mistake: None },
+    ),
+    (
+        "aborted while preparing",
+        Scenario { trouble: Trouble::Abort("Preparing"), evicts: true, bridged: true, mistake: None },
     ),
     (
         "aborted while dumping",
@@ -117,7 +119,7 @@ fn a_rollback_by_two_operators_at_any_call_still_ends_exactly() {
 
 #[test]
 fn a_late_call_of_a_deposed_operator_in_a_rollback_does_no_harm() {
-    rollbacks(Every::Late);
+    rollbacks(Every::LateOnce);
 }
 
 #[test]
@@ -130,7 +132,7 @@ fn every_mistake_that_is_built_in_is_caught() {
         (Mistake::DumpWithoutFreeze, Every::Crash),
     ] {
         let scenario = Scenario { mistake: Some(mistake), ..moved(true) };
-        let summary = sweep(scenario, every, 1);
+        let summary = sweep(scenario, every, Until::FirstFailure);
         println!("{}", summary.line(&format!("{mistake:?}")));
         assert!(summary.failures() > 0, "{mistake:?} was not caught");
     }

@@ -87,7 +87,10 @@ async fn converse(stream: UnixStream, desk: &Desk, store: &Store) -> io::Result<
     tracing::info!(%ticket, %pod, container = request.container, "claimed");
     let verdict = tokio::select! {
         verdict = desk.claim(&request, Instant::now() + PATIENCE) => verdict.map_err(io::Error::other)?,
-        () = hung_up(&mut read) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "gone while it waited")),
+        () = hung_up(&mut read) => {
+            desk.left(&ticket).map_err(io::Error::other)?;
+            return Err(io::Error::new(ErrorKind::UnexpectedEof, "gone while it waited"));
+        }
     };
     let verdict = match verdict {
         // A replacement too: its state lies ready or is on its way, so the kubelet tries again.

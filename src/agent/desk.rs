@@ -95,6 +95,11 @@ impl Desk {
                 continue;
             }
             let Some(mut ticket) = store::read::<Ticket>(&path)? else { continue };
+            if ticket.opened.is_none() {
+                // Whoever waits for it asks again; whoever is gone leaves nothing behind.
+                store::remove(&path)?;
+                continue;
+            }
             // Whoever restores reports again, or asks again.
             ticket.failed("the agent was restarted meanwhile".into());
             book.tickets.insert(id, Entry::new(ticket));
@@ -205,6 +210,20 @@ impl Desk {
         let earlier = self.book.lock().tickets.get(id).and_then(|entry| entry.ticket.holder.clone());
         let gone = earlier.is_some_and(|h| h.pod != request.pod && !self.containers.has_task(&h.pod));
         self.change(id, |ticket| ticket.claim(id.role, &Holder::from(request), gone))
+    }
+
+    /// A claimant went away while it waited. A ticket that was not opened is then as if nobody had asked: its attempt
+    /// may end without anybody knowing that it was shown on this node. Others who wait for it ask again by themselves.
+    pub fn left(&self, id: &TicketId) -> Result<(), StoreError> {
+        let mut book = self.book.lock();
+        if book.tickets.get(id).is_none_or(|entry| entry.ticket.opened.is_some()) {
+            return Ok(());
+        }
+        store::remove(&self.store.ticket(id))?;
+        book.tickets.remove(id);
+        drop(book);
+        self.changed();
+        Ok(())
     }
 
     /// Notes how a restore ended. Where the ticket was closed meanwhile there is nothing to note.

@@ -47,7 +47,6 @@ struct Job {
 
 /// One life of a node's agent.
 pub struct Agent {
-    pub node: String,
     pub store: Store,
     pub desk: Arc<Desk>,
     pub stopped: CancellationToken,
@@ -73,7 +72,6 @@ impl Agent {
         let containers = Containers::new(Host::at(&dir.join("node")));
         let desk = Arc::new(Desk::open(store.clone(), containers).unwrap());
         let agent = Arc::new(Self {
-            node: node.to_owned(),
             store,
             desk,
             stopped: CancellationToken::new(),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::World;
 use super::admission::Verdict;
 use super::mistake::Mistake;
-use super::objects::{Key, Refusal, kind, text, uid};
+use super::objects::{Key, Refusal, kind, text};
 use super::watch;
 
 /// Who calls.
@@ -288,9 +288,4 @@ fn resize(pod: &mut Value, patch: &Value) {
             json_patch::merge(&mut container["resources"], &wanted["resources"]);
         }
     }
-}
-
-/// True while the source's pod object is there.
-pub fn is_there(world: &World, pod: &Key, wanted: &str) -> bool {
-    world.objects.get(pod).is_some_and(|object| uid(&object) == wanted)
 }

@@ -148,7 +148,7 @@ impl App {
         let connection = world.broker.connect();
         *self.connection.lock() = Some(connection);
         let queue = control_queue(&self.pod);
-        world.broker.declare(&queue, false);
+        world.broker.declare(&queue);
         let orders = world.broker.consume(connection, &queue, 100).ok_or(End::Lost)?;
         let mut session = Session { connection, orders, held: None, seat: None };
         let (mut changes, mut life) = (world.broker.changes(), self.life.subscribe());

@@ -19,8 +19,6 @@ pub struct Message {
 struct Queue {
     ready: VecDeque<Message>,
     subscriptions: Vec<Subscription>,
-    /// It goes by itself when nobody has used it for half an hour.
-    expires: bool,
 }
 
 struct Subscription {
@@ -103,11 +101,9 @@ impl Broker {
     }
 
     /// Gives the number of ready messages.
-    pub fn declare(&self, queue: &str, expires: bool) -> u32 {
+    pub fn declare(&self, queue: &str) -> u32 {
         let mut state = self.state.lock();
-        let queue =
-            state.queues.entry(queue.to_owned()).or_insert_with(|| Queue { expires, ..Queue::default() });
-        let count = queue.ready.len();
+        let count = state.queues.entry(queue.to_owned()).or_default().ready.len();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -204,11 +200,8 @@ impl Broker {
         state.queues.get(queue).map(|queue| queue.ready.iter().map(|message| message.body.clone()).collect())
     }
 
-    /// With those that go by themselves, or without.
-    pub fn queues(&self, with_expiring: bool) -> Vec<String> {
-        let state = self.state.lock();
-        let stay = state.queues.iter().filter(|(_, queue)| with_expiring || !queue.expires);
-        stay.map(|(name, _)| name.clone()).collect()
+    pub fn queues(&self) -> Vec<String> {
+        self.state.lock().queues.keys().cloned().collect()
     }
 
     /// Connections that a queue's messages go to.

@@ -47,7 +47,7 @@ pub fn furnish(world: &World) {
         "selector": { "matchLabels": { "app": "web" } }, "serviceName": "web",
         "template": { "metadata": { "labels": { "app": "web" } } } } });
     create(Key::new("statefulsets", NAMESPACE, "web"), set);
-    world.broker.declare(PRIMARY, false);
+    world.broker.declare(PRIMARY);
 }
 
 /// Makes the pod whenever there is none.

@@ -48,8 +48,7 @@ impl MemoryBroker {
     }
 
     async fn declare(&self, queue: String) -> Result<u32, BrokerError> {
-        let expires = queue.starts_with("ms2m.reply."); // `REPLY_EXPIRES`
-        self.call(format!("declare {queue}"), move |queues| queues.declare(&queue, expires)).await
+        self.call(format!("declare {queue}"), move |queues| queues.declare(&queue)).await
     }
 
     async fn send(&self, pod: &str, of: &MigrationQueues, kind: OrderType) -> Result<bool, BrokerError> {

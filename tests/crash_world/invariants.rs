@@ -116,9 +116,28 @@ impl Invariants {
         }
     }
 
+    /// What the end of the migration should have taken away, but what a deposed operator may have made after it.
+    pub fn left(&self, world: &World) -> Vec<String> {
+        let mut left = Vec::new();
+        let mut must = |holds: bool, what: &dyn Fn() -> String| {
+            if !holds {
+                left.push(what());
+            }
+        };
+        let shadows = shadows(world);
+        must(shadows.is_empty(), &|| format!("shadow pods are left: {shadows:?}"));
+        let (slices, _) = world.objects.list("endpointslices", None);
+        must(slices.is_empty(), &|| "a bridge is left".to_owned());
+        let ours = [PRIMARY.to_owned(), shadow::api::control_queue(super::cluster::POD)];
+        let queues: Vec<String> =
+            world.broker.queues().into_iter().filter(|queue| !ours.contains(queue)).collect();
+        must(queues.is_empty(), &|| format!("queues are left: {queues:?}"));
+        left
+    }
+
     /// What a good end lacks.
     pub fn missing(&self, world: &World) -> Vec<String> {
-        let mut missing = Vec::new();
+        let mut missing = self.left(world);
         let mut must = |holds: bool, what: &dyn Fn() -> String| {
             if !holds {
                 missing.push(what());
@@ -130,18 +149,6 @@ impl Invariants {
         let finalizers = migration.and_then(|m| m.metadata.finalizers).unwrap_or_default();
         must(finalizers.is_empty(), &|| format!("finalizers are left: {finalizers:?}"));
 
-        let shadows = shadows(world);
-        must(shadows.is_empty(), &|| format!("shadow pods are left: {shadows:?}"));
-        let (slices, _) = world.objects.list("endpointslices", None);
-        must(slices.is_empty(), &|| "a bridge is left".to_owned());
-        let ours = [PRIMARY.to_owned(), shadow::api::control_queue(super::cluster::POD)];
-        let queues: Vec<String> = world
-            .broker
-            .queues(!world.wire.has_rival())
-            .into_iter()
-            .filter(|queue| !ours.contains(queue))
-            .collect();
-        must(queues.is_empty(), &|| format!("queues are left: {queues:?}"));
         for node in NODES {
             for folder in ["archives", "dumps", "tickets"] {
                 let entries = std::fs::read_dir(world.node(node).dir().join("shadow").join(folder)).unwrap();

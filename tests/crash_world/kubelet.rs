@@ -197,10 +197,12 @@ async fn claim(
                 async move { agent.desk.claim(&request, deadline).await.unwrap() }
             };
             let what = format!("claim {}", request.ticket);
+            let waiting = Waiting { agent: &agent, request };
             let claimed = tokio::select! {
                 claimed = line.call(&what, claim) => Some(claimed),
                 () = agent.stopped.cancelled() => None,
             };
+            drop(waiting);
             match claimed {
                 Some(Ok(verdict)) => return Some((agent, verdict)),
                 Some(Err(_)) => broke_off(&agent, request),
@@ -211,6 +213,20 @@ async fn claim(
             return None;
         }
         sleep(RETRY).await;
+    }
+}
+
+/// A claim that waits: the agent hears when its other side is gone.
+struct Waiting<'a> {
+    agent: &'a Agent,
+    request: &'a ClaimRequest,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.agent.stopped.is_cancelled() {
+            let _ = self.agent.desk.left(&self.request.ticket);
+        }
     }
 }
 

@@ -18,8 +18,9 @@ use super::wire::{Blow, Strike};
 /// From the drain to the end of the migration, whatever happens.
 const LONGEST: Duration = Duration::from_secs(600);
 /// From there until nothing is left.
-const REST: Duration = Duration::from_secs(120);
-const LOOK: Duration = Duration::from_millis(200);
+const REST: Duration = Duration::from_secs(100);
+const LOOK: Duration = Duration::from_millis(500);
+const REST_LOOK: Duration = Duration::from_secs(2);
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Outcome {
     pub calls: usize,
     pub was_struck: bool,
     pub violations: Vec<String>,
+    /// A deposed operator made something after the end, which goes with the migration's object; its queues stay, empty.
+    pub by_the_deposed: bool,
     pub end: String,
     pub took: Duration,
     pub trace: Vec<String>,
@@ -81,16 +84,27 @@ async fn run(scenario: Scenario, blow: Option<Blow>) -> Outcome {
         cluster::publish(&world);
     }
     let rests_at = Instant::now() + REST;
-    let mut missing = world.invariants.missing(&world);
-    while Instant::now() < rests_at && (!missing.is_empty() || Instant::now() < rests_at - REST + LOOK) {
+    let mut missing;
+    loop {
         tokio::select! {
             strike = &mut strike, if open => {
                 open = false;
                 suffer(&world, &mut processes, strike).await;
             }
-            () = sleep(LOOK) => {}
+            () = sleep(REST_LOOK) => {}
         }
         missing = world.invariants.missing(&world);
+        if missing.is_empty() || Instant::now() >= rests_at {
+            break;
+        }
+    }
+    let left = world.invariants.left(&world);
+    let by_the_deposed = world.wire.has_rival() && !left.is_empty();
+    if by_the_deposed {
+        sweep(&world).await;
+        let still = world.invariants.left(&world).into_iter().filter(|what| !what.starts_with("queues"));
+        missing.retain(|what| !left.contains(what));
+        missing.extend(still);
     }
     let mut violations = world.invariants.broken();
     if !ended {
@@ -100,7 +114,25 @@ async fn run(scenario: Scenario, blow: Option<Blow>) -> Outcome {
     let end = end(&world);
     processes.end(&world).await;
     let wire = &world.wire;
-    Outcome { calls: wire.calls(), was_struck: wire.was_struck(), violations, end, took, trace: wire.trace() }
+    Outcome {
+        by_the_deposed,
+        calls: wire.calls(),
+        was_struck: wire.was_struck(),
+        violations,
+        end,
+        took,
+        trace: wire.trace(),
+    }
+}
+
+/// The migration's object goes, as it does minutes after its end.
+async fn sweep(world: &World) {
+    let (migrations, _) = world.objects.list("statefulmigrations", None);
+    for migration in &migrations {
+        let name = migration["metadata"]["name"].as_str().unwrap_or_default();
+        let _ = world.objects.delete(&Key::new("statefulmigrations", cluster::NAMESPACE, name), None, false);
+    }
+    sleep(REST_LOOK).await;
 }
 
 fn is_serving(world: &World) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::run::{Outcome, play};
 use super::scenario::Scenario;
@@ -25,6 +25,8 @@ pub enum Every {
     Rival,
     /// A second operator starts, and the call arrives late.
     Late,
+    /// The same, with one delay only.
+    LateOnce,
 }
 
 impl Every {
@@ -34,6 +36,7 @@ impl Every {
             Self::LongCrash => [Side::Before, Side::After].map(|side| Strike::Crash(side, LATE)).to_vec(),
             Self::Cut => vec![Strike::Cut(Side::Before), Strike::Cut(Side::After)],
             Self::Rival => vec![Strike::Rival],
+            Self::LateOnce => vec![Strike::RivalAndLate(Duration::from_secs(2))],
             // Soon, when the other one is in the middle of it, and long after.
             Self::Late => {
                 [100, 2_000, 45_000].map(|ms| Strike::RivalAndLate(Duration::from_millis(ms))).to_vec()
@@ -48,6 +51,9 @@ pub struct Summary {
     pub points: usize,
     pub calls: usize,
     pub runs: usize,
+    /// Runs in which a deposed operator left something for the sweep.
+    swept: usize,
+    took: Duration,
     ends: BTreeMap<String, usize>,
     failed: Vec<(Blow, Outcome)>,
 }
@@ -64,12 +70,17 @@ impl Summary {
             0 => "all exact".to_owned(),
             failed => format!("{failed} NOT EXACT"),
         };
+        let swept = match self.swept {
+            0 => String::new(),
+            swept => format!("; {swept} left something of a deposed operator's"),
+        };
         format!(
-            "{what}: crash points: {} ({} calls), runs {}, {verdict}; ended: {}",
+            "{what}: crash points: {} ({} calls), runs {}, {verdict}; ended: {}{swept}; {:.1} s",
             self.points,
             self.calls,
             self.runs,
-            ends.join(", ")
+            ends.join(", "),
+            self.took.as_secs_f64()
         )
     }
 
@@ -87,21 +98,36 @@ impl Summary {
     }
 }
 
-/// Strikes every call of `scenario`; `stride` leaves some out, where only a sample is wanted.
-pub fn sweep(scenario: Scenario, every: Every, stride: usize) -> Summary {
+/// Which of the calls are struck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// All of them.
+    End,
+    /// As many as it takes to see that something is wrong.
+    FirstFailure,
+}
+
+/// Strikes the calls of `scenario` one after the other, each in a run of its own.
+pub fn sweep(scenario: Scenario, every: Every, until: Until) -> Summary {
+    let begun = Instant::now();
     let calls = play(scenario, None).calls;
     let mut summary = Summary { calls, ..Summary::default() };
-    for call in (1..=calls).step_by(stride) {
+    for call in 1..=calls {
         for strike in every.strikes() {
             let blow = Blow { call, strike };
             let outcome = play(scenario, Some(blow));
             summary.points += usize::from(outcome.was_struck);
             summary.runs += 1;
+            summary.swept += usize::from(outcome.by_the_deposed);
             *summary.ends.entry(outcome.end.clone()).or_default() += 1;
             if !outcome.violations.is_empty() {
                 summary.failed.push((blow, outcome));
             }
         }
+        if until == Until::FirstFailure && summary.failures() > 0 {
+            break;
+        }
     }
+    summary.took = begun.elapsed();
     summary
 }

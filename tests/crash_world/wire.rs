@@ -168,6 +168,12 @@ impl Line {
                 self.wire.strike(strike);
                 return Ok(work.await);
             }
+            // Only what goes over the network can arrive when its sender has long given up.
+            Strike::RivalAndLate(late) if !self.caller.mortal => {
+                self.wire.strike(strike);
+                tokio::time::sleep(late).await;
+                return Ok(work.await);
+            }
             Strike::RivalAndLate(late) => {
                 self.wire.strike(strike);
                 let (sender, receiver) = oneshot::channel();

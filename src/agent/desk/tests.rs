@@ -162,6 +162,21 @@ async fn tickets_and_tombstones_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn who_leaves_before_the_opening_leaves_no_ticket() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.claim(Role::Shadow, 1, "p").await, Verdict::Wait);
+    fixture.desk.left(&id(Role::Shadow, 1)).unwrap();
+    assert!(fixture.desk.store.tickets().unwrap().is_empty());
+    assert_eq!(fixture.claim(Role::Shadow, 1, "q").await, Verdict::Wait);
+    fixture.restart(); // and it has not been heard of any more
+    assert!(fixture.desk.store.tickets().unwrap().is_empty());
+    let manifest = fixture.add_archive(1);
+    fixture.open(Role::Shadow, &manifest).unwrap();
+    fixture.desk.left(&id(Role::Shadow, 1)).unwrap();
+    assert_eq!(fixture.claim(Role::Shadow, 1, "p").await, Verdict::Restore);
+}
+
+#[tokio::test]
 async fn an_older_epoch_moves_nothing_and_restores_nothing() {
     let fixture = Fixture::new();
     let manifest = fixture.add_archive(1);
