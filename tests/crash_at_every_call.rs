@@ -67,7 +67,11 @@ fn two_operators_at_any_call_still_end_exactly() {
     ]);
 }
 
-const ROLLBACKS: [(&str, Scenario); 7] = [
+const ROLLBACKS: [(&str, Scenario); 8] = [
+    (
+        "aborted while dumping, frozen",
+        Scenario { trouble: Trouble::Abort("Dumping"), evicts: false, bridged: false, mistake: None },
+    ),
     (
         "first dump fails",
         Scenario { trouble: Trouble::FirstDumpFails, evicts: false, bridged: true, mistake: None },
@@ -124,15 +128,15 @@ fn a_late_call_of_a_deposed_operator_in_a_rollback_does_no_harm() {
 
 #[test]
 fn every_mistake_that_is_built_in_is_caught() {
-    for (mistake, every) in [
-        (Mistake::StoreIgnoresVersions, Every::Late),
-        (Mistake::StoreLosesJournal, Every::Crash),
-        (Mistake::AgentsIgnoreFences, Every::Late),
-        (Mistake::AgentsLoseTheirFolder, Every::Crash),
-        (Mistake::DumpWithoutFreeze, Every::Crash),
+    let aborted = Scenario { bridged: false, ..Scenario::of(Trouble::Abort("Dumping")) };
+    for (mistake, scenario, every) in [
+        (Mistake::StoreIgnoresVersions, moved(true), Every::Late),
+        (Mistake::StoreLosesJournal, moved(true), Every::Crash),
+        (Mistake::AgentsIgnoreFences, aborted, Every::Late),
+        (Mistake::AgentsLoseTheirFolder, moved(true), Every::Crash),
+        (Mistake::DumpWithoutFreeze, moved(true), Every::Crash),
     ] {
-        let scenario = Scenario { mistake: Some(mistake), ..moved(true) };
-        let summary = sweep(scenario, every, Until::FirstFailure);
+        let summary = sweep(Scenario { mistake: Some(mistake), ..scenario }, every, Until::FirstFailure);
         println!("{}", summary.line(&format!("{mistake:?}")));
         assert!(summary.failures() > 0, "{mistake:?} was not caught");
     }

@@ -19,7 +19,7 @@ pub const NODES: [&str; 2] = ["n1", "n2"];
 const PUBLISH: Duration = Duration::from_millis(15);
 /// So many at that pace, then less.
 const BURST: u64 = 40;
-const LATER: Duration = Duration::from_millis(700);
+const LATER: Duration = Duration::from_secs(1);
 const MOST: u64 = 250;
 
 pub fn pod_key() -> Key {
@@ -41,7 +41,7 @@ pub fn furnish(world: &World) {
         "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }] } });
     create(Key::new("services", NAMESPACE, "web"), service);
     let annotations = json!({ "migration.ms2m.io/policy": world.scenario.policy(), "migration.ms2m.io/queue": PRIMARY,
-        "migration.ms2m.io/broker-secret": "broker", "migration.ms2m.io/deadline": "90s",
+        "migration.ms2m.io/broker-secret": "broker", "migration.ms2m.io/deadline": "45s",
         "migration.ms2m.io/state-from": world.scenario.state_from() });
     let set = json!({ "metadata": { "annotations": annotations }, "spec": { "replicas": 1,
         "selector": { "matchLabels": { "app": "web" } }, "serviceName": "web",

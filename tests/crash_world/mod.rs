@@ -125,7 +125,8 @@ impl World {
     }
 
     pub fn has_ended(&self) -> bool {
-        cluster::migration(self).and_then(|m| m.status).is_some_and(|status| status.phase.is_terminal())
+        let (migrations, _) = self.objects.list("statefulmigrations", None);
+        migrations.iter().any(|m| matches!(objects::text(m, "/status/phase"), "Completed" | "Failed"))
     }
 
     /// What a dump takes along.

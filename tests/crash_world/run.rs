@@ -98,6 +98,7 @@ async fn run(scenario: Scenario, blow: Option<Blow>) -> Outcome {
             break;
         }
     }
+    let end = end(&world);
     let left = world.invariants.left(&world);
     let by_the_deposed = world.wire.has_rival() && !left.is_empty();
     if by_the_deposed {
@@ -111,7 +112,6 @@ async fn run(scenario: Scenario, blow: Option<Blow>) -> Outcome {
         violations.push(format!("it did not end within {LONGEST:?}"));
     }
     violations.extend(missing);
-    let end = end(&world);
     processes.end(&world).await;
     let wire = &world.wire;
     Outcome {
