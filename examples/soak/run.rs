@@ -140,8 +140,10 @@ async fn drained(scene: &Scene<'_>, plan: &Plan, record: &mut Record) -> Result 
     let ended = ended?;
 
     let status = status_of(&ended);
-    record.ended =
-        format!("{} {}", status.phase.as_str(), status.reason.unwrap_or_default()).trim().to_owned();
+    record.ended = match status.reason {
+        Some(reason) => format!("{}: {reason}", status.phase.as_str()),
+        None => status.phase.as_str().to_owned(),
+    };
     let now = lab.only_pod(&scene.app).await?;
     consuming(&now).await?;
     record.moved = now.uid != before.uid;
