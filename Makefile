@@ -34,9 +34,8 @@ crds: build ## writes the CRD that the code speaks into deploy/
 # --- check ---
 
 .PHONY: lint
-lint: ## formatting and clippy; warnings are errors
-	cargo fmt --check
-	cargo clippy --release --locked --all-targets -- -D warnings
+lint: ## formatting, shell scripts, dependencies, clippy; warnings are errors
+	tests/lint
 
 .PHONY: unit
 unit: ## everything that needs neither cluster nor broker
@@ -89,3 +88,8 @@ soak: image examples-image ## N=100 SEED=1: drains while faults drawn from the s
 .PHONY: bench-drain
 bench-drain: image examples-image ## RATES="10 60 120" RUNS=10: target/bench/drain.json
 	RATES="$(RATES)" RUNS="$(RUNS)" cargo bench --locked --bench drain
+
+.PHONY: bench-webhook
+bench-webhook: image examples-image ## how fast the webhook answers: target/bench/webhook.json, webhook-cluster.json
+	cargo bench --locked --bench webhook
+	cargo bench --locked --bench webhook_cluster

@@ -8,26 +8,22 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::ListParams;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
+use super::accept::accept;
 use super::announce::Announcer;
 use super::context::Context;
 use super::journal::{Book, JournalError};
 use super::perform::{EffectError, Performer};
-use super::preflight::{Accepted, preflight};
 use super::status::Measured;
-use super::subject::{Journal, OwnerKind, Subject};
-use crate::api::{
-    Epoch, Hold, LONGEST_DEADLINE, NodeName, Phase, PodIdentity, PodUid, Reason, StatefulMigration,
-    StatefulMigrationStatus,
-};
-use crate::protocol::{Effect, Event, Failure, Outcome, Plan, State, Step, step};
+use super::subject::{Journal, Subject};
+use crate::api::{Epoch, LONGEST_DEADLINE, Phase, StatefulMigration, StatefulMigrationStatus};
+use crate::protocol::{Effect, Event, Failure, Outcome, Step, step};
 
 /// First pause between attempts, doubled each time.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(20);
@@ -283,73 +279,6 @@ async fn attempt(
         }
         sleep(pause).await;
         pause = (pause * 2).min(RETRY_LONGEST);
-    }
-}
-
-/// Reads the source and decides; writes the first journal. `None`: the pod is gone, and the status says so.
-async fn accept(
-    ctx: &Context,
-    book: &mut Book,
-    announcer: &Announcer,
-) -> Result<Option<Journal>, DriveError> {
-    let spec = book.object().spec.clone();
-    let namespace = book.object().namespace().unwrap_or_default();
-    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
-    let source = pods
-        .get_opt(&spec.source_pod)
-        .await?
-        .filter(|pod| {
-            spec.source_pod_uid.as_ref().is_none_or(|uid| pod.uid().as_deref() == Some(uid.as_str()))
-        })
-        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
-    let Some(pod) = source else {
-        let status = StatefulMigrationStatus {
-            phase: Phase::Failed,
-            reason: Some(Reason::SourceGone.to_string()),
-            message: Some(format!("pod {}/{} is not there (any more)", namespace, spec.source_pod)),
-            ..StatefulMigrationStatus::default()
-        };
-        book.replace_status(status).await?;
-        return Ok(None);
-    };
-    let services =
-        Api::<Service>::namespaced(ctx.client.clone(), &namespace).list(&ListParams::default()).await?;
-    let journal = match preflight(&pod, &spec, &services.items) {
-        Ok(Accepted { subject, plan, warnings }) => {
-            for warning in warnings {
-                announcer.warning(&subject, Reason::WrongPolicy, &warning);
-            }
-            let target = spec.target_node.clone().map(NodeName);
-            Journal { subject, state: State::new(plan, target) }
-        }
-        Err(failure) => {
-            let subject = bare_subject(&pod, &namespace);
-            let plan = Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: spec.policy };
-            announcer.warning(&subject, failure.reason, &failure.message);
-            let (state, _) = step(&State::new(plan, None), Event::Refused(failure));
-            Journal { subject, state }
-        }
-    };
-    book.hold().await?;
-    book.write(&journal, &Measured::default()).await?;
-    announcer.step(&journal, Step::Accepted);
-    Ok(Some(journal))
-}
-
-/// What is known of a pod that is refused: enough to evict it.
-fn bare_subject(pod: &Pod, namespace: &str) -> Subject {
-    Subject {
-        source: PodIdentity {
-            namespace: namespace.to_owned(),
-            name: pod.name_any(),
-            uid: PodUid(pod.uid().unwrap_or_default()),
-        },
-        node: NodeName(pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default()),
-        container: String::new(),
-        owner_kind: OwnerKind::StatefulSet,
-        owner_uid: String::new(),
-        queue: None,
-        bridges: Vec::new(),
     }
 }
 

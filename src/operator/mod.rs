@@ -4,6 +4,7 @@
 //! `protocol::step` and writes the `journal`, `perform` does what the protocol asks for. Holds no state that is not in
 //! the object.
 
+mod accept;
 mod agents;
 mod announce;
 mod context;

@@ -74,27 +74,18 @@ pub async fn leader(client: &Client) -> Result<(String, String)> {
     .await
 }
 
-/// Operators and webhooks run on more than one node: after drains they may not.
-pub async fn spread(cluster: &Cluster, client: &Client) -> Result {
+/// Operators and webhooks run elsewhere, so that the loss of this node is nothing but the loss of this node.
+pub async fn keep_off(cluster: &Cluster, client: &Client, node: &str) -> Result {
+    cluster.kubectl(&["cordon", node]).await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    for part in ["shadow-operator", "shadow-webhook"] {
-        let of_part = ListParams::default().labels(&format!("app.kubernetes.io/name={part}"));
-        eventually(&format!("{part} runs on two nodes"), Duration::from_secs(120), async || {
-            let mut list = pods.list(&of_part).await?.items;
-            list.retain(|pod| pod.metadata.deletion_timestamp.is_none());
-            let nodes: std::collections::BTreeSet<_> =
-                list.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
-            if nodes.len() > 1 {
-                return Ok(Some(()));
-            }
-            if let Some(one) = list.first() {
-                cluster.kubectl(&["-n", SYSTEM_NAMESPACE, "delete", "pod", &one.name_any()]).await?;
-            }
-            Ok(None)
-        })
-        .await?;
+    let own = ListParams::default()
+        .labels("app.kubernetes.io/name in (shadow-operator,shadow-webhook)")
+        .fields(&format!("spec.nodeName={node}"));
+    for pod in pods.list(&own).await?.items {
+        cluster.kubectl(&["-n", SYSTEM_NAMESPACE, "delete", "pod", &pod.name_any()]).await?;
+        wait_until_ready(cluster).await?;
     }
-    wait_until_ready(cluster).await
+    cluster.kubectl(&["uncordon", node]).await.map(drop)
 }
 
 /// Pods of SHADOW whose program was killed are replaced: the kubelet would wait longer and longer before it starts it

@@ -208,9 +208,9 @@ impl Lab {
         product::wait_until_ready(&self.cluster).await
     }
 
-    /// No node is the only one that runs SHADOW's own parts.
-    pub async fn spread_product(&self) -> Result {
-        product::spread(&self.cluster, &self.client).await
+    /// Neither operator nor webhook runs on this node.
+    pub async fn keep_product_off(&self, node: &str) -> Result {
+        product::keep_off(&self.cluster, &self.client, node).await
     }
 
     pub fn watch(&self) -> Watch {

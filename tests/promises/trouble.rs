@@ -57,26 +57,14 @@ impl<'a> Trouble<'a> {
         Drain::start(&self.scene.lab.cluster, &self.pod.node, &options)
     }
 
-    /// The drain fails, the migration too, and both status and Events say why.
+    /// The drain fails, the migration too, both status and Events say why; whoever drains again is told the same.
     pub async fn is_refused_because(&self, drain: Drain, causes: &[Reason]) -> Result<StatefulMigration> {
-        let ended = self.fails_because(drain, causes).await?;
-        self.stays_refused_because(causes).await?;
-        Ok(ended)
-    }
-
-    /// The first half of [`Self::is_refused_because`]: this drain.
-    pub async fn fails_because(&self, drain: Drain, causes: &[Reason]) -> Result<StatefulMigration> {
         let drained = drain.finish().await?;
         if drained.code == 0 {
             return fail(format!("the drain went through:\n{}", drained.text()));
         }
         let ended = self.scene.watch().ended(&self.pod.uid, Duration::from_secs(90)).await?;
         cause_is_told(self.scene.lab, &ended, &self.pod.name, causes).await?;
-        Ok(ended)
-    }
-
-    /// The second half: whoever drains again is told the same.
-    pub async fn stays_refused_because(&self, causes: &[Reason]) -> Result {
         let again = self.drain_again().await?;
         if again.code == 0 || !causes.iter().any(|cause| again.text().contains(cause.as_str())) {
             return fail(format!(
@@ -85,7 +73,7 @@ impl<'a> Trouble<'a> {
                 again.text()
             ));
         }
-        Ok(())
+        Ok(ended)
     }
 
     /// Short: it is only to be answered.
