@@ -38,7 +38,6 @@ fn main() -> ExitCode {
 
 async fn soak(lab: &Lab) -> Result<bool> {
     let (count, first) = (setting("N", 10)?, setting("SEED", 1)?);
-    lab.spread_product().await?;
     let mut records: Vec<Record> = Vec::new();
     let mut stage: Option<(bool, Scene<'_>)> = None;
     for seed in first..first.saturating_add(count) {
