@@ -90,7 +90,7 @@ impl Driver {
             book.release().await?;
             return Ok(None);
         }
-        let journal = match book.read() {
+        let journal = match book.read()? {
             Some(journal) => journal,
             None => match accept(&ctx, &mut book, &announcer).await? {
                 Some(journal) => journal,
@@ -116,10 +116,13 @@ impl Driver {
         &self.journal.subject
     }
 
-    /// True while it holds a slot.
+    /// True while it holds a slot. What is only taken back or evicted moves no memory, and may take as long as a broker
+    /// or a `PodDisruptionBudget` likes: it keeps nobody else waiting.
     pub fn is_active(&self) -> bool {
         let step = self.journal.state.step;
-        !step.is_terminal() && !matches!(step, Step::Accepted | Step::BackingOff)
+        step.is_revocable()
+            || matches!(step, Step::Withdrawing)
+            || (step.is_committed() && !step.is_terminal())
     }
 
     /// Drives to the end. `report` is called after every step.

@@ -28,6 +28,8 @@ use crate::kit::{
 };
 
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// An operator that cannot read nodes and agents for so long ends, and is started again.
+const CACHE_LIMIT: Duration = Duration::from_secs(60);
 const LEASE_NAME: &str = "shadow-operator";
 const AGENT_SELECTOR: &str = "app.kubernetes.io/name=shadow-agent";
 
@@ -68,6 +70,10 @@ pub enum RunError {
     Certificates(#[from] CertificateError),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    #[error(
+        "nodes and agents could not be read within {0:?}: does the API server answer, is the RBAC there?"
+    )]
+    Caches(Duration),
     #[error("health endpoint cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
 }
@@ -109,6 +115,12 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         client: client.clone(),
         watch_client: watch_client.clone(),
     };
+    // With an empty cache every node would look as if it were gone: nobody leads before both are full.
+    let full = async {
+        let _ = ctx.nodes.wait_until_ready().await;
+        let _ = ctx.agent_pods.wait_until_ready().await;
+    };
+    tokio::time::timeout(CACHE_LIMIT, full).await.map_err(|_| RunError::Caches(CACHE_LIMIT))?;
     let lease =
         Lease { namespace, name: LEASE_NAME.to_owned(), identity: pod_name, duration: Lease::DURATION };
     let leadership = lease.campaign(client, watch_client, shutdown.clone());
