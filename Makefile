@@ -80,6 +80,11 @@ demo-down: cluster-down ## removes what the demo left
 test: ## everything, on the real cluster too; the last line counts
 	tests/run
 
+.PHONY: soak
+soak: image examples-image ## N=100 SEED=1: drains while faults drawn from the seed strike; target/soak/result.json
+	cargo build --release --locked --example soak
+	N="$(N)" SEED="$(SEED)" $(OUT)/examples/soak
+
 .PHONY: bench-drain
 bench-drain: image examples-image ## RATES="10 60 120" RUNS=10: target/bench/drain.json
 	RATES="$(RATES)" RUNS="$(RUNS)" cargo bench --locked --bench drain

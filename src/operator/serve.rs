@@ -15,11 +15,13 @@ use tokio::sync::watch;
 use super::agents::Agents;
 use super::certificates::{self, CertificateError, Settings};
 use super::context::Context;
+use super::courier::MtlsCourier;
 use super::metrics::Metrics;
 use super::node_labels::label_nodes;
 use super::slots::Limits;
 use super::supervisor::lead;
 use crate::api::SYSTEM_NAMESPACE;
+use crate::broker::AmqpBroker;
 use crate::kit::events::Recorder;
 use crate::kit::lease::{Leadership, Lease};
 use crate::kit::{
@@ -107,7 +109,8 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         |pod: &mut Pod| pod.metadata.managed_fields = None,
     );
     let ctx = Context {
-        agents: Agents::new(agent_pods.clone(), authority.tls()),
+        agents: Agents::new(agent_pods.clone(), Arc::new(MtlsCourier::new(authority.tls()))),
+        brokers: Arc::new(|url| Arc::new(AmqpBroker::new(url, "shadow-operator"))),
         agent_pods,
         nodes,
         recorder: Arc::new(Recorder::new(client.clone(), "operator", Some(pod_name.clone()))),
