@@ -127,12 +127,18 @@ fn a_late_call_of_a_deposed_operator_in_a_rollback_does_no_harm() {
 }
 
 #[test]
+fn a_late_call_into_the_next_attempt_does_no_harm() {
+    let scenario = Scenario { bridged: false, ..Scenario::of(Trouble::FirstDumpFails) };
+    exact(&[("late call into the next attempt", scenario, Every::LateIntoNextAttempt)]);
+}
+
+#[test]
 fn every_mistake_that_is_built_in_is_caught() {
-    let aborted = Scenario { bridged: false, ..Scenario::of(Trouble::Abort("Dumping")) };
+    let repeated = Scenario { bridged: false, ..Scenario::of(Trouble::FirstDumpFails) };
     for (mistake, scenario, every) in [
         (Mistake::StoreIgnoresVersions, moved(true), Every::Late),
         (Mistake::StoreLosesJournal, moved(true), Every::Crash),
-        (Mistake::AgentsIgnoreFences, aborted, Every::Late),
+        (Mistake::AgentsIgnoreFences, repeated, Every::LateIntoNextAttempt),
         (Mistake::AgentsLoseTheirFolder, moved(true), Every::Crash),
         (Mistake::DumpWithoutFreeze, moved(true), Every::Crash),
     ] {

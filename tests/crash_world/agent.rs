@@ -112,6 +112,7 @@ impl Agent {
                 self.pass(world, &uid, order.epoch, Fence::call_off)?;
                 let _lock = self.lock.lock().await;
                 if let Some(app) = world.app(order.container.pod.uid.as_str()) {
+                    world.invariants.before_thaw(world, &app, order.epoch);
                     app.thaw();
                 }
                 Ok(json!({}))

@@ -80,6 +80,20 @@ impl Invariants {
         }
     }
 
+    /// A process that stands still is let go on.
+    pub fn before_thaw(&self, world: &World, app: &App, epoch: Epoch) {
+        let Some(status) = migration(world).and_then(|m| m.status) else { return };
+        if app.life() == Life::Frozen && (status.committed || epoch < status.epoch) {
+            self.breaks(
+                world,
+                format!(
+                    "attempt {epoch} lets the source go on, in step {:?} of attempt {}",
+                    status.step, status.epoch
+                ),
+            );
+        }
+    }
+
     /// A process is about to take messages.
     pub fn before_consuming(&self, world: &World, app: &App) {
         let seats = world.broker.consumers(PRIMARY);

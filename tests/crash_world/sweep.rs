@@ -27,6 +27,8 @@ pub enum Every {
     Late,
     /// The same, with one delay only.
     LateOnce,
+    /// So late that it arrives in the attempt after the next back-off.
+    LateIntoNextAttempt,
 }
 
 impl Every {
@@ -37,6 +39,10 @@ impl Every {
             Self::Cut => vec![Strike::Cut(Side::Before), Strike::Cut(Side::After)],
             Self::Rival => vec![Strike::Rival],
             Self::LateOnce => vec![Strike::RivalAndLate(Duration::from_secs(2))],
+            Self::LateIntoNextAttempt => {
+                let delays = [20_100, 20_130, 20_160, 20_190, 20_220];
+                delays.map(|ms| Strike::RivalAndLate(Duration::from_millis(ms))).to_vec()
+            }
             // Soon, when the other one is in the middle of it, and long after.
             Self::Late => {
                 [100, 2_000, 45_000].map(|ms| Strike::RivalAndLate(Duration::from_millis(ms))).to_vec()
