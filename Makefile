@@ -42,7 +42,7 @@ unit: ## everything that needs neither cluster nor broker
 	cargo test --release --locked --lib --bins --test manifests
 
 .PHONY: explore
-explore: ## all interleavings around the protocol (ARGS=thorough: two faults of any kind; ARGS=mistakes: what it catches)
+explore: ## all interleavings around the protocol (ARGS=thorough: larger bounds; ARGS=mistakes: what it catches; or part of a name)
 	cargo run --release --locked --example explore -- $(ARGS)
 
 # --- real cluster on this machine (needs root) ---
@@ -79,6 +79,11 @@ demo-down: cluster-down ## removes what the demo left
 .PHONY: test
 test: ## everything, on the real cluster too; the last line counts
 	tests/run
+
+.PHONY: soak
+soak: image examples-image ## N=100 SEED=1: drains while faults drawn from the seed strike; target/soak/result.json
+	cargo build --release --locked --example soak
+	N="$(N)" SEED="$(SEED)" $(OUT)/examples/soak
 
 .PHONY: bench-drain
 bench-drain: image examples-image ## RATES="10 60 120" RUNS=10: target/bench/drain.json

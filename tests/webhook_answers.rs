@@ -118,7 +118,9 @@ async fn repetitions_and_a_second_replica_find_the_migration_there() {
     for _ in 0..3 {
         assert_eq!(answer(&world, "evict-kubectl").await.0, 201);
     }
-    assert_eq!(world.written().len(), 1, "AlreadyExists is success");
+    assert_eq!(world.written().len(), 1, "AlreadyExists is success, while that migration runs");
+    *world.server.migrations.lock() = vec![migration(json!({ "phase": "Failed" }))];
+    assert_eq!(answer(&world, "evict-kubectl").await.0, 429, "what has just ended moves nothing any more");
     world.webhook.cache.migrations.insert(migration(json!({ "phase": "Checkpointing" })));
     let (code, options) = answer(&world, "evict-kubectl").await;
     assert_eq!((code, &options["dryRun"]), (201, &json!(["All"])));
@@ -249,6 +251,7 @@ async fn shadow_and_target_of_a_running_migration_stay() {
 #[tokio::test]
 async fn a_failed_migration_blocks_or_lets_go_as_the_policy_says() {
     let world = World::new(Some("MigrateOrEvict"));
+    world.server.pods.lock().insert(POD.into(), pod());
     let ended = |policy: &str, reason: &str| {
         let spec = json!({ "sourcePod": POD, "sourcePodUid": POD_UID, "policy": policy });
         let status = json!({ "phase": "Failed", "reason": reason, "message": "no room on any node" });
@@ -274,6 +277,7 @@ async fn a_wrong_policy_blocks_if_it_says_block_and_evicts_with_a_warning_if_not
         let world = World::new(Some(policy));
         let mut wrong = pod();
         wrong.annotations.insert("migration.ms2m.io/deadline".into(), "soon".into());
+        world.server.pods.lock().insert(POD.into(), wrong.clone());
         world.webhook.cache.pods.insert(wrong);
         let response = world.review(EVICT, "evict-kubectl").await;
         assert_eq!(code(&response), expected, "{policy}");

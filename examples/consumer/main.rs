@@ -22,6 +22,10 @@ struct Options {
     /// Memory to hold besides the state, so that a checkpoint has a size.
     #[arg(long, env = "BALLAST_MB", default_value_t = 20)]
     ballast_mb: usize,
+    /// Do not apply a message that this memory holds and that the broker says it delivers again: after a crash of the
+    /// broker, acknowledgements may be lost.
+    #[arg(long, env = "SKIP_REDELIVERED")]
+    skip_redelivered: bool,
     /// Where readers ask: GET /state, GET /healthz.
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
     listen: String,
@@ -42,7 +46,7 @@ async fn until_stopped(work: impl Future<Output = Result<(), Box<dyn Error>>>) -
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().init();
-    let state = State::shared(options.ballast_mb)?;
+    let state = State::shared(options.ballast_mb, options.skip_redelivered)?;
     let listener = tokio::net::TcpListener::bind(&options.listen).await?;
     let readers = tokio::spawn(axum::serve(listener, http::router(state.clone())).into_future());
     tokio::select! {

@@ -20,6 +20,9 @@ pub struct State {
     out_of_order: u64,
     missing: u64,
     redelivered: u64,
+    /// What the broker delivers again is not applied twice.
+    skip_redelivered: bool,
+    skipped: u64,
     /// Made once at start: two states with one cookie are the same process, moved.
     cookie: String,
     ballast: Vec<u8>,
@@ -46,11 +49,12 @@ pub struct View {
     pub out_of_order: u64,
     pub missing: u64,
     pub redelivered: u64,
+    pub skipped: u64,
     pub ballast_bytes: usize,
 }
 
 impl State {
-    pub fn shared(ballast_mb: usize) -> std::io::Result<Shared> {
+    pub fn shared(ballast_mb: usize, skip_redelivered: bool) -> std::io::Result<Shared> {
         let mut random = std::fs::File::open("/dev/urandom")?;
         let mut cookie = [0; 16];
         random.read_exact(&mut cookie)?;
@@ -67,6 +71,8 @@ impl State {
             out_of_order: 0,
             missing: 0,
             redelivered: 0,
+            skip_redelivered,
+            skipped: 0,
             cookie: hex::encode(cookie),
             ballast,
             pod: String::new(),
@@ -78,6 +84,10 @@ impl State {
 
     /// One message. What came twice is counted and applied all the same: who compares must see it.
     pub fn apply(&mut self, id: Option<u64>, body: &[u8], redelivered: bool) {
+        if self.skip_redelivered && redelivered && id.is_some_and(|id| self.seen.contains(&id)) {
+            self.skipped += 1;
+            return;
+        }
         self.count += 1;
         self.chain = Sha256::new().chain_update(self.chain).chain_update(body).finalize().into();
         self.redelivered += u64::from(redelivered);
@@ -108,6 +118,7 @@ impl State {
             out_of_order: self.out_of_order,
             missing: self.missing,
             redelivered: self.redelivered,
+            skipped: self.skipped,
             ballast_bytes: self.ballast.len(),
         }
     }

@@ -20,6 +20,7 @@ struct Ledger {
     chain: [u8; 32],
     under_way: u64,
     paused: bool,
+    connections: u64,
     maybe_twice: Vec<u64>,
     error: Option<String>,
 }
@@ -34,6 +35,8 @@ pub struct View {
     pub chain: String,
     pub under_way: u64,
     pub paused: bool,
+    /// How many there have been.
+    pub connections: u64,
     /// Published again after a lost connection, so they may be in the queue twice.
     pub maybe_twice: Vec<u64>,
     /// Why it publishes no more.
@@ -59,6 +62,10 @@ impl Shared {
         let mut ledger = self.0.lock();
         ledger.under_way = 0;
         ledger.maybe_twice.extend(ids);
+    }
+
+    pub fn connected(&self) {
+        self.0.lock().connections += 1;
     }
 
     pub fn paused(&self, paused: bool) {
@@ -93,6 +100,7 @@ impl Shared {
             chain: hex::encode(ledger.chain),
             under_way: ledger.under_way,
             paused: ledger.paused,
+            connections: ledger.connections,
             maybe_twice: ledger.maybe_twice.clone(),
             error: ledger.error.clone(),
         }

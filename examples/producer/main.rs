@@ -2,7 +2,7 @@
 //! who holds the ledger against the consumer's state sees every lost, doubled or reordered message.
 //!
 //! `publisher.rs` publishes, `ledger.rs` keeps the book. GET /ledger; POST /pause (answers when nothing is under
-//! way), /resume, /rate/N.
+//! way), /resume, /rate/N, /reconnect (for a producer that is paused).
 
 mod ledger;
 mod publisher;
@@ -58,7 +58,7 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().init();
     let ledger = Shared::default();
     let (control, orders) =
-        watch::channel(Control { rate: options.rate.max(1), paused: options.start_paused });
+        watch::channel(Control { rate: options.rate.max(1), paused: options.start_paused, connection: 0 });
     let app = App { ledger: ledger.clone(), control: Arc::new(control) };
     let router = Router::new()
         .route("/ledger", get(async |State(app): State<App>| Json(app.ledger.view())))
@@ -66,6 +66,10 @@ async fn run(options: Options) -> Result<(), Box<dyn Error>> {
         .route("/pause", post(pause))
         .route("/resume", post(async |State(app): State<App>| set(&app, |control| control.paused = false)))
         .route("/rate/{rate}", post(rate))
+        .route(
+            "/reconnect",
+            post(async |State(app): State<App>| set(&app, |control| control.connection += 1)),
+        )
         .with_state(app);
     let listener = tokio::net::TcpListener::bind(&options.listen).await?;
     let readers = tokio::spawn(axum::serve(listener, router).into_future());

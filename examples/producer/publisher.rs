@@ -65,6 +65,8 @@ pub struct Config {
 pub struct Control {
     pub rate: u32,
     pub paused: bool,
+    /// Another number asks for another connection, once nothing is under way.
+    pub connection: u64,
 }
 
 /// A numbered body.
@@ -84,7 +86,7 @@ pub async fn publish(
         let error = match ended {
             Ok(()) => return Ok(()),
             Err(Ended::Refused(error)) => return Err(error),
-            Err(Ended::Lost(error)) if !config.resend => {
+            Err(Ended::Lost(error)) if !config.resend && !unconfirmed.is_empty() => {
                 return Err(format!(
                     "{} messages may or may not be in the queue: {error}",
                     unconfirmed.len()
@@ -154,6 +156,8 @@ async fn connected(
         confirms.push_back(send(config, channel, ledger, message).await?);
     }
     let mut now = *control.borrow_and_update();
+    let connection = now.connection;
+    ledger.connected();
     let mut ticks = pace(now, config.burst);
     loop {
         ledger.paused(now.paused);
@@ -175,6 +179,9 @@ async fn connected(
                     return Ok(());
                 }
                 now = *control.borrow_and_update();
+                if now.connection != connection && unconfirmed.is_empty() {
+                    return Err(Ended::Lost("asked for another connection".into()));
+                }
                 ticks = pace(now, config.burst);
             }
             _ = ticks.tick(), if !now.paused && !finished && unconfirmed.len() < MOST_UNDER_WAY => {

@@ -87,7 +87,10 @@ async fn converse(stream: UnixStream, desk: &Desk, store: &Store) -> io::Result<
     tracing::info!(%ticket, %pod, container = request.container, "claimed");
     let verdict = tokio::select! {
         verdict = desk.claim(&request, Instant::now() + PATIENCE) => verdict.map_err(io::Error::other)?,
-        () = hung_up(&mut read) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "gone while it waited")),
+        () = hung_up(&mut read) => {
+            desk.left(&ticket).map_err(io::Error::other)?;
+            return Err(io::Error::new(ErrorKind::UnexpectedEof, "gone while it waited"));
+        }
     };
     let verdict = match verdict {
         // A replacement too: its state lies ready or is on its way, so the kubelet tries again.
@@ -119,6 +122,11 @@ async fn converse(stream: UnixStream, desk: &Desk, store: &Store) -> io::Result<
             metrics::claim_ended("fresh");
             tracing::info!(%ticket, %pod, reason, "starts fresh");
             send(&mut write, &ClaimAnswer::Fresh { reason }).await
+        }
+        Verdict::Recorded => {
+            metrics::claim_ended("restored");
+            tracing::info!(%ticket, %pod, "restored, and on record since before");
+            send(&mut write, &ClaimAnswer::Recorded).await
         }
         Verdict::Refuse(reason) => {
             metrics::claim_ended("refused");

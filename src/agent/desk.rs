@@ -36,6 +36,9 @@ struct Tombstone {
     at: Timestamp,
     /// Pods that held its tickets.
     pods: Vec<PodUid>,
+    /// Containers that were restored by them: their processes live on, whether their `create` has heard it or not.
+    #[serde(default)]
+    restored: Vec<String>,
 }
 
 /// The node's tickets.
@@ -92,6 +95,11 @@ impl Desk {
                 continue;
             }
             let Some(mut ticket) = store::read::<Ticket>(&path)? else { continue };
+            if ticket.opened.is_none() {
+                // Whoever waits for it asks again; whoever is gone leaves nothing behind.
+                store::remove(&path)?;
+                continue;
+            }
             // Whoever restores reports again, or asks again.
             ticket.failed("the agent was restarted meanwhile".into());
             book.tickets.insert(id, Entry::new(ticket));
@@ -192,6 +200,10 @@ impl Desk {
     fn claim_once(&self, request: &ClaimRequest) -> Result<Verdict, StoreError> {
         let id = &request.ticket;
         if self.fence(&id.migration).is_over(id.epoch) {
+            let tombstone = store::read::<Tombstone>(&self.store.tombstone(&id.migration))?;
+            if tombstone.is_some_and(|tombstone| tombstone.restored.contains(&request.container_id)) {
+                return Ok(Verdict::Recorded);
+            }
             let reason = format!("epoch {} of migration {} is over", id.epoch, id.migration);
             return Ok(without_restore(id.role, reason));
         }
@@ -200,8 +212,25 @@ impl Desk {
         self.change(id, |ticket| ticket.claim(id.role, &Holder::from(request), gone))
     }
 
-    /// Notes how a restore ended.
+    /// A claimant went away while it waited. A ticket that was not opened is then as if nobody had asked: its attempt
+    /// may end without anybody knowing that it was shown on this node. Others who wait for it ask again by themselves.
+    pub fn left(&self, id: &TicketId) -> Result<(), StoreError> {
+        let mut book = self.book.lock();
+        if book.tickets.get(id).is_none_or(|entry| entry.ticket.opened.is_some()) {
+            return Ok(());
+        }
+        store::remove(&self.store.ticket(id))?;
+        book.tickets.remove(id);
+        drop(book);
+        self.changed();
+        Ok(())
+    }
+
+    /// Notes how a restore ended. Where the ticket was closed meanwhile there is nothing to note.
     pub fn ended(&self, id: &TicketId, outcome: &RestoreOutcome) -> Result<(), StoreError> {
+        if !self.book.lock().tickets.contains_key(id) {
+            return Ok(());
+        }
         self.change(id, |ticket| match outcome {
             RestoreOutcome::Restored => ticket.restored(),
             RestoreOutcome::Failed { reason } => ticket.failed(reason.clone()),
@@ -259,7 +288,9 @@ impl Desk {
         let mut fence = book.fences.get(uid).copied().unwrap_or_default();
         fence.close(epoch)?;
         let path = self.store.tombstone(uid);
-        let mut pods = store::read::<Tombstone>(&path)?.map_or_else(Vec::new, |earlier| earlier.pods);
+        let earlier = store::read::<Tombstone>(&path)?;
+        let (mut pods, mut restored) =
+            earlier.map_or_else(Default::default, |earlier| (earlier.pods, earlier.restored));
         let spent: Vec<TicketId> = book
             .tickets
             .keys()
@@ -267,14 +298,19 @@ impl Desk {
             .cloned()
             .collect();
         for id in &spent {
-            let holder = book.tickets.get(id).and_then(|entry| entry.ticket.holder.as_ref());
-            pods.extend(holder.map(|holder| holder.pod.clone()));
+            let ticket = book.tickets.get(id).map(|entry| &entry.ticket);
+            let Some(holder) = ticket.and_then(|ticket| ticket.holder.as_ref()) else { continue };
+            pods.push(holder.pod.clone());
+            if ticket.is_some_and(|ticket| ticket.state == TicketState::Restored) {
+                restored.push(holder.container_id.clone());
+            }
         }
         pods.sort();
         pods.dedup();
         let closed = fence.closed.unwrap_or(epoch);
         // Before anything goes: a crash in between must not let a ticket wait for an archive that is gone.
-        store::write(&path, &Tombstone { epoch: closed, at: Timestamp::now(), pods }, Durability::Disk)?;
+        let tombstone = Tombstone { epoch: closed, at: Timestamp::now(), pods, restored };
+        store::write(&path, &tombstone, Durability::Disk)?;
         book.fences.insert(uid.clone(), fence);
         for id in spent {
             book.tickets.remove(&id);

@@ -51,7 +51,6 @@ impl Host {
     }
 
     /// A folder that stands for a node; commands run right here. For tests.
-    #[cfg(test)]
     pub fn at(root: &Path) -> Self {
         Self { root: root.to_owned(), enter: false }
     }

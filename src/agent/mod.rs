@@ -3,24 +3,24 @@
 //! What it knows it derives from the node's runtime or keeps in its folder; a restart loses nothing. It obeys the
 //! operator only and never takes a path, an image or a tag from the network.
 
-mod archive;
+pub mod archive;
 mod claims;
-mod containers;
-mod desk;
+pub mod containers;
+pub mod desk;
 mod dump;
-mod failure;
-mod fence;
+pub mod failure;
+pub mod fence;
 mod freezer;
-mod host;
+pub mod host;
 mod install;
 mod layer;
 mod metrics;
 mod node;
 mod orders;
 mod peer;
-mod receive;
-mod store;
-mod ticket;
+pub mod receive;
+pub mod store;
+pub mod ticket;
 
 #[cfg(test)]
 mod loopback_tests;

@@ -36,6 +36,9 @@ pub struct Holder {
     pub pod: PodUid,
     pub container: String,
     pub pod_ip: Option<String>,
+    /// Of this one `create`; the next one of the same container has another.
+    #[serde(default)]
+    pub container_id: String,
 }
 
 impl From<&ClaimRequest> for Holder {
@@ -44,6 +47,7 @@ impl From<&ClaimRequest> for Holder {
             pod: request.pod.clone(),
             container: request.container.clone(),
             pod_ip: request.pod_ip.clone(),
+            container_id: request.container_id.clone(),
         }
     }
 }
@@ -56,6 +60,8 @@ pub enum Verdict {
     Restore,
     Fresh(String),
     Refuse(String),
+    /// It has restored already, and did not hear that this is on record.
+    Recorded,
 }
 
 /// The ticket cannot be opened like that.
@@ -93,6 +99,9 @@ impl Ticket {
                 Role::Shadow => Verdict::Refuse(format!("the ticket belongs to pod {}", holder.pod)),
             };
         }
+        if self.is_record_of(claimant) {
+            return Verdict::Recorded;
+        }
         // Before it is opened, the first container to ask stands for its pod.
         let takes_over = self.holder.as_ref().is_none_or(|holder| holder.pod != claimant.pod);
         if takes_over || self.opened.is_some() {
@@ -110,6 +119,15 @@ impl Ticket {
                 Verdict::Restore
             }
         }
+    }
+
+    /// The process that this very `create` has restored is on record.
+    fn is_record_of(&self, claimant: &Holder) -> bool {
+        self.state == TicketState::Restored
+            && !claimant.container_id.is_empty()
+            && self.holder.as_ref().is_some_and(|holder| {
+                (&holder.pod, &holder.container_id) == (&claimant.pod, &claimant.container_id)
+            })
     }
 
     /// The operator lets it be redeemed.
@@ -146,7 +164,7 @@ mod tests {
     use TicketState as S;
 
     fn holder(pod: &str, container: &str) -> Holder {
-        Holder { pod: pod.into(), container: container.into(), pod_ip: None }
+        Holder { pod: pod.into(), container: container.into(), pod_ip: None, container_id: String::new() }
     }
 
     fn opening() -> Opening {
@@ -194,6 +212,18 @@ mod tests {
         ticket.claim(Role::Replacement, &app, false);
         ticket.restored();
         assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Restore);
+    }
+
+    #[test]
+    fn whoever_has_restored_and_did_not_hear_that_it_is_on_record_restores_nothing_again() {
+        let mut ticket = Ticket::default();
+        ticket.open(opening()).unwrap();
+        let create = |id: &str| Holder { container_id: id.into(), ..holder("p", "app") };
+        assert_eq!(ticket.claim(Role::Replacement, &create("c1"), false), Verdict::Restore);
+        ticket.restored();
+        assert_eq!(ticket.claim(Role::Replacement, &create("c1"), false), Verdict::Recorded);
+        assert_eq!(ticket.state, S::Restored);
+        assert_eq!(ticket.claim(Role::Replacement, &create("c2"), false), Verdict::Restore);
     }
 
     #[test]

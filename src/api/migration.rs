@@ -61,8 +61,8 @@ pub struct StatefulMigrationSpec {
     pub migration_strategy: Strategy,
     #[serde(default)]
     pub sync: SyncMode,
-    /// What becomes of the drain if the pod cannot be moved in time.
-    #[serde(default)]
+    /// What becomes of the pod if it cannot be moved in time. A migration that no drain asked for evicts nothing.
+    #[serde(default = "block")]
     pub policy: EvictionPolicy,
     /// Longest pause of consumption accepted, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,6 +162,10 @@ pub enum EvictionPolicy {
     #[default]
     MigrateOrEvict,
     MigrateOrBlock,
+}
+
+fn block() -> EvictionPolicy {
+    EvictionPolicy::MigrateOrBlock
 }
 
 /// Phases under the names of the paper.

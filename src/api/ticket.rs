@@ -127,6 +127,8 @@ pub enum ClaimAnswer {
     Fresh { reason: String },
     /// Fail `create` with this message; the kubelet tries again.
     Refuse { reason: String },
+    /// This very container was restored before and is on record: its process lives on.
+    Recorded,
 }
 
 /// `shadow-runc` -> agent, second line: how the restore ended. The agent answers with an empty line once it is recorded.

@@ -10,6 +10,8 @@ use tower::timeout::TimeoutLayer;
 
 use super::KitError;
 
+/// The API server answers a watch at once, and a list of many thousand objects within seconds.
+const WATCH_BEGINS: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// For calls: each is sent once and ends within `timeout`. Not for watches, which are silent for longer.
@@ -22,10 +24,10 @@ pub async fn kube_client(timeout: Duration) -> Result<Client, KitError> {
     Ok(builder.with_layer(&TimeoutLayer::new(timeout)).build())
 }
 
-/// For watches (reflectors, controllers): no read timeout, kube's watcher bounds its own silence.
+/// For watches (reflectors, controllers): an answer has to begin soon; then kube's watcher bounds its own silence.
 pub async fn kube_watch_client() -> Result<Client, KitError> {
     let builder = ClientBuilder::try_from(base_config().await?).map_err(KitError::kube("client"))?;
-    Ok(builder.build())
+    Ok(builder.with_layer(&TimeoutLayer::new(WATCH_BEGINS)).build())
 }
 
 async fn base_config() -> Result<Config, KitError> {

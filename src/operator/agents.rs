@@ -1,22 +1,20 @@
-//! Orders to the agents, over mTLS. Finds a node's agent among the agent pods; does network I/O, no Kubernetes calls
-//! (the pods come from a reflector).
+//! Orders to the agents. Finds a node's agent among the agent pods (they come from a reflector) and leaves the way there
+//! to a [`Courier`].
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::Store;
-use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::courier::Courier;
 use crate::api::{
     AGENT_PORT, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport,
-    Epoch, MigrationUid, NodeName, OpenTicketOrder, OrderError, Refusal, Role, TicketState, tls_name_agent,
+    Epoch, MigrationUid, NodeName, OpenTicketOrder, OrderError, Refusal, Role, TicketState,
 };
-use crate::kit::tls::TlsStore;
 
 /// Quick orders: the agent answers as soon as runc has.
 const ORDER_LIMIT: Duration = Duration::from_secs(10);
@@ -44,13 +42,12 @@ impl AgentError {
 #[derive(Clone)]
 pub struct Agents {
     pods: Store<Pod>,
-    tls: TlsStore,
-    clients: Arc<Mutex<HashMap<NodeName, (SocketAddr, reqwest::Client)>>>,
+    courier: Arc<dyn Courier>,
 }
 
 impl Agents {
-    pub fn new(pods: Store<Pod>, tls: TlsStore) -> Self {
-        Self { pods, tls, clients: Arc::default() }
+    pub fn new(pods: Store<Pod>, courier: Arc<dyn Courier>) -> Self {
+        Self { pods, courier }
     }
 
     /// Address of the ready agent on `node`.
@@ -72,24 +69,15 @@ impl Agents {
     pub fn on(&self, node: &NodeName) -> Result<Agent, AgentError> {
         let ip = self.address(node).ok_or_else(|| AgentError::NoAgent(node.clone()))?;
         let address = SocketAddr::new(ip, AGENT_PORT);
-        let mut clients = self.clients.lock();
-        if let Some((known, http)) = clients.get(node)
-            && *known == address
-        {
-            return Ok(Agent { node: node.clone(), http: http.clone(), all: self.clone() });
-        }
-        let http = crate::kit::peer_client(&self.tls, &tls_name_agent(node.as_str()), address)
-            .map_err(|error| AgentError::Unreachable { node: node.clone(), message: error.to_string() })?;
-        clients.insert(node.clone(), (address, http.clone()));
-        Ok(Agent { node: node.clone(), http, all: self.clone() })
+        Ok(Agent { node: node.clone(), address, courier: self.courier.clone() })
     }
 }
 
 /// One agent.
 pub struct Agent {
     node: NodeName,
-    http: reqwest::Client,
-    all: Agents,
+    address: SocketAddr,
+    courier: Arc<dyn Courier>,
 }
 
 impl Agent {
@@ -172,43 +160,21 @@ impl Agent {
         body: &B,
         limit: Duration,
     ) -> Result<A, AgentError> {
-        let unreachable = |message: String| {
-            // The next order connects anew, to where the agent is then and with the authorities of then.
-            self.all.clients.lock().remove(&self.node);
-            AgentError::Unreachable { node: self.node.clone(), message }
+        let unreachable = |message: String| AgentError::Unreachable {
+            node: self.node.clone(),
+            message: format!("{what}: {message}"),
         };
-        let host = tls_name_agent(self.node.as_str());
-        let url = format!("https://{host}:{AGENT_PORT}/v1/migrations/{uid}/{what}");
-        let answer = self
-            .http
-            .post(url)
-            .timeout(limit)
-            .json(body)
-            .send()
-            .await
-            .map_err(|error| unreachable(format!("{what}: {}", chain(&error))))?;
-        let status = answer.status();
-        let bytes =
-            answer.bytes().await.map_err(|error| unreachable(format!("{what}: {}", chain(&error))))?;
-        if status.is_success() {
-            return serde_json::from_slice(&bytes)
-                .map_err(|error| unreachable(format!("{what}: answer not understood: {error}")));
+        let path = format!("/v1/migrations/{uid}/{what}");
+        let body = serde_json::to_vec(body).map_err(|error| unreachable(error.to_string()))?;
+        let answer =
+            self.courier.carry(&self.node, self.address, &path, body, limit).await.map_err(unreachable)?;
+        if answer.status.is_success() {
+            return serde_json::from_slice(&answer.body)
+                .map_err(|error| unreachable(format!("answer not understood: {error}")));
         }
-        match serde_json::from_slice::<OrderError>(&bytes) {
+        match serde_json::from_slice::<OrderError>(&answer.body) {
             Ok(error) => Err(AgentError::Refused { node: self.node.clone(), error }),
-            Err(_) => Err(unreachable(format!("{what}: HTTP {status}"))),
+            Err(_) => Err(unreachable(format!("HTTP {}", answer.status))),
         }
     }
-}
-
-/// reqwest's messages name the cause only in their sources.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

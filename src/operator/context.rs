@@ -7,7 +7,11 @@ use kube::runtime::reflector::Store;
 
 use super::agents::Agents;
 use super::metrics::Metrics;
+use crate::broker::{Broker, BrokerUrl};
 use crate::kit::events::Recorder;
+
+/// Gives the broker at an address, for one migration; connects when it is first used.
+pub type Brokers = Arc<dyn Fn(BrokerUrl) -> Arc<dyn Broker> + Send + Sync>;
 
 #[derive(Clone)]
 pub struct Context {
@@ -16,9 +20,9 @@ pub struct Context {
     /// For watches.
     pub watch_client: kube::Client,
     pub agents: Agents,
+    pub brokers: Brokers,
     pub nodes: Store<Node>,
     pub agent_pods: Store<Pod>,
-
     pub recorder: Arc<Recorder>,
     pub metrics: Arc<Metrics>,
 }

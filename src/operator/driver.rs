@@ -4,7 +4,7 @@
 //! effects of the journal are performed again; every wait ends (step limit, deadline, back-off).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -13,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use tokio::sync::watch;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::accept::accept;
 use super::announce::Announcer;
@@ -90,7 +90,7 @@ impl Driver {
             book.release().await?;
             return Ok(None);
         }
-        let journal = match book.read() {
+        let journal = match book.read()? {
             Some(journal) => journal,
             None => match accept(&ctx, &mut book, &announcer).await? {
                 Some(journal) => journal,
@@ -116,17 +116,19 @@ impl Driver {
         &self.journal.subject
     }
 
-    /// True while it holds a slot.
+    /// True while it holds a slot. What is only taken back or evicted moves no memory, and may take as long as a broker
+    /// or a `PodDisruptionBudget` likes: it keeps nobody else waiting.
     pub fn is_active(&self) -> bool {
         let step = self.journal.state.step;
-        !step.is_terminal() && !matches!(step, Step::Accepted | Step::BackingOff)
+        step.is_revocable()
+            || matches!(step, Step::Withdrawing)
+            || (step.is_committed() && !step.is_terminal())
     }
 
     /// Drives to the end. `report` is called after every step.
     pub async fn run(mut self, orders: Orders, report: impl Fn(&Self) + Send) -> Result<Phase, DriveError> {
         let created = self.book.object().creation_timestamp().map_or_else(Timestamp::now, |t| t.0);
-        let deadline =
-            tokio::time::Instant::now() + until_deadline(created, self.book.object().spec.deadline_seconds);
+        let deadline = Instant::now() + until_deadline(created, self.book.object().spec.deadline_seconds);
         let mut deadline_passed = false;
         let mut source_gone = source_watch(&self.ctx, &self.journal.subject);
         let mut running: FuturesUnordered<BoxFuture<'static, Attempt>> = FuturesUnordered::new();
@@ -134,7 +136,7 @@ impl Driver {
         report(&self);
         while !self.journal.state.step.is_terminal() {
             let state = &self.journal.state;
-            let limit = state.step.limit().map(|limit| tokio::time::Instant::from_std(self.entered + limit));
+            let limit = state.step.limit().map(|limit| self.entered + limit);
             let event = tokio::select! {
                 Some((effect, result)) = running.next() => match result {
                     Ok(outcome) => Event::Done(state.epoch, outcome),

@@ -19,6 +19,8 @@ pub enum JournalError {
     Lost(String),
     #[error("migration {0} is gone")]
     Gone(String),
+    #[error("the journal of migration {0} is not one that this version can read; it is left alone: {1}")]
+    Unreadable(String, serde_json::Error),
     #[error("write status of migration {name}: {error}")]
     Api { name: String, error: kube::Error },
 }
@@ -43,9 +45,13 @@ impl Book {
         self.object.name_any()
     }
 
-    /// The journal that was written last, by whomever.
-    pub fn read(&self) -> Option<Journal> {
-        journal_of(&self.object)
+    /// The journal that was written last, by whomever; `None` before the first.
+    pub fn read(&self) -> Result<Option<Journal>, JournalError> {
+        let written = written(&self.object).cloned();
+        written
+            .map(serde_json::from_value)
+            .transpose()
+            .map_err(|error| JournalError::Unreadable(self.name(), error))
     }
 
     fn conditions(&self) -> &[Condition] {
@@ -60,7 +66,7 @@ impl Book {
 
     /// Writes a status; on a conflict that left the journal alone (somebody changed the spec), again.
     pub async fn replace_status(&mut self, next: StatefulMigrationStatus) -> Result<(), JournalError> {
-        let before = self.read();
+        let before = written(&self.object).cloned();
         loop {
             let mut object = self.object.clone();
             object.status = Some(next.clone());
@@ -71,7 +77,7 @@ impl Book {
                 }
                 Err(kube::Error::Api(status)) if status.code == 409 => {
                     let live = self.live().await?;
-                    if journal_of(&live) != before {
+                    if written(&live) != before.as_ref() {
                         return Err(JournalError::Lost(self.name()));
                     }
                     self.object = live;
@@ -96,7 +102,7 @@ impl Book {
     /// Reads the object anew; fails if another operator has written since.
     pub async fn refresh(&mut self) -> Result<(), JournalError> {
         let live = self.live().await?;
-        if journal_of(&live) != self.read() {
+        if written(&live) != written(&self.object) {
             return Err(JournalError::Lost(self.name()));
         }
         self.object = live;
@@ -110,21 +116,20 @@ impl Book {
         {
             return Ok(());
         }
-        let mut finalizers = self.object.finalizers().to_vec();
-        finalizers.push(FINALIZER.to_owned());
-        self.set_finalizers(&finalizers).await
+        self.set_finalizer(true).await
     }
 
     pub async fn release(&mut self) -> Result<(), JournalError> {
         if !self.object.finalizers().iter().any(|f| f == FINALIZER) {
             return Ok(());
         }
-        let finalizers: Vec<_> =
-            self.object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
-        self.set_finalizers(&finalizers).await
+        self.set_finalizer(false).await
     }
 
-    async fn set_finalizers(&mut self, finalizers: &[String]) -> Result<(), JournalError> {
+    /// Ours only; the others stay as they are.
+    async fn set_finalizer(&mut self, held: bool) -> Result<(), JournalError> {
+        let others = self.object.finalizers().iter().filter(|f| *f != FINALIZER).cloned();
+        let finalizers: Vec<String> = others.chain(held.then(|| FINALIZER.to_owned())).collect();
         let patch = json!({
             "apiVersion": format!("{GROUP}/v1alpha1"),
             "kind": "StatefulMigration",
@@ -138,14 +143,13 @@ impl Book {
             Err(kube::Error::Api(status)) if status.code == 404 => Err(JournalError::Gone(self.name())),
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 self.refresh().await?;
-                Box::pin(self.set_finalizers(finalizers)).await
+                Box::pin(self.set_finalizer(held)).await
             }
             Err(error) => Err(JournalError::Api { name: self.name(), error }),
         }
     }
 }
 
-fn journal_of(object: &StatefulMigration) -> Option<Journal> {
-    let value = object.status.as_ref()?.journal.clone()?;
-    serde_json::from_value(value).ok()
+fn written(object: &StatefulMigration) -> Option<&serde_json::Value> {
+    object.status.as_ref()?.journal.as_ref()
 }

@@ -8,6 +8,7 @@ mod accept;
 mod agents;
 mod announce;
 mod context;
+mod courier;
 mod driver;
 mod journal;
 mod metrics;
@@ -22,5 +23,13 @@ mod subject;
 mod supervisor;
 
 pub mod certificates;
+
+// What [`lead`] is made of, for whoever runs it in a world of his own.
+pub use agents::Agents;
+pub use context::{Brokers, Context};
+pub use courier::{Courier, OrderAnswer};
+pub use metrics::Metrics;
+pub use slots::Limits;
+pub use supervisor::lead;
 
 pub use serve::{Args, RunError, run};

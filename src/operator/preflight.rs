@@ -3,6 +3,7 @@
 //! state left behind in silence.
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service, ServicePort, Volume};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
@@ -36,8 +37,12 @@ pub fn preflight(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) 
     };
     let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
     let (owner_kind, owner_uid) = match owner {
-        Some(owner) if owner.kind == "StatefulSet" => (OwnerKind::StatefulSet, owner.uid.clone()),
-        Some(owner) if owner.kind == "ReplicaSet" => (OwnerKind::ReplicaSet, owner.uid.clone()),
+        Some(owner) if is_apps(owner) && owner.kind == "StatefulSet" => {
+            (OwnerKind::StatefulSet, owner.uid.clone())
+        }
+        Some(owner) if is_apps(owner) && owner.kind == "ReplicaSet" => {
+            (OwnerKind::ReplicaSet, owner.uid.clone())
+        }
         _ => {
             return Err(refuse(
                 Reason::NotManaged,
@@ -95,6 +100,11 @@ pub fn preflight(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) 
 
 type Refusal = (Reason, String);
 
+/// Others have StatefulSets too, whose pods the webhook does not know.
+fn is_apps(owner: &OwnerReference) -> bool {
+    owner.api_version.starts_with("apps/")
+}
+
 fn movable_container<'a>(spec: &'a PodSpec, wanted: Option<&str>) -> Result<&'a Container, Refusal> {
     if spec.containers.len() != 1 {
         let names: Vec<_> = spec.containers.iter().map(|c| c.name.as_str()).collect();
@@ -112,6 +122,9 @@ fn movable_container<'a>(spec: &'a PodSpec, wanted: Option<&str>) -> Result<&'a 
 fn refuse_what_stays_behind(spec: &PodSpec, container: &Container) -> Result<(), Refusal> {
     if let Some(init) = spec.init_containers.as_ref().and_then(|list| list.first()) {
         return Err((Reason::InitContainers, format!("init container `{}` would run again", init.name)));
+    }
+    if let Some(debug) = spec.ephemeral_containers.as_ref().and_then(|list| list.first()) {
+        return Err((Reason::SeveralContainers, format!("ephemeral container `{}` is in it", debug.name)));
     }
     if spec.host_network == Some(true) {
         return Err((Reason::HostNetwork, "hostNetwork: its sockets belong to the node".into()));
@@ -275,7 +288,11 @@ mod tests {
     #[test]
     fn what_cannot_be_carried_is_refused_with_its_reason() {
         type Case = (Reason, fn(&mut Value));
-        let cases: [Case; 12] = [
+        let cases: [Case; 14] = [
+            (Reason::SeveralContainers, |v| v["spec"]["ephemeralContainers"] = json!([{"name": "debug"}])),
+            (Reason::NotManaged, |v| {
+                v["metadata"]["ownerReferences"][0]["apiVersion"] = json!("apps.kruise.io/v1beta1");
+            }),
             (Reason::SeveralContainers, |v| {
                 v["spec"]["containers"] = json!([{"name": "a"}, {"name": "b"}]);
             }),

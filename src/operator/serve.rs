@@ -15,11 +15,13 @@ use tokio::sync::watch;
 use super::agents::Agents;
 use super::certificates::{self, CertificateError, Settings};
 use super::context::Context;
+use super::courier::MtlsCourier;
 use super::metrics::Metrics;
 use super::node_labels::label_nodes;
 use super::slots::Limits;
 use super::supervisor::lead;
 use crate::api::SYSTEM_NAMESPACE;
+use crate::broker::AmqpBroker;
 use crate::kit::events::Recorder;
 use crate::kit::lease::{Leadership, Lease};
 use crate::kit::{
@@ -28,6 +30,8 @@ use crate::kit::{
 };
 
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// An operator that cannot read nodes and agents for so long ends, and is started again.
+const CACHE_LIMIT: Duration = Duration::from_secs(60);
 const LEASE_NAME: &str = "shadow-operator";
 const AGENT_SELECTOR: &str = "app.kubernetes.io/name=shadow-agent";
 
@@ -68,6 +72,10 @@ pub enum RunError {
     Certificates(#[from] CertificateError),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    #[error(
+        "nodes and agents could not be read within {0:?}: does the API server answer, is the RBAC there?"
+    )]
+    Caches(Duration),
     #[error("health endpoint cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
 }
@@ -101,7 +109,8 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         |pod: &mut Pod| pod.metadata.managed_fields = None,
     );
     let ctx = Context {
-        agents: Agents::new(agent_pods.clone(), authority.tls()),
+        agents: Agents::new(agent_pods.clone(), Arc::new(MtlsCourier::new(authority.tls()))),
+        brokers: Arc::new(|url| Arc::new(AmqpBroker::new(url, "shadow-operator"))),
         agent_pods,
         nodes,
         recorder: Arc::new(Recorder::new(client.clone(), "operator", Some(pod_name.clone()))),
@@ -109,6 +118,12 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         client: client.clone(),
         watch_client: watch_client.clone(),
     };
+    // With an empty cache every node would look as if it were gone: nobody leads before both are full.
+    let full = async {
+        let _ = ctx.nodes.wait_until_ready().await;
+        let _ = ctx.agent_pods.wait_until_ready().await;
+    };
+    tokio::time::timeout(CACHE_LIMIT, full).await.map_err(|_| RunError::Caches(CACHE_LIMIT))?;
     let lease =
         Lease { namespace, name: LEASE_NAME.to_owned(), identity: pod_name, duration: Lease::DURATION };
     let leadership = lease.campaign(client, watch_client, shutdown.clone());

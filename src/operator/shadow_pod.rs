@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt as _;
+use sha2::{Digest as _, Sha256};
 
 use super::subject::Subject;
 use crate::api::{
@@ -14,14 +15,20 @@ use crate::api::{
 };
 
 const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
+const HOSTNAME_LIMIT: usize = 63;
 /// Kubernetes puts this volume into every pod by itself, under a random name.
 const TOKEN_VOLUME_PREFIX: &str = "kube-api-access-";
 
 /// Name of the shadow of `source` in this attempt. Never `<set>-<number>`, so no StatefulSet adopts it.
 pub fn shadow_name(source: &str, epoch: Epoch) -> String {
-    let suffix = format!("-shadow-{epoch}");
+    let mut suffix = format!("-shadow-{epoch}");
     // A pod's name has at most 253 characters, its host name 63: keep the latter, so that DNS and /etc/hostname agree.
-    let keep = source.len().min(63usize.saturating_sub(suffix.len()));
+    if source.len() + suffix.len() <= HOSTNAME_LIMIT {
+        return format!("{source}{suffix}");
+    }
+    // What is cut off is what tells the pods of a set apart.
+    suffix = format!("-{}{suffix}", &hex::encode(Sha256::digest(source))[..8]);
+    let keep = HOSTNAME_LIMIT.saturating_sub(suffix.len());
     format!("{}{suffix}", source[..keep].trim_end_matches(['-', '.']))
 }
 
@@ -43,9 +50,9 @@ pub fn shadow_pod(
     {
         selector.remove(HOSTNAME_LABEL);
     }
-    keep_away_from(&mut spec, subject.node.as_str());
+    on_node(&mut spec, "NotIn", subject.node.as_str());
     if let Some(node) = target {
-        spec.node_selector.get_or_insert_default().insert(HOSTNAME_LABEL.to_owned(), node.to_owned());
+        on_node(&mut spec, "In", node);
     }
     Pod {
         metadata: ObjectMeta {
@@ -98,11 +105,11 @@ fn strip(spec: &mut PodSpec) {
     }
 }
 
-/// A drain cordons the source's node, other migrations do not.
-fn keep_away_from(spec: &mut PodSpec, node: &str) {
-    let away = NodeSelectorRequirement {
+/// Away from the source's node, which a drain cordons but other migrations do not; onto the node that was asked for.
+fn on_node(spec: &mut PodSpec, operator: &str, node: &str) {
+    let requirement = NodeSelectorRequirement {
         key: "metadata.name".to_owned(),
-        operator: "NotIn".to_owned(),
+        operator: operator.to_owned(),
         values: Some(vec![node.to_owned()]),
     };
     let selector = spec
@@ -115,9 +122,9 @@ fn keep_away_from(spec: &mut PodSpec, node: &str) {
     if selector.node_selector_terms.is_empty() {
         selector.node_selector_terms.push(NodeSelectorTerm::default());
     }
-    // Terms are alternatives: each of them must exclude the node.
+    // Terms are alternatives: each of them must ask for it.
     for term in &mut selector.node_selector_terms {
-        term.match_fields.get_or_insert_default().push(away.clone());
+        term.match_fields.get_or_insert_default().push(requirement.clone());
     }
 }
 
@@ -202,7 +209,8 @@ mod tests {
 
     #[test]
     fn the_name_fits_a_host_name() {
-        let name = shadow_name(&format!("{}-0", "x".repeat(80)), Epoch(12));
-        assert!(name.len() <= 63 && name.ends_with("-shadow-12"), "{name}");
+        let [first, second] = [0, 1].map(|n| shadow_name(&format!("{}-{n}", "x".repeat(80)), Epoch(12)));
+        assert!(first.len() <= 63 && first.ends_with("-shadow-12"), "{first}");
+        assert_ne!(first, second, "each ordinal has its own");
     }
 }

@@ -68,7 +68,7 @@ pub fn summary(journal: &Journal) -> (Reason, String) {
             Reason::Completed,
             format!(
                 "pod {} carries on on node {}",
-                journal.subject.source.name,
+                state.replacement.as_ref().map_or(&journal.subject.source.name, |pod| &pod.name),
                 state.target.as_ref().map_or("?", |node| node.as_str())
             ),
         ),

@@ -15,8 +15,9 @@ use tokio::task::JoinSet;
 
 use super::context::Context;
 use super::driver::{Driver, Orders};
+use super::journal::FINALIZER;
 use super::slots::{Claim, Limits, admissible};
-use crate::api::{ConditionType, Phase, StatefulMigration};
+use crate::api::{ConditionType, Phase, Reason, StatefulMigration};
 
 /// A driver that stopped on an error is started again after this.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
@@ -56,7 +57,8 @@ pub async fn lead(ctx: Context, limits: Limits) {
             event = objects.next() => match event {
                 Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => supervisor.seen(object),
                 Some(Ok(watcher::Event::Delete(object))) => supervisor.gone(&object),
-                Some(Ok(watcher::Event::Init | watcher::Event::InitDone)) => {}
+                Some(Ok(watcher::Event::Init)) => supervisor.known.clear(),
+                Some(Ok(watcher::Event::InitDone)) => {}
                 Some(Err(error)) => tracing::warn!(%error, "watch of migrations interrupted"),
                 None => return,
             },
@@ -189,7 +191,7 @@ async fn drive(
 
 fn is_ended(object: &StatefulMigration) -> bool {
     let ended = object.status.as_ref().is_some_and(|status| status.phase.is_terminal());
-    ended && object.finalizers().is_empty()
+    ended && !object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
 fn is_old(object: &StatefulMigration, now: Timestamp) -> bool {
@@ -200,6 +202,15 @@ fn is_old(object: &StatefulMigration, now: Timestamp) -> bool {
         .find(|c| c.type_ == ConditionType::Progressing.as_str())
         .map(|c| c.last_transition_time.0)
         .or_else(|| object.creation_timestamp().map(|t| t.0));
-    let keep = if status.phase == Phase::Completed { KEEP_COMPLETED } else { KEEP_FAILED };
+    let aborted = status.reason.as_deref() == Some(Reason::Aborted.as_str());
+    let keep = match status.phase {
+        Phase::Completed => KEEP_COMPLETED,
+        // Whoever called it off did so for the rest of its time: no retry of the drain starts it anew.
+        _ if aborted => {
+            let seconds = i64::try_from(object.spec.deadline_seconds).unwrap_or(i64::MAX);
+            KEEP_FAILED.max(SignedDuration::from_secs(seconds))
+        }
+        _ => KEEP_FAILED,
+    };
     ended.is_some_and(|at| now.duration_since(at) > keep)
 }

@@ -28,7 +28,8 @@ pub enum Effect {
     FreezeSource,
     /// Delete the source pod, by UID, without grace.
     DeleteSource,
-    /// Kill the frozen source; done when no process is left.
+    /// Kill the frozen source once its pod object is gone (its kubelet would start it anew); done when no process is
+    /// left.
     KillSource,
     /// Open the replacement's ticket; done when its process lives.
     RestoreReplacement,

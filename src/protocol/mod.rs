@@ -11,8 +11,8 @@
 //! * From [`Step::Freezing`] on, no event leads back: only forward, or waiting. One exception: where somebody else saw
 //!   to it that no pod will ever claim the replacement's ticket, and the source has no process left, what was made
 //!   for the migration is taken away and it ends as failed.
-//! * The source is deleted only after it is confirmed frozen, the replacement's ticket opens only then, and
-//!   consumption resumes only when the shadow is fenced, the source has no process left and the tickets are closed.
+//! * The source is deleted only after it is confirmed frozen, the replacement's ticket opens only when the source has
+//!   no process left, and consumption resumes only when the shadow is fenced and the tickets are closed.
 
 mod effects;
 mod event;

@@ -87,9 +87,10 @@ pub enum Step {
     Bridging,
     /// COMMITTED. The source is frozen for good.
     Freezing,
-    /// The source pod object is deleted.
+    /// The source pod object is deleted, then its process is killed.
     Deleting,
-    /// The source's process is killed; its owner makes the pod again and it is restored.
+    /// No process of the source is left, so nobody takes the orders of the replacement, which has its name; the
+    /// owner makes the pod again and it is restored.
     Replacing,
     /// Readers go to the replacement, the shadow is fenced.
     Switching,
@@ -267,8 +268,12 @@ impl State {
             Step::RestoringShadow => vec![when(bridge, Effect::RestoreShadow)],
             Step::Bridging => vec![when(bridge, Effect::AddBridge)],
             Step::Freezing => vec![Some(Effect::FreezeSource), when(bridge, Effect::ShrinkShadow)],
-            Step::Deleting => vec![Some(Effect::DeleteSource), when(!bridge, Effect::WithdrawShadow)],
-            Step::Replacing => vec![Some(Effect::KillSource), Some(Effect::RestoreReplacement)],
+            Step::Deleting => vec![
+                Some(Effect::DeleteSource),
+                when(!bridge, Effect::WithdrawShadow),
+                Some(Effect::KillSource),
+            ],
+            Step::Replacing => vec![Some(Effect::RestoreReplacement)],
             Step::Switching => vec![when(bridge, Effect::SwitchReaders)],
             Step::Closing => vec![Some(Effect::CloseArchives)],
             Step::Resuming => vec![when(queue, Effect::Resume)],

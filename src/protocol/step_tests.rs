@@ -154,18 +154,27 @@ fn nothing_leads_back_after_the_commit() {
 #[test]
 fn a_replacement_that_never_comes_ends_it_once_the_source_has_no_process_left() {
     let gone = |retry| Failure { reason: Reason::SourceGone, message: "x".into(), retry };
-    let state = until(Step::Replacing, plan(true, true));
     let failed = |failure| Event::Failed(Epoch(1), Effect::RestoreReplacement, failure);
+    let state = until(Step::Deleting, plan(true, true));
     assert_eq!(
         step(&state, failed(gone(false))),
         (state.clone(), vec![]),
         "the source may still have a process"
     );
-    let state = step(&state, Event::Done(Epoch(1), Outcome::SourceKilled)).0;
+    let state = until(Step::Replacing, plan(true, true));
     assert_eq!(step(&state, failed(gone(true))), (state.clone(), vec![]));
     let (end, seen) = run(step(&state, failed(gone(false))).0);
     assert_eq!(end.step, Step::Failed);
     assert!(seen.contains(&Effect::WithdrawShadow) && seen.contains(&Effect::ResumeSource));
+}
+
+#[test]
+fn the_replacement_is_restored_only_when_no_process_of_the_source_is_left() {
+    for bridge in [true, false] {
+        let state = until(Step::Deleting, plan(true, bridge));
+        assert!(state.required().contains(&Effect::KillSource));
+        assert_eq!(until(Step::Replacing, plan(true, bridge)).required(), [Effect::RestoreReplacement]);
+    }
 }
 
 #[test]

@@ -25,6 +25,8 @@ const LONGEST_LINE: u64 = 64 * 1024;
 pub enum Claimed {
     Restore(Connection),
     Fresh,
+    /// What this `create` has restored is on record.
+    Recorded,
 }
 
 /// An agent that has handed out an archive and waits for the outcome.
@@ -48,6 +50,7 @@ fn claim_at(socket: &Path, request: &ClaimRequest, patience: Duration) -> Result
                 return Ok(Claimed::Restore(connection));
             }
             Ok((_, ClaimAnswer::Fresh { .. })) => return Ok(Claimed::Fresh),
+            Ok((_, ClaimAnswer::Recorded)) => return Ok(Claimed::Recorded),
             Ok((_, ClaimAnswer::Refuse { reason })) => return Err(CreateError::Refused(reason)),
             Err(error) => error,
         };
@@ -113,6 +116,8 @@ impl Connection {
             }
             match claim_at(&self.socket, request, left) {
                 Ok(Claimed::Restore(connection)) => self.stream = connection.stream,
+                // It was put on record, and only the answer got lost.
+                Ok(Claimed::Recorded) => return Ok(()),
                 Ok(Claimed::Fresh) => return Err(format!("{failure}, and the ticket is spent")),
                 Err(error) => return Err(error.to_string()),
             }
@@ -182,6 +187,26 @@ mod tests {
         answer(&mut agent, RESTORE);
         assert_eq!(line(&mut agent), "{\"outcome\":\"restored\"}\n");
         answer(&mut agent, "\n");
+        assert_eq!(claimer.join().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn a_record_whose_answer_got_lost_is_a_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let claimer = thread::spawn(move || match claim_at(&socket, &request(), Duration::from_secs(20)) {
+            Ok(Claimed::Restore(mut agent)) => agent.restored(&request()),
+            _ => Err("not restored".into()),
+        });
+        let mut agent = accept(&listener);
+        line(&mut agent);
+        answer(&mut agent, RESTORE);
+        line(&mut agent);
+        drop(agent); // on record, but the answer gets lost, and the ticket is closed meanwhile
+        let mut agent = accept(&listener);
+        line(&mut agent);
+        answer(&mut agent, "{\"answer\":\"recorded\"}\n");
         assert_eq!(claimer.join().unwrap(), Ok(()));
     }
 

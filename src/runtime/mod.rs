@@ -81,6 +81,9 @@ fn redeem(line: &CommandLine, create: &Create, bundle: &Bundle) -> Result<Redeem
     let mut agent = match claim::claim(&request)? {
         Claimed::Restore(agent) => agent,
         Claimed::Fresh => return Ok(Redeemed::Fresh),
+        Claimed::Recorded => {
+            return Err(CreateError::Refused("a container of this ID was restored before".to_owned()));
+        }
     };
     match restore::restore(line, create, bundle, agent.archive()) {
         Ok(()) => {}

@@ -85,8 +85,19 @@ pub struct Verdict {
     pub start: Option<Box<(PodUid, Policy)>>,
 }
 
-/// Decides.
+/// Decides. What lets a pod go that somebody wants migrated rests on what the API server says just now, not on a cache.
 pub fn decide_eviction(asked: &Asked, facts: &Facts) -> Decision {
+    match decide(asked, facts) {
+        Decision::Answer(Verdict { answer: EvictionAnswer::PassThrough { .. }, why, .. })
+            if matches!(facts.pod, Sight::Cached(_)) && !matches!(why, Why::NotAsked | Why::RealEviction) =>
+        {
+            Decision::LookAgain
+        }
+        decision => decision,
+    }
+}
+
+fn decide(asked: &Asked, facts: &Facts) -> Decision {
     if asked.real {
         return pass(Why::RealEviction);
     }

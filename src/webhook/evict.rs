@@ -184,15 +184,25 @@ impl<C: Cluster> Webhook<C> {
             None => verdict,
             Some(start) => {
                 let (pod, policy) = start.as_ref();
-                let migration = new_migration(eviction, pod, policy);
+                let (pod, migration) = (pod.clone(), new_migration(eviction, pod, policy));
                 match self.cluster.start(migration).await {
-                    Ok(Started::New | Started::Before) => verdict,
+                    Ok(Started::New) => verdict,
+                    Ok(Started::Before) => self.after_another(asked, &pod, verdict).await,
                     Err(error) => held(
                         Why::ApiFailed,
                         format!("its migration could not be started: {error}; ask again"),
                     ),
                 }
             }
+        }
+    }
+
+    /// There is a migration of that name which the cache does not show yet: the answer holds only while it runs.
+    async fn after_another(&self, asked: &Asked, pod: &PodUid, verdict: Verdict) -> Verdict {
+        match self.cluster.migration(&asked.namespace, &migration_name(pod)).await {
+            Ok(Some(migration)) if migration.is_running() => verdict,
+            Ok(_) => held(Why::NotSynced, "its last migration has just ended; ask again".to_owned()),
+            Err(error) => held(Why::ApiFailed, format!("its migration is not known: {error}; ask again")),
         }
     }
 

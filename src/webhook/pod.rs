@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation};
+use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,6 +17,9 @@ use serde_json::{Value, json};
 use super::cache::{LABEL_HOSTNAME, MigrationFacts, OwnerKind, OwnerRef};
 use super::review::User;
 use crate::api::{ANNOTATION_PLACED_ON, ANNOTATION_TICKET, NodeName, RUNTIME_CLASS, TicketId};
+
+/// Taint of a node that takes no new pods.
+const CORDONED: &str = "node.kubernetes.io/unschedulable";
 
 /// The parts of a pod under creation that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -44,6 +48,8 @@ struct Spec {
     runtime_class_name: Option<String>,
     #[serde(default)]
     node_selector: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    tolerations: Option<Vec<Toleration>>,
 }
 
 /// What the pod looks like so far, in the words of the decision.
@@ -56,6 +62,7 @@ pub struct Wanted {
     pub annotations: Option<BTreeMap<String, String>>,
     pub runtime_class: Option<String>,
     pub node_selector: Option<BTreeMap<String, String>>,
+    pub tolerations: Option<Vec<Toleration>>,
 }
 
 impl From<NewPod> for Wanted {
@@ -68,6 +75,7 @@ impl From<NewPod> for Wanted {
             annotations: meta.annotations,
             runtime_class: spec.runtime_class_name,
             node_selector: spec.node_selector,
+            tolerations: spec.tolerations,
         }
     }
 }
@@ -79,6 +87,11 @@ impl Wanted {
 
     fn placed_on(&self) -> Option<&str> {
         self.annotations.as_ref()?.get(ANNOTATION_PLACED_ON).map(String::as_str)
+    }
+
+    /// A cordon does not keep it away.
+    fn tolerates_cordon(&self) -> bool {
+        self.tolerations.iter().flatten().any(|t| t.key.as_deref() == Some(CORDONED))
     }
 
     /// The ticket that the pod brings along, if it is one.
@@ -171,6 +184,13 @@ pub fn replacement_patch(wanted: &Wanted, ticket: &TicketId, target: &NodeName, 
     }
     let selector = [(LABEL_HOSTNAME, hostname.to_owned())];
     put(&mut patch, &["spec", "nodeSelector"], wanted.node_selector.as_ref(), &selector);
+    // Its memory is on that node and nowhere else: a cordon that came meanwhile is for pods that have a choice.
+    let toleration = json!({ "key": CORDONED, "operator": "Exists", "effect": "NoSchedule" });
+    match &wanted.tolerations {
+        None => patch.push(add(&["spec", "tolerations"], json!([toleration]))),
+        Some(_) if wanted.tolerates_cordon() => {}
+        Some(_) => patch.push(add(&["spec", "tolerations", "-"], toleration)),
+    }
     Patch(patch)
 }
 
@@ -251,6 +271,7 @@ mod tests {
             assert_eq!(once["metadata"]["annotations"][ANNOTATION_PLACED_ON], "n2");
             assert_eq!(once["spec"]["runtimeClassName"], "shadow");
             assert_eq!(once["spec"]["nodeSelector"], json!({ "kubernetes.io/hostname": "host-2" }));
+            assert_eq!(once["spec"]["tolerations"][0]["key"], "node.kubernetes.io/unschedulable");
             assert!(replacement_patch(&pod(&once), &ticket(), &"n2".into(), "host-2").is_empty());
         }
     }
@@ -259,10 +280,12 @@ mod tests {
     fn what_the_user_wrote_stays() {
         let value = json!({
             "metadata": { "annotations": { "a": "b" } },
-            "spec": { "nodeSelector": { "disk": "ssd" }, "containers": [] }
+            "spec": { "nodeSelector": { "disk": "ssd" }, "tolerations": [{ "key": "own" }], "containers": [] }
         });
         let done = patched(value);
         assert_eq!(done["metadata"]["annotations"]["a"], "b");
+        assert_eq!(done["spec"]["tolerations"][0], json!({ "key": "own" }));
+        assert_eq!(done["spec"]["tolerations"].as_array().unwrap().len(), 2);
         assert_eq!(
             done["spec"]["nodeSelector"],
             json!({ "disk": "ssd", "kubernetes.io/hostname": "host-2" })

@@ -1,59 +1,53 @@
 //! What is explored by default, on request, and for which mistake.
 
-use shadow::api::{EvictionPolicy, Hold};
-
 use super::mistake::Mistake;
 use super::model::Scenario;
 
-/// Together somewhat over a million worlds, in a minute or two on one core.
+/// Each is explored to its end; together over a million worlds, within five minutes on one core.
 pub fn usual() -> Vec<Scenario> {
     let base = Scenario::new;
-    let sequential = |mut scenario: Scenario| {
-        scenario.plan.bridge = false;
-        scenario
-    };
-    let without_queue = |mut scenario: Scenario| {
-        (scenario.plan.bridge, scenario.plan.queue, scenario.plan.hold) = (false, false, Hold::Frozen);
-        scenario
-    };
-    let blocking = |mut scenario: Scenario| {
-        scenario.plan.policy = EvictionPolicy::MigrateOrBlock;
-        scenario
-    };
+    let rival = |scenario: Scenario| Scenario { rival: true, ..scenario };
+    let renamed = |scenario: Scenario| Scenario { renamed: true, ..scenario };
+    let breaks = |name, faults| Scenario { faults, breaks: true, ..base(name) };
+    let crashes = |name, faults| Scenario { faults, crashes: true, ..base(name) };
+    let failures = |name, faults| Scenario { faults, failures: true, ..base(name) };
+    let users = |name, faults| Scenario { faults, users: true, ..base(name) };
+    let operators = |name, faults| Scenario { faults, operators: true, ..base(name) };
+    let machines = |name, faults| Scenario { faults, machines: true, ..base(name) };
     vec![
-        Scenario { messages: 6, ..base("nothing goes wrong") },
-        sequential(Scenario { messages: 6, ..base("nothing goes wrong, no bridge") }),
-        without_queue(Scenario { messages: 6, ..base("nothing goes wrong, no queue") }),
-        Scenario { messages: 4, deadline: true, ..base("the deadline passes at any time") },
-        Scenario { messages: 4, faults: 1, breaks: true, ..base("a connection breaks") },
-        Scenario { messages: 2, faults: 1, failures: true, ..base("effects fail, dumps are damaged") },
-        blocking(Scenario {
-            messages: 2,
-            faults: 1,
-            failures: true,
-            deadline: true,
-            ..base("the same, blocking")
-        }),
-        Scenario { messages: 1, faults: 1, broker: true, deadline: true, ..base("the broker is lost") },
-        Scenario { messages: 2, faults: 1, users: true, ..base("pods are deleted and crash") },
-        Scenario {
-            messages: 2,
-            faults: 1,
-            operators: true,
-            ..base("an operator does not know it is deposed")
-        },
-        sequential(Scenario { messages: 2, ..Scenario::with_faults("anything, no bridge", 1) }),
-        without_queue(Scenario { messages: 3, ..Scenario::with_faults("anything twice, no queue", 2) }),
+        base("nothing goes wrong"),
+        base("nothing goes wrong, no bridge").sequential(),
+        base("nothing goes wrong, state from anywhere").any(),
+        base("nothing goes wrong, no queue").without_queue(),
+        rival(renamed(base("nothing goes wrong, Deployment, competing consumer"))),
+        Scenario { deadline: true, ..base("the deadline passes at any time") },
+        rival(breaks("a connection breaks, competing consumer", 1)),
+        breaks("three connections break, no bridge", 3).sequential(),
+        crashes("a container or agent crashes", 1),
+        rival(renamed(crashes("a crash, Deployment, competing consumer", 1))),
+        crashes("three crashes, no bridge", 3).sequential(),
+        crashes("three crashes, no queue", 3).without_queue(),
+        failures("effects fail, dumps are damaged", 1),
+        Scenario { deadline: true, ..failures("the same, blocking", 1).blocking() },
+        failures("failures, state from anywhere", 2).any(),
+        Scenario { broker: true, deadline: true, ..failures("the broker is lost", 1) },
+        users("pods and owners are deleted", 1),
+        renamed(users("pods and owners are deleted, Deployment", 1)),
+        machines("a node reboots or is lost", 1),
+        operators("an operator does not know that it is deposed", 1),
+        Scenario { messages: 6, ..Scenario::with_faults("anything, no bridge", 1) }.sequential(),
+        Scenario::with_faults("anything twice, no queue", 2).without_queue(),
     ]
 }
 
-/// Two faults of any kind: tens of millions of worlds.
+/// Larger bounds.
 pub fn thorough() -> Vec<Scenario> {
-    let one = |name, faults| Scenario { messages: 1, attempts: 1, ..Scenario::with_faults(name, faults) };
+    let all = Scenario::with_faults;
     vec![
-        Scenario { messages: 4, ..Scenario::with_faults("one fault of any kind", 1) },
-        Scenario { operators: false, ..one("two faults, one operator", 2) },
-        Scenario { users: false, ..one("two faults, no users", 2) },
+        all("one fault of any kind", 1),
+        Scenario { rival: true, renamed: true, ..all("one of any kind, Deployment, competing consumer", 1) },
+        Scenario { attempts: 1, ..all("two faults of any kind, no bridge", 2).sequential() },
+        all("three faults of any kind, no queue", 3).without_queue(),
     ]
 }
 
@@ -62,29 +56,25 @@ pub fn trap(mistake: Mistake) -> Scenario {
     let base = Scenario::new(mistake.what());
     let small = Scenario { messages: 2, ..base.clone() };
     let faulty = Scenario { faults: 1, ..small.clone() };
+    let ending = Scenario { deadline: true, attempts: 1, ..small.clone() }.blocking();
     match mistake {
-        Mistake::CommitBeforeVerified => Scenario { failures: true, ..faulty },
-        Mistake::ParkNotConfirmed | Mistake::DumpBeforePark => small,
+        Mistake::CommitBeforeVerified => Scenario { failures: true, ..faulty }.sequential(),
+        Mistake::ParkNotConfirmed | Mistake::DumpBeforePark => small.sequential(),
         Mistake::RollbackForgetsPark
-        | Mistake::RollbackForgetsThaw
         | Mistake::ResumeSourceWhileShadowServes
         | Mistake::RollbackAfterCommit
-        | Mistake::ResumeNeverSent => {
-            let hold = if mistake == Mistake::RollbackForgetsThaw { Hold::Frozen } else { Hold::Release };
-            let mut scenario = Scenario { deadline: true, attempts: 1, ..small };
-            scenario.plan.hold = hold;
-            scenario.plan.policy = EvictionPolicy::MigrateOrBlock;
-            scenario
+        | Mistake::ResumeNeverSent => ending,
+        Mistake::RollbackForgetsThaw => ending.any(),
+        Mistake::ShadowWakesUpAsItWas | Mistake::ParkedOneForgotten | Mistake::ParksOnMissingQueue => {
+            Scenario { crashes: true, messages: 1, ..faulty }
         }
-        Mistake::ShadowWakesUpAsItWas
-        | Mistake::TicketClosedAfterResume
-        | Mistake::ParkedOneForgotten
-        | Mistake::ParksOnMissingQueue => Scenario { users: true, messages: 1, ..faulty },
+        Mistake::TicketClosedAfterResume => Scenario { crashes: true, ..faulty }.sequential(),
+        Mistake::QueueDeletedNonEmpty => Scenario { users: true, messages: 1, ..faulty },
         Mistake::IntentAfterEffect => Scenario { failures: true, faults: 2, messages: 1, ..small },
-        Mistake::AgentIgnoresEpoch
-        | Mistake::ConsumerIgnoresEpoch
-        | Mistake::RetryKeepsEpoch
-        | Mistake::ShadowStartsFresh => {
+        Mistake::AgentIgnoresEpoch => {
+            Scenario { operators: true, failures: true, faults: 2, messages: 1, ..small }.sequential()
+        }
+        Mistake::ConsumerIgnoresEpoch | Mistake::RetryKeepsEpoch | Mistake::ShadowStartsFresh => {
             Scenario { operators: true, failures: true, faults: 2, messages: 1, ..small }
         }
         _ => small,

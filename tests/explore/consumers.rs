@@ -1,57 +1,109 @@
-//! Broker and consumers: publishing, delivery, PARK and RESUME. The consumer is the one in `examples/consumer`: it
-//! acknowledges after applying, obeys orders before it consumes, and hands nothing back when it parks.
+//! Consumers: delivery, PARK and RESUME. They are the one in `examples/consumer`: it acknowledges after applying, obeys
+//! orders before it consumes, and hands nothing back when it parks.
+//!
+//! Assumed: the kernel closes the sockets of a process that dies, so the broker has noticed before another container
+//! of that name has connected.
 
+use shadow::broker::control::AnswerType;
+
+use super::broker::Queue;
 use super::gates::Verdict;
 use super::mistake::Mistake;
 use super::model::Model;
 use super::moves::{Act, Moves};
-use super::world::{Life, Order, Orders, Seat, UNKNOWN, Who, World, bit};
+use super::world::{
+    CONTROL, Life, Named, Order, PRIMARY, RENAMED, RIVAL, STRAY, UNKNOWN, Who, World, parking, replies,
+    shadows,
+};
 
-const LOST_OR_TWICE: &str =
-    "I1/I2: a message is applied that is not the next one: one was lost, or one came twice";
+/// Prefetch of consumers.
+const PREFETCH: usize = 2;
+/// More orders never lie on a control queue at once: who sends another one is slower than who reads.
+const ORDERS: u32 = 4;
 
 impl Model {
     pub(super) fn broker_and_consumers(&self, world: &World, moves: &mut Moves) {
-        if world.published < self.scenario.messages {
-            self.publish(world, moves);
+        if !self.scenario.plan.queue {
+            self.client_writes(world, moves);
+            return;
         }
-        if !self.scenario.plan.queue || world.past.broker_lost {
+        if world.past.broker_lost {
             return;
         }
         for who in Who::ALL {
             let process = world.of(who);
-            if process.life == Life::Dead && process.connected {
+            let connected = world.is_connected(who);
+            if process.life == Life::Dead && connected {
                 let mut next = *world;
                 next.disconnect(who);
                 moves.happens(Act::BrokerNotices(who), next);
             }
-            if process.is_alive() && process.connected {
-                Self::deliver(world, who, moves);
+            if process.is_alive() && connected {
+                let mut next = *world;
+                if let Some(message) = next.broker.deliver(who.client(), PRIMARY, PREFETCH) {
+                    moves.happens(Act::Deliver(who, message), next);
+                }
                 self.orders(world, who, moves);
             }
             if process.life == Life::Running {
                 self.work(world, who, moves);
             }
         }
+        self.rival(world, moves);
     }
 
-    fn publish(&self, world: &World, moves: &mut Moves) {
+    /// The consumer of another identity takes a message. That it holds it for a while before it applies it is as if it
+    /// had come later; and what it has taken nobody else sees, so the messages after it are numbered anew and the
+    /// world is smaller. What it took and did not acknowledge would come back out of order: by nature, see the docs.
+    fn rival(&self, world: &World, moves: &mut Moves) {
+        let Some(message) = world.broker.next(RIVAL, PRIMARY, 1) else { return };
         let mut next = *world;
-        next.published += 1;
-        if self.scenario.plan.queue {
-            next.ready |= 1 << next.published;
-            moves.happens(Act::Publish(next.published), next);
+        let before =
+            |applied: u8| if applied != UNKNOWN && applied >= message { applied - 1 } else { applied };
+        let again = |unconfirmed: u8| match unconfirmed {
+            same if same == message => 0,
+            later if later > message => later - 1,
+            earlier => earlier,
+        };
+        let twice = Who::ALL.into_iter().any(|who| {
+            let process = world.of(who);
+            let knows = process.applied != UNKNOWN && process.applied >= message;
+            process.is_alive() && knows && process.unconfirmed != message
+        });
+        for process in &mut next.processes {
+            (process.applied, process.unconfirmed) = (before(process.applied), again(process.unconfirmed));
+        }
+        next.image.applied = before(next.image.applied);
+        next.image.unconfirmed = again(next.image.unconfirmed);
+        next.seen = before(next.seen);
+        next.published -= 1;
+        next.broker.forget(PRIMARY, message);
+        next.past.rival_took = true;
+        let act = Act::RivalTakes(message);
+        if twice && !world.past.lost_by_nature {
+            moves.violates(act, next, "I2: the other consumer gets what was applied and acknowledged");
+        } else {
+            moves.happens(act, next);
+        }
+    }
+
+    /// Without a queue clients change the state: whoever is reached acknowledges.
+    fn client_writes(&self, world: &World, moves: &mut Moves) {
+        if world.published == self.scenario.messages {
             return;
         }
-        // Without a queue clients change the state: whoever is reached acknowledges.
+        let write = world.published + 1;
         for who in world.readable() {
-            let mut next = next;
+            let mut next = World { published: write, ..*world };
             let process = next.of_mut(who);
-            let is_next = process.applied + 1 == world.published + 1 || process.applied == UNKNOWN;
-            if process.applied != UNKNOWN {
-                process.applied = world.published + 1;
+            let is_next = process.applied == world.published || process.applied == UNKNOWN;
+            if process.applied == UNKNOWN {
+                // Acknowledged by a container that a crash has emptied.
+                next.past.lost_by_nature = true;
+            } else {
+                process.applied = write;
             }
-            let act = Act::ClientWrites(who, next.published);
+            let act = Act::ClientWrites(who, write);
             if is_next || world.past.lost_by_nature {
                 moves.happens(act, next);
             } else {
@@ -64,152 +116,188 @@ impl Model {
         }
     }
 
-    fn deliver(world: &World, who: Who, moves: &mut Moves) {
-        let process = world.of(who);
-        let room = process.delivered.iter().position(|message| *message == 0);
-        if process.seat != Seat::Primary || world.ready == 0 {
-            return;
+    /// The control queue that a process reads: its pod's name is in it. Nobody sends orders to the pods that a
+    /// ReplicaSet makes besides the replacement.
+    pub(super) fn control(&self, world: &World, who: Who) -> Option<Queue> {
+        match (who, world.named) {
+            (Who::Source, _) => Some(CONTROL),
+            (Who::Shadow, _) => Some(shadows(world.shadow_epoch)),
+            (Who::Successor, _) if !self.scenario.renamed => Some(CONTROL),
+            (Who::Successor, Named::Replacement(_)) => Some(RENAMED),
+            (Who::Successor, _) => None,
         }
-        let Some(room) = room else { return };
-        let message = u8::try_from(world.ready.trailing_zeros()).unwrap_or(0);
-        let mut next = *world;
-        next.ready &= next.ready - 1;
-        next.of_mut(who).delivered[room] = message;
-        moves.happens(Act::Deliver(who, message), next);
+    }
+
+    /// An order that was delivered and that it has not looked at yet.
+    fn pending(world: &World, who: Who, control: Queue) -> Option<Order> {
+        let mut held = world.of(who).held.map(Order::code);
+        world
+            .broker
+            .unacknowledged(who.client(), control)
+            .find(|code| held.take_if(|held| held == code).is_none())
+            .map(Order::from_code)
     }
 
     fn orders(&self, world: &World, who: Who, moves: &mut Moves) {
         let process = world.of(who);
-        if who == Who::Shadow {
-            if process.life == Life::Running && process.order.is_none() && world.shadow_park > 0 {
-                let order = Order { park: true, epoch: world.shadow_park };
-                let mut next = *world;
-                next.shadow_park = 0;
-                self.obey(&mut next, who, order);
-                moves.happens(Act::Obey(who, order), next);
+        let Some(control) = self.control(world, who) else { return };
+        let mut next = *world;
+        if process.life == Life::Frozen {
+            if let Some(order) = next.broker.deliver(who.client(), control, 0) {
+                moves.happens(Act::OrderLiesAt(who, Order::from_code(order)), next);
             }
             return;
         }
-        match (process.life, process.order, world.orders.first()) {
-            (Life::Frozen, None, Some(order)) => {
-                let mut next = *world;
-                next.orders.take();
-                next.of_mut(who).order = Some(order);
-                moves.happens(Act::OrderLiesAt(who), next);
+        if process.order.is_some() {
+            return;
+        }
+        let pending = Self::pending(world, who, control);
+        let order = pending.or_else(|| next.broker.deliver(who.client(), control, 0).map(Order::from_code));
+        if let Some(order) = order {
+            let stale = self.obey(&mut next, who, control, order);
+            let act = Act::Obey(who, order);
+            match stale {
+                true => moves.violates(act, next, "I11: an older epoch moves a consumer"),
+                false => moves.happens(act, next),
             }
-            (Life::Running, None, Some(order)) => {
-                let mut next = *world;
-                next.orders.take();
-                self.obey(&mut next, who, order);
-                moves.happens(Act::Obey(who, order), next);
-            }
-            // It was given the order while it stood frozen.
-            (Life::Running, Some(order), _) if !self.is_parking(world, who) => {
-                let mut next = *world;
-                self.obey(&mut next, who, order);
-                moves.happens(Act::Obey(who, order), next);
-            }
-            _ => {}
         }
     }
 
-    /// It has decided to park and works off what it was given.
-    fn is_parking(&self, world: &World, who: Who) -> bool {
-        let process = world.of(who);
-        process.seat == Seat::Nowhere
-            && process.order.is_some_and(|o| o.park && self.gates.parked_by(process.gate) == Some(o.epoch))
-    }
-
-    fn obey(&self, world: &mut World, who: Who, order: Order) {
+    /// True if an older epoch moved it.
+    fn obey(&self, world: &mut World, who: Who, control: Queue, order: Order) -> bool {
+        let client = who.client();
         let (gate, verdict) = self.gates.decide(world.of(who).gate, order);
-        // Nobody waits for the shadow's answers.
-        let replies = if who == Who::Shadow { 0 } else { world.replies & bit(order.epoch) };
+        let newest = self.gates.newest(world.of(who).gate);
         let process = world.of_mut(who);
         let before = std::mem::replace(&mut process.gate, gate);
-        process.order = None;
+        let held = process.held;
         match verdict {
             Verdict::Park => {
-                process.order = Some(order);
-                process.gate_before = Some(before);
-                process.seat = Seat::Nowhere;
+                (process.order, process.gate_before) = (Some(order), Some(before));
+                world.broker.cancel(client, PRIMARY);
+                world.broker.cancel(client, parking(1));
+                world.broker.cancel(client, parking(2));
             }
             Verdict::Resume => {
-                process.seat = Seat::Primary;
                 process.held = None;
-                world.resumed |= replies;
+                world.broker.cancel(client, parking(1));
+                world.broker.cancel(client, parking(2));
+                let _ = world.broker.consume(client, PRIMARY, false);
+                if let Some(held) = held {
+                    world.broker.acknowledge(client, control, held.code());
+                }
+                self.answer(world, who, order.epoch, AnswerType::Resumed);
+                world.broker.acknowledge(client, control, order.code());
             }
             Verdict::ParkedAlready => {
-                process.held = process.held.or(who.has_the_name().then_some(order));
-                world.parked |= replies;
+                process.held = held.or(Some(order));
+                self.answer(world, who, order.epoch, AnswerType::Parked);
+                if held.is_some() {
+                    world.broker.acknowledge(client, control, order.code());
+                }
             }
-            Verdict::ResumedAlready => world.resumed |= replies,
-            Verdict::Ignore => {}
+            Verdict::ResumedAlready => {
+                self.answer(world, who, order.epoch, AnswerType::Resumed);
+                world.broker.acknowledge(client, control, order.code());
+            }
+            Verdict::Ignore => {
+                world.broker.acknowledge(client, control, order.code());
+            }
+        }
+        matches!(verdict, Verdict::Park | Verdict::Resume) && order.epoch < newest
+    }
+
+    /// Nobody waits for the shadow's answers, nor for those of a pod with another name.
+    fn answer(&self, world: &mut World, who: Who, epoch: u8, kind: AnswerType) {
+        let (queue, answer) = (replies(epoch), self.gates.answers(epoch, kind));
+        if who != Who::Shadow && !world.broker.all(queue).any(|there| there == answer) {
+            world.broker.publish(queue, answer);
         }
     }
 
     /// What a running consumer does by itself.
     fn work(&self, world: &World, who: Who, moves: &mut Moves) {
-        let process = world.of(who);
+        let (process, client) = (world.of(who), who.client());
         let mut next = *world;
-        if !process.connected {
-            next.of_mut(who).connected = true;
-            next.shadow_orders |= who == Who::Shadow;
+        let control = self.control(world, who);
+        if !world.is_connected(who) {
+            next.broker.connect(client);
+            if let Some(control) = control {
+                next.broker.declare(control);
+                let _ = next.broker.consume(client, control, false);
+            }
             moves.happens(Act::Connect(who), next);
             return;
         }
-        let has_orders = if who == Who::Shadow { world.shadow_park > 0 } else { !world.orders.is_empty() };
-        if process.delivered[0] > 0 {
-            self.apply(world, who, moves);
-        } else if self.is_parking(world, who) {
-            let order = process.order.unwrap_or(Order { park: true, epoch: 0 });
-            let exists = world.parking & bit(order.epoch) > 0;
-            let process = next.of_mut(who);
-            process.order = None;
-            if exists || self.mistake == Some(Mistake::ParksOnMissingQueue) {
-                process.seat = if exists { Seat::Parking(order.epoch) } else { Seat::Nowhere };
-                process.held = who.has_the_name().then_some(order);
+        let has_orders = control.is_some_and(|control| {
+            world.broker.ready(control).next().is_some() || Self::pending(world, who, control).is_some()
+        });
+        let seated = [PRIMARY, parking(1), parking(2)].iter().any(|q| world.broker.consumes(client, *q));
+        if let Some(message) = world.broker.unacknowledged(client, PRIMARY).next() {
+            self.apply(world, who, message, moves);
+        } else if let (Some(order), Some(control)) = (process.order, control) {
+            let exists = world.broker.exists(parking(order.epoch));
+            next.of_mut(who).order = None;
+            let before = next.of_mut(who).gate_before.take();
+            if exists || self.makes(Mistake::ParksOnMissingQueue) {
+                let _ = next.broker.consume(client, parking(order.epoch), false);
+                if let Some(superseded) = next.of_mut(who).held.replace(order) {
+                    next.broker.acknowledge(client, control, superseded.code());
+                }
+                self.answer(&mut next, who, order.epoch, AnswerType::Parked);
             } else {
-                process.gate = process.gate_before.unwrap_or(process.gate); // that attempt is over: as if nothing had been ordered
-            }
-            process.gate_before = None;
-            if process.held.is_some() {
-                next.parked |= next.replies & bit(order.epoch);
+                // That attempt is over: as if nothing had been ordered.
+                next.of_mut(who).gate = before.unwrap_or(process.gate);
+                next.broker.acknowledge(client, control, order.code());
             }
             moves.happens(Act::FinishPark(who), next);
-        } else if process.seat == Seat::Nowhere && process.order.is_none() && !has_orders {
-            let seat = match self.gates.parked_by(process.gate) {
-                None => Seat::Primary,
-                Some(epoch) if world.parking & bit(epoch) > 0 => Seat::Parking(epoch),
-                Some(_) => return, // waits for the queue
-            };
-            next.of_mut(who).seat = seat;
-            moves.happens(Act::Subscribe(who), next);
+        } else if !seated && !has_orders {
+            let queue = self.gates.parked_by(process.gate).map_or(PRIMARY, parking);
+            if next.broker.consume(client, queue, false).is_ok() {
+                moves.happens(Act::Subscribe(who), next);
+            } // otherwise it waits for the queue
+        }
+        for epoch in [1, 2] {
+            let mut next = *world;
+            if next.broker.deliver(client, parking(epoch), PREFETCH).is_some() {
+                next.broker.acknowledge(client, parking(epoch), STRAY);
+                moves.happens(Act::TakesStray(who), next);
+            }
         }
     }
 
-    fn apply(&self, world: &World, who: Who, moves: &mut Moves) {
+    fn apply(&self, world: &World, who: Who, message: u8, moves: &mut Moves) {
         let mut next = *world;
-        let process = next.of_mut(who);
-        let message = process.delivered[0];
-        process.delivered = [process.delivered[1], 0];
+        next.broker.acknowledge(who.client(), PRIMARY, message);
         let act = Act::Apply(who, message);
+        if who == Who::Successor {
+            next.past.went_on = true;
+        }
+        let process = next.of_mut(who);
         if process.applied == UNKNOWN {
-            moves.happens(act, next);
+            let doomed = who == Who::Source && self.is_committed(world) && !world.past.lost_by_nature;
+            match doomed {
+                true => moves.violates(act, next, "I1: taken by a container that is about to be destroyed"),
+                false => moves.happens(act, next),
+            }
             return;
         }
         let again = message == process.unconfirmed && message <= process.applied;
         if !again && message != process.applied + 1 && !world.past.lost_by_nature {
-            moves.violates(act, next, LOST_OR_TWICE);
+            let broken = if message <= process.applied {
+                "I2: a message is applied twice"
+            } else {
+                "I1: a message is applied, and one before it was lost"
+            };
+            moves.violates(act, next, broken);
             return;
         }
         process.unconfirmed = 0;
         if !again {
             process.applied = message;
             if self.scenario.breaks {
-                let mut unlucky = next;
-                let process = unlucky.of_mut(who);
-                process.unconfirmed = message;
-                unlucky.ready |= 1 << message;
+                let mut unlucky = World { broker: world.broker, ..next };
+                unlucky.of_mut(who).unconfirmed = message;
                 unlucky.disconnect(who);
                 moves.fault(Act::AcknowledgementLost(who, message), unlucky);
             }
@@ -217,13 +305,16 @@ impl Model {
         moves.happens(act, next);
     }
 
-    /// Puts an order on the name's control queue. A repetition of what lies there last adds nothing.
-    pub(super) fn send(world: &mut World, order: Order) {
-        if !order.park {
-            world.resume_sent |= bit(order.epoch);
+    /// Puts an order on a control queue, if there is such a queue. A repetition of what lies there last adds nothing.
+    pub(super) fn send(world: &mut World, control: Queue, order: Order) {
+        if !world.broker.exists(control) {
+            return;
         }
-        if world.orders.len() < Orders::ROOM && world.orders.last() != Some(order) {
-            world.orders.push(order);
+        if !order.park {
+            world.resume_sent |= super::world::bit(order.epoch);
+        }
+        if world.broker.len(control) < ORDERS && world.broker.all(control).next_back() != Some(order.code()) {
+            world.broker.publish(control, order.code());
         }
     }
 }

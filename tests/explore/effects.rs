@@ -1,11 +1,15 @@
-//! What the operator's effects do to the world, and what shows that they are done: as `operator::perform` does it.
+//! What the operator's effects do to the world: as `operator::perform` does it.
 
 use shadow::protocol::{Effect, Step};
 
+use super::broker::{Only, Queue, Refusal};
 use super::mistake::Mistake;
 use super::model::Model;
 use super::protocol::Facts;
-use super::world::{Bridge, Life, Named, Order, Seat, Who, World, bit};
+use super::world::{
+    Bridge, CONTROL, Life, Machine, Named, Order, PRIMARY, RENAMED, Who, World, bit, parking, replies,
+    shadows,
+};
 
 type Performed = Result<World, &'static str>;
 
@@ -16,10 +20,11 @@ impl Model {
         let mut next = *world;
         match effect {
             Effect::DeclareParking => {
-                next.parking |= bit(epoch);
-                next.replies |= bit(epoch);
-                if self.scenario.plan.bridge && self.mistake != Some(Mistake::ShadowWakesUpAsItWas) {
-                    (next.shadow_orders, next.shadow_park) = (true, epoch);
+                next.broker.declare(parking(epoch));
+                next.broker.declare(replies(epoch));
+                if self.leaves_park() {
+                    next.broker.declare(shadows(epoch));
+                    Self::send(&mut next, shadows(epoch), Order::park(epoch));
                 }
             }
             Effect::PlaceShadow => {
@@ -27,7 +32,13 @@ impl Model {
                     next.shadows |= bit(epoch);
                 }
             }
-            Effect::Park => Self::send(&mut next, Order { park: true, epoch }),
+            Effect::Park => {
+                if self.makes(Mistake::PrimaryUnbound) {
+                    next.broker.unbind(PRIMARY);
+                }
+                next.broker.declare(replies(epoch));
+                Self::send(&mut next, CONTROL, Order::park(epoch));
+            }
             Effect::Dump => next = self.begin_dump(world, epoch).unwrap_or(next),
             Effect::RestoreShadow => next = self.open_ticket(world, Who::Shadow, epoch).unwrap_or(next),
             Effect::AddBridge => {
@@ -42,7 +53,9 @@ impl Model {
             }
             Effect::DeleteSource => return self.delete_source(world),
             Effect::KillSource => {
-                if self.admit(&mut next.fence_here, epoch) {
+                let kubelet_would_start_it =
+                    world.named == Named::Source && !self.makes(Mistake::KillBeforeCommit);
+                if !kubelet_would_start_it && self.admit_kill(&mut next.fence_here, epoch) {
                     if !self.is_committed(world) && next.of(Who::Source).is_alive() {
                         return Err("I4: the source is killed before the commit");
                     }
@@ -51,7 +64,7 @@ impl Model {
             }
             Effect::RestoreReplacement => {
                 if let Some(opened) = self.open_ticket(world, Who::Successor, epoch) {
-                    if world.of(Who::Source).life == Life::Running {
+                    if world.source_acts() {
                         return Err("I5: the replacement's ticket opens while the source runs");
                     }
                     next = opened;
@@ -59,8 +72,8 @@ impl Model {
             }
             Effect::SwitchReaders => {
                 next.bridge = Bridge::Successor;
-                let fenced = self.mistake != Some(Mistake::ShadowNotFenced);
-                if fenced && self.admit(&mut next.fence_there, epoch) {
+                let fenced = !self.makes(Mistake::ShadowNotFenced);
+                if fenced && self.admit_kill(&mut next.fence_there, epoch) {
                     next.kill(Who::Shadow);
                 }
             }
@@ -68,31 +81,29 @@ impl Model {
                 if world.of(Who::Source).is_alive() {
                     return Err("I5: consumption resumes before the source has no process left");
                 }
-                next.replies |= bit(epoch);
-                Self::send(&mut next, Order { park: false, epoch });
+                self.order_resume(&mut next, facts);
             }
             Effect::ResumeSource => {
-                if self.mistake != Some(Mistake::ResumeNeverSent) {
-                    next.replies |= bit(epoch);
-                    Self::send(&mut next, Order { park: false, epoch });
+                if !self.makes(Mistake::ResumeNeverSent) {
+                    self.order_resume(&mut next, facts);
                 }
             }
             Effect::RemoveShadow => {
                 self.remove_shadow(&mut next, epoch);
-                if self.mistake != Some(Mistake::BridgeLeft) {
+                if !self.makes(Mistake::BridgeLeft) {
                     next.bridge = Bridge::None;
                 }
             }
             Effect::CloseArchives => {
-                if self.mistake != Some(Mistake::TicketLeftOpen) {
+                if !self.makes(Mistake::TicketLeftOpen) {
                     next = self.close(world, epoch);
                 }
             }
-            Effect::DropParking => self.drop_queues(&mut next, epoch),
+            Effect::DropParking => return self.drop_queues(world, facts),
             Effect::WithdrawShadow => {
                 next.bridge = Bridge::None;
                 let alive = next.shadow_epoch == epoch && next.of(Who::Shadow).is_alive();
-                if !alive || self.admit(&mut next.fence_there, epoch) {
+                if !alive || world.there == Machine::Lost || self.admit_kill(&mut next.fence_there, epoch) {
                     self.remove_shadow(&mut next, epoch);
                 }
             }
@@ -107,6 +118,9 @@ impl Model {
             }
             Effect::EvictSource => {
                 if world.named == Named::Source {
+                    if self.is_committed(world) {
+                        return Err("I4: the source is evicted after the commit");
+                    }
                     next.kill(Who::Source);
                     next.named = Named::Nobody;
                     next.past.lost_by_nature = true;
@@ -116,6 +130,10 @@ impl Model {
         Ok(next)
     }
 
+    pub(super) fn leaves_park(&self) -> bool {
+        self.scenario.plan.bridge && !self.makes(Mistake::ShadowWakesUpAsItWas)
+    }
+
     fn delete_source(&self, world: &World) -> Performed {
         if world.named != Named::Source {
             return Ok(*world);
@@ -123,7 +141,7 @@ impl Model {
         if !self.is_committed(world) {
             return Err("I4: the source is deleted before the commit");
         }
-        if world.of(Who::Source).life == Life::Running {
+        if world.source_acts() {
             return Err("I5: the source is deleted before it is frozen");
         }
         Ok(World { named: Named::Nobody, ..*world })
@@ -140,102 +158,61 @@ impl Model {
         self.protocol.facts(world.journal).state.step.is_committed()
     }
 
-    /// The answer that an effect is done can be had now.
-    pub(super) fn is_done(&self, world: &World, facts: &Facts, effect: Effect) -> bool {
-        let epoch = facts.epoch;
-        let source = world.of(Who::Source);
-        let shadow = world.of(Who::Shadow);
-        let shadow_gone = !(shadow.is_alive() && world.shadow_epoch == epoch);
-        let here = |forward: bool| {
-            let mut fence = world.fence_here;
-            if forward { self.admit_forward(&mut fence, epoch) } else { self.admit(&mut fence, epoch) }
-        };
-        match effect {
-            Effect::DeclareParking => {
-                let left = world.shadow_orders
-                    || !self.scenario.plan.bridge
-                    || self.mistake == Some(Mistake::ShadowWakesUpAsItWas);
-                world.parking & world.replies & bit(epoch) > 0 && left
-            }
-            Effect::PlaceShadow => world.shadow_ticket.epoch == epoch && world.shadow_ticket.waiting,
-            Effect::Park if self.mistake == Some(Mistake::ParkNotConfirmed) => {
-                world.orders.last() == Some(Order { park: true, epoch }) || world.parked & bit(epoch) > 0
-            }
-            Effect::Park => {
-                let shown =
-                    world.consumers_on(Seat::Primary) == 0 && world.consumers_on(Seat::Parking(epoch)) > 0;
-                world.parked & bit(epoch) > 0 || shown
-            }
-            Effect::Dump if self.mistake == Some(Mistake::CommitBeforeVerified) => {
-                world.archive_here == epoch && world.dumping == 0
-            }
-            Effect::Dump => here(true) && world.archive_there == epoch && world.dumping == 0,
-            Effect::RestoreShadow => world.shadow_ticket.epoch == epoch && world.shadow_ticket.restored,
-            Effect::AddBridge => world.bridge == Bridge::Shadow,
-            Effect::ShrinkShadow => true,
-            Effect::FreezeSource => here(true) && source.life != Life::Running,
-            Effect::DeleteSource => world.named != Named::Source,
-            Effect::KillSource => here(false) && !source.is_alive(),
-            Effect::RestoreReplacement => {
-                world.replacement_ticket.epoch == epoch && world.replacement_ticket.restored
-            }
-            Effect::SwitchReaders => {
-                let fenced = shadow_gone || self.mistake == Some(Mistake::ShadowNotFenced);
-                world.bridge == Bridge::Successor && fenced
-            }
-            Effect::Resume | Effect::ResumeSource => self.is_resumed(world, facts),
-            Effect::RemoveShadow => {
-                let bridge = world.bridge == Bridge::None || self.mistake == Some(Mistake::BridgeLeft);
-                bridge && world.shadows & bit(epoch) == 0 && shadow_gone
-            }
-            Effect::CloseArchives if self.mistake == Some(Mistake::TicketLeftOpen) => true,
-            Effect::CloseArchives => {
-                let over = |fence: super::world::Fence| fence.closed >= epoch || fence.seen > epoch;
-                over(world.fence_here) && over(world.fence_there)
-            }
-            Effect::DropParking => (world.parking | world.replies) & bit(epoch) == 0 && !world.shadow_orders,
-            Effect::WithdrawShadow => {
-                world.bridge == Bridge::None && world.shadows & bit(epoch) == 0 && shadow_gone
-            }
-            Effect::ThawSource => {
-                here(false) && world.fence_here.called_off >= epoch && source.life != Life::Frozen
-            }
-            Effect::EvictSource => world.named != Named::Source,
-        }
+    /// Where the survivor reads its orders, as far as the operator knows.
+    pub(super) fn survivors_control(&self, facts: &Facts) -> Queue {
+        let renamed = self.scenario.renamed && facts.state.replacement.is_some();
+        if renamed { RENAMED } else { CONTROL }
     }
 
-    /// What is still consumed stays, and whoever sits there is told once more to resume.
-    fn drop_queues(&self, world: &mut World, epoch: u8) {
-        if world.consumers_on(Seat::Parking(epoch)) > 0 {
-            // It heals what these would otherwise leave.
-            let forgets =
-                [Mistake::ParkedOneForgotten, Mistake::RollbackForgetsPark, Mistake::ResumeNeverSent];
-            if !self.mistake.is_some_and(|mistake| forgets.contains(&mistake)) {
-                Self::send(world, Order { park: false, epoch });
-            }
-            return;
+    /// To whom no such queue belongs yet: if the consumer is known to answer, it is declared for it.
+    fn order_resume(&self, world: &mut World, facts: &Facts) {
+        let (epoch, control) = (facts.epoch, self.survivors_control(facts));
+        world.broker.declare(replies(epoch));
+        if world.broker.len(replies(epoch)) > 0 {
+            world.broker.declare(control);
         }
-        world.parking &= !bit(epoch);
-        if world.of(Who::Shadow).connected {
-            return;
-        }
-        (world.shadow_orders, world.shadow_park) = (false, 0);
-        world.replies &= !bit(epoch);
-        world.parked &= !bit(epoch);
-        world.resumed &= !bit(epoch);
+        Self::send(world, control, Order::resume(epoch));
     }
 
-    fn is_resumed(&self, world: &World, facts: &Facts) -> bool {
-        let epoch = facts.epoch;
-        if facts.state.step == Step::Reverting && self.mistake == Some(Mistake::ResumeNeverSent) {
-            return true;
+    /// In this order, and no further than the first refusal. What is still consumed stays, and whoever sits there is
+    /// told once more to resume.
+    fn drop_queues(&self, world: &World, facts: &Facts) -> Performed {
+        let (mut next, epoch) = (*world, facts.epoch);
+        let unused = Only { if_unused: true, if_empty: false };
+        let careless = self.makes(Mistake::QueueDeletedNonEmpty);
+        let only = if careless { Only::default() } else { Only { if_unused: true, if_empty: true } };
+        let mut all = vec![(parking(epoch), only)];
+        let was_renamed = self.scenario.renamed && facts.state.replacement.is_some();
+        all.extend(was_renamed.then_some((CONTROL, unused)));
+        all.extend(facts.state.shadow_sent.then_some((shadows(epoch), unused)));
+        all.push((replies(epoch), Only::default()));
+        for (queue, only) in all {
+            match next.broker.delete(queue, only) {
+                Ok(0) | Err(Refusal::NotFound) => {}
+                Ok(_) if queue == parking(epoch) => {
+                    return Err("I10: a queue is deleted while a message lies on it");
+                }
+                Ok(_) => {}
+                Err(Refusal::InUse) => {
+                    // It heals what these would otherwise leave.
+                    let forgets =
+                        [Mistake::ParkedOneForgotten, Mistake::RollbackForgetsPark, Mistake::ResumeNeverSent];
+                    if !self.mistake.is_some_and(|mistake| forgets.contains(&mistake)) {
+                        self.order_resume(&mut next, facts);
+                    }
+                    break;
+                }
+                Err(Refusal::NotEmpty | Refusal::InExclusiveUse) => break,
+            }
         }
-        let sent = world.resume_sent & bit(epoch) > 0;
-        let shown =
-            sent && world.consumers_on(Seat::Primary) > 0 && world.consumers_on(Seat::Parking(epoch)) == 0;
-        // Where the source is gone nobody may ever answer: it is enough that the order lies there.
-        let gone = world.named != Named::Source && facts.state.step == Step::Reverting;
-        let lies_there = world.orders.last() == Some(Order { park: false, epoch });
-        world.resumed & bit(epoch) > 0 || shown || (gone && self.leaves_resume() && lies_there)
+        Ok(next)
+    }
+
+    /// Where the source is gone nobody may ever answer.
+    pub(super) fn nobody_answers(&self, world: &World, facts: &Facts) -> bool {
+        match facts.state.step {
+            Step::Reverting => world.named != Named::Source,
+            _ => !matches!(world.named, Named::Replacement(epoch) if epoch == facts.epoch),
+        }
     }
 }

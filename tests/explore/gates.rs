@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use shadow::api::{Epoch, MigrationUid};
-use shadow::broker::control::{AnswerType, Fence, Order, OrderPayload, OrderType};
-use shadow::broker::{ConsumerGate, Decision, MigrationQueues};
+use shadow::broker::control::{Answer, AnswerType, Fence, Order, OrderPayload, OrderType};
+use shadow::broker::{ConsumerGate, Decision, MigrationQueues, answer};
 
 use super::mistake::Mistake;
 use super::mixing::Mixing;
@@ -21,10 +21,19 @@ pub enum Verdict {
     Ignore,
 }
 
+struct Known {
+    gate: ConsumerGate,
+    /// The epoch that parked it.
+    parked: Option<u8>,
+    /// The largest epoch that it was shown.
+    newest: u8,
+}
+
 #[derive(Default)]
 struct Book {
-    known: Vec<(ConsumerGate, Option<u8>)>,
+    known: Vec<Known>,
     decisions: HashMap<(u8, world::Order), (u8, Verdict), Mixing>,
+    answers: HashMap<(u8, bool), u8, Mixing>,
 }
 
 pub struct Gates {
@@ -40,31 +49,41 @@ impl Gates {
     /// The gate of a fresh process has number 0.
     pub fn new(mistake: Option<Mistake>) -> Self {
         let gates = Self { mistake, book: RefCell::default() };
-        gates.number(ConsumerGate::default());
+        gates.number(ConsumerGate::default(), 0);
         gates
     }
 
-    fn number(&self, gate: ConsumerGate) -> u8 {
+    fn number(&self, gate: ConsumerGate, newest: u8) -> u8 {
         let mut book = self.book.borrow_mut();
-        if let Some(number) = book.known.iter().position(|(known, _)| *known == gate) {
+        let same = |known: &Known| known.gate == gate && known.newest == newest;
+        if let Some(number) = book.known.iter().position(same) {
             return u8::try_from(number).expect("few gates");
         }
         let parked =
             gate.parked_on().map(|queue| (1..4).find(|e| queues(*e).parking() == queue).expect("ours"));
-        book.known.push((gate, parked));
+        book.known.push(Known { gate, parked, newest });
         u8::try_from(book.known.len() - 1).expect("few gates")
     }
 
     /// The epoch that parked it.
     pub fn parked_by(&self, gate: u8) -> Option<u8> {
-        self.book.borrow().known[usize::from(gate)].1
+        self.book.borrow().known[usize::from(gate)].parked
+    }
+
+    /// The largest epoch that it was shown: what the gate should remember, kept beside it.
+    pub fn newest(&self, gate: u8) -> u8 {
+        self.book.borrow().known[usize::from(gate)].newest
     }
 
     pub fn decide(&self, gate: u8, order: world::Order) -> (u8, Verdict) {
         if let Some(decided) = self.book.borrow().decisions.get(&(gate, order)) {
             return *decided;
         }
-        let mut next = self.book.borrow().known[usize::from(gate)].0.clone();
+        let (mut next, newest) = {
+            let book = self.book.borrow();
+            let known = &book.known[usize::from(gate)];
+            (known.gate.clone(), known.newest)
+        };
         let verdict = match next.decide(self.on_the_wire(order)) {
             Decision::Park { .. } => Verdict::Park,
             Decision::Resume { .. } => Verdict::Resume,
@@ -72,9 +91,28 @@ impl Gates {
             Decision::AnswerAgain(AnswerType::Resumed, _) => Verdict::ResumedAlready,
             Decision::Ignore => Verdict::Ignore,
         };
-        let decided = (self.number(next), verdict);
+        let decided = (self.number(next, newest.max(order.epoch)), verdict);
         self.book.borrow_mut().decisions.insert((gate, order), decided);
         decided
+    }
+
+    /// What the operator reads of the consumer's answer.
+    pub fn answers(&self, epoch: u8, kind: AnswerType) -> u8 {
+        if let Some(code) = self.book.borrow().answers.get(&(epoch, kind == AnswerType::Parked)) {
+            return *code;
+        }
+        let queues = queues(epoch);
+        let fence =
+            Fence { migration: queues.migration.clone(), epoch: queues.epoch, reply_to: queues.reply() };
+        let said = answer(kind, &fence, "web-0", 7, None).to_vec().expect("an answer");
+        let read = Answer::from_slice(&said).expect("what was written is read");
+        assert_eq!((&read.migration, read.epoch), (&queues.migration, queues.epoch));
+        let code = match read.kind {
+            AnswerType::Parked => world::PARKED,
+            AnswerType::Resumed => world::RESUMED,
+        };
+        self.book.borrow_mut().answers.insert((epoch, kind == AnswerType::Parked), code);
+        code
     }
 
     /// The order as the consumer reads it.

@@ -5,7 +5,7 @@ use shadow::protocol::{Effect, State, Step};
 use super::protocol::Happening;
 
 macro_rules! mistakes {
-    ($($(#[doc = $what:literal])+ $name:ident),+ $(,)?) => {
+    ($($(#[doc = $what:literal])+ $name:ident => $breaks:literal),+ $(,)?) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Mistake { $($(#[doc = $what])+ $name),+ }
 
@@ -13,7 +13,12 @@ macro_rules! mistakes {
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
             pub fn what(self) -> &'static str {
-                match self { $(Self::$name => concat!($($what),+)),+ }
+                match self { $(Self::$name => concat!($($what),+).trim_ascii()),+ }
+            }
+
+            /// The invariant that must catch it.
+            pub fn breaks(self) -> &'static str {
+                match self { $(Self::$name => $breaks),+ }
             }
         }
     };
@@ -21,57 +26,65 @@ macro_rules! mistakes {
 
 mistakes! {
     /// the dump counts as done before the target has verified the archive
-    CommitBeforeVerified,
+    CommitBeforeVerified => "I4",
     /// the source is parked after the dump, not before it
-    DumpBeforePark,
+    DumpBeforePark => "I1",
     /// PARK counts as done when it is sent
-    ParkNotConfirmed,
+    ParkNotConfirmed => "I1",
     /// a rollback forgets that PARK was sent
-    RollbackForgetsPark,
+    RollbackForgetsPark => "I7",
     /// a rollback forgets that the source may stand frozen
-    RollbackForgetsThaw,
+    RollbackForgetsThaw => "I8",
     /// a rollback resumes the source while the shadow serves
-    ResumeSourceWhileShadowServes,
+    ResumeSourceWhileShadowServes => "I6",
     /// a failure after the commit leads back
-    RollbackAfterCommit,
+    RollbackAfterCommit => "I4",
     /// the source pod is deleted before it is frozen
-    DeleteBeforeFreeze,
+    DeleteBeforeFreeze => "I5",
     /// the replacement's ticket opens before the source is frozen
-    ReplacementTicketBeforeFreeze,
+    ReplacementTicketBeforeFreeze => "I5",
     /// consumption resumes before the source has no process left
-    ResumeBeforeSourceIsDead,
+    ResumeBeforeSourceIsDead => "I5",
     /// the source is killed before the commit
-    KillBeforeCommit,
+    KillBeforeCommit => "I4",
     /// readers are switched, but the shadow can still answer
-    ShadowNotFenced,
+    ShadowNotFenced => "I6",
     /// the bridge stays when the shadow goes
-    BridgeLeft,
+    BridgeLeft => "I8: the bridge",
+    /// the bridge is removed after the resume, and the shadow with it
+    BridgeRemovedAfterResume => "I6",
     /// tickets and archives stay
-    TicketLeftOpen,
+    TicketLeftOpen => "I8: a",
     /// tickets and archives go at the commit
-    TicketClosedAtCommit,
+    TicketClosedAtCommit => "I1",
     /// tickets are closed after the resume
-    TicketClosedAfterResume,
+    TicketClosedAfterResume => "I9",
     /// no PARK waits for the shadow: it wakes up as the source was when it was dumped
-    ShadowWakesUpAsItWas,
+    ShadowWakesUpAsItWas => "I3",
     /// a shadow that may not restore starts fresh
-    ShadowStartsFresh,
+    ShadowStartsFresh => "I3",
     /// agents do not look at the epoch
-    AgentIgnoresEpoch,
+    AgentIgnoresEpoch => "I11",
     /// the consumer does not look at the epoch
-    ConsumerIgnoresEpoch,
+    ConsumerIgnoresEpoch => "I11",
     /// a consumer parks on a queue that does not exist any more
-    ParksOnMissingQueue,
+    ParksOnMissingQueue => "I7",
     /// whoever still sits on the parking queue when it is to be dropped is not told to resume
-    ParkedOneForgotten,
+    ParkedOneForgotten => "I7",
     /// a retry goes on under the old epoch
-    RetryKeepsEpoch,
+    RetryKeepsEpoch => "I11",
     /// the journal is written after the effects of a step, not before them
-    IntentAfterEffect,
+    IntentAfterEffect => "I4",
     /// the webhook does not claim the next pod of that name
-    WebhookClaimsNothing,
+    WebhookClaimsNothing => "I1",
+    /// the webhook lets a repeated eviction through while the pod moves
+    EvictionLetThrough => "I1",
     /// the queue is dropped and the source never resumed, because its answer is not awaited and the order not sent
-    ResumeNeverSent,
+    ResumeNeverSent => "I7",
+    /// the parking queue is deleted, whatever lies on it
+    QueueDeletedNonEmpty => "I10",
+    /// the user's queue is unbound to stop it, and bound again in the end
+    PrimaryUnbound => "I10",
 }
 
 impl Mistake {
@@ -101,10 +114,12 @@ impl Mistake {
                 skip(next, Step::Withdrawing)
             }
             Self::DeleteBeforeFreeze if next.step == Step::Freezing => skip(next, Step::Deleting),
-            Self::ResumeBeforeSourceIsDead if next.step == Step::Replacing && next.done.is_empty() => {
+            Self::ResumeBeforeSourceIsDead if next.step == Step::Deleting && next.done.is_empty() => {
                 next.done.insert(Effect::KillSource);
                 next
             }
+            // As if its fencing were part of the removal.
+            Self::BridgeRemovedAfterResume if next.step == Step::Switching => skip(next, Step::Closing),
             Self::TicketClosedAfterResume if next.step == Step::Closing => skip(next, Step::Resuming),
             Self::RetryKeepsEpoch if happening == Happening::RetryDue => {
                 next.epoch = before.epoch;

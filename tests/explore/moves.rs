@@ -24,7 +24,6 @@ pub enum Act {
     OperatorCrashes,
     OperatorDeposed,
     DeposedStops,
-    Publish(u8),
     ClientWrites(Who, u8),
     Connect(Who),
     Subscribe(Who),
@@ -32,12 +31,22 @@ pub enum Act {
     Apply(Who, u8),
     Obey(Who, Order),
     FinishPark(Who),
-    OrderLiesAt(Who),
+    OrderLiesAt(Who, Order),
+    TakesStray(Who),
+    RivalTakes(u8),
     BrokerNotices(Who),
     Collect,
     DumpArrives,
     DumpFails,
     AgentCrashesInDump,
+    AgentCrashesBeforeReport,
+    GivesUpTidying(Effect),
+    EvictedByDrainer(Who),
+    LostPodDeleted,
+    StrayMessage,
+    SourcesNodeLost,
+    TargetReboots,
+    TargetLost,
     ArchiveDamaged,
     MakePod(Named),
     ClaimWaits(Who),
@@ -103,7 +112,6 @@ impl fmt::Display for Act {
                 f.write_str("FAULT: another operator takes over, this one believes that it still leads")
             }
             Self::DeposedStops => f.write_str("the deposed operator stops"),
-            Self::Publish(message) => write!(f, "message {message} is published"),
             Self::ClientWrites(who, write) => {
                 write!(f, "client's write {write} is acknowledged by the {who}")
             }
@@ -115,7 +123,25 @@ impl fmt::Display for Act {
             Self::FinishPark(who) => {
                 write!(f, "{who} has nothing unacknowledged, sits on the parking queue, answers")
             }
-            Self::OrderLiesAt(who) => write!(f, "broker gives an order to the frozen {who}"),
+            Self::OrderLiesAt(who, order) => write!(f, "broker gives {order} to the frozen {who}"),
+            Self::TakesStray(who) => {
+                write!(f, "{who} drops a message that does not belong on its parking queue")
+            }
+            Self::RivalTakes(message) => {
+                write!(f, "the other consumer takes message {message}; those after it are numbered anew")
+            }
+            Self::GivesUpTidying(effect) => write!(f, "operator gives up {}", effect.as_str()),
+            Self::EvictedByDrainer(who) => {
+                write!(f, "the drainer asks again, and the webhook lets it evict the {who}")
+            }
+            Self::LostPodDeleted => f.write_str("Kubernetes deletes the pod of the lost node"),
+            Self::StrayMessage => f.write_str("FAULT: somebody publishes to a parking queue"),
+            Self::SourcesNodeLost => f.write_str("FAULT: the source's node is lost for good"),
+            Self::TargetReboots => f.write_str("FAULT: the target node reboots"),
+            Self::TargetLost => f.write_str("FAULT: the target node is lost for good"),
+            Self::AgentCrashesBeforeReport => f.write_str(
+                "FAULT: the archive arrives, but the source's agent crashes and gives its dump up",
+            ),
             Self::BrokerNotices(who) => write!(f, "broker notices that the {who}'s connection is gone"),
             Self::Collect => f.write_str("Kubernetes collects what the migration owns"),
             Self::DumpArrives => f.write_str("archive arrives at the target and is verified"),

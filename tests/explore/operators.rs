@@ -1,5 +1,6 @@
 //! The operator that leads, as `operator::driver` goes about it, and one that does not lead any more. What is in
-//! memory only may be lost at any time: an effect and the news that it is done are two things that happen.
+//! memory only may be lost at any time: an effect and the news that it is done are two things that happen, and both may
+//! happen again.
 
 use shadow::protocol::{Effect, Step};
 
@@ -7,7 +8,7 @@ use super::mistake::Mistake;
 use super::model::Model;
 use super::moves::{Act, By, Moves};
 use super::protocol::{Facts, Happening};
-use super::world::{NOBODY, Named, Who, World};
+use super::world::{Machine, NOBODY, Named, Who, World};
 
 impl Model {
     pub(super) fn operators(&self, world: &World, moves: &mut Moves) {
@@ -33,12 +34,12 @@ impl Model {
     }
 
     fn perform_all(&self, world: &World, facts: &Facts, by: By, moves: &mut Moves) {
-        let early = self.mistake == Some(Mistake::ReplacementTicketBeforeFreeze)
-            && facts.state.step == Step::Freezing;
-        let kill = self.mistake == Some(Mistake::KillBeforeCommit) && facts.state.step == Step::Bridging;
-        let close = self.mistake == Some(Mistake::TicketClosedAtCommit) && facts.state.step == Step::Freezing;
+        let step = facts.state.step;
+        let early = self.makes(Mistake::ReplacementTicketBeforeFreeze) && step == Step::Freezing;
+        let kill = self.makes(Mistake::KillBeforeCommit) && step == Step::Bridging;
+        let close = self.makes(Mistake::TicketClosedAtCommit) && step == Step::Freezing;
         // `making_room` drops the bridge where the replacement needs the shadow's room.
-        let room = facts.state.step == Step::Replacing && facts.state.plan.bridge && self.scenario.failures;
+        let room = step == Step::Replacing && facts.state.plan.bridge && self.scenario.failures;
         let extra = [
             early.then_some(Effect::RestoreReplacement),
             kill.then_some(Effect::KillSource),
@@ -73,22 +74,15 @@ impl Model {
             if self.is_done(world, facts, effect) {
                 moves.happens(Act::Learn(Happening::Done(effect)), self.told(world, Happening::Done(effect)));
             }
-            // `attempt` in the driver gives up what only tidies up, after longer than a deposed operator goes on.
-            if effect.left_alone().is_some() && self.scenario.operators && world.deposed == NOBODY {
-                let mut next = self.told(world, Happening::Done(effect));
-                next.past.archives_left |= effect == Effect::CloseArchives;
-                next.past.queues_left |= effect == Effect::DropParking;
-                // What a deposed operator made may be in the way.
-                if world.of(Who::Shadow).is_alive() && world.past.deposed && effect == Effect::DropParking {
-                    moves.happens(Act::Learn(Happening::Done(effect)), next);
-                }
-                moves.fault(Act::Learn(Happening::Done(effect)), next);
+            if effect.left_alone().is_some() {
+                self.give_up_tidying(world, effect, moves);
             }
         }
         match state.step {
             Step::Accepted => self.event(world, Happening::Admitted, moves),
             Step::BackingOff if facts.epoch < self.scenario.attempts => {
-                self.event(world, Happening::RetryDue, moves);
+                let next = Self::another_target(self.told(world, Happening::RetryDue));
+                moves.happens(Act::Learn(Happening::RetryDue), next);
             }
             _ => {}
         }
@@ -98,11 +92,17 @@ impl Model {
         if may_end && world.past.abort_asked {
             self.event(world, Happening::Abort, moves);
         }
-        if self.scenario.deadline && !world.past.deadline_passed {
+        let lost = world.here == Machine::Lost || world.there == Machine::Lost;
+        // Some effects can then never be done; and a consumer that started anew may have missed its order.
+        if state.step.is_revocable() && (lost || world.past.lost_by_nature) {
+            self.event(world, Happening::StepTimedOut, moves);
+        }
+        // A retry that is never due because no further attempt is explored must not wait for ever.
+        let last = (state.step == Step::BackingOff && facts.epoch == self.scenario.attempts)
+            || world.past.broker_lost;
+        if (self.scenario.deadline || last) && !world.past.deadline_passed {
             let mut next = self.told(world, Happening::DeadlineExceeded);
             next.past.deadline_passed = true;
-            // A retry that is never due because no further attempt is explored must not wait for ever.
-            let last = state.step == Step::BackingOff || world.past.broker_lost;
             let act = Act::Learn(Happening::DeadlineExceeded);
             if last { moves.happens(act, next) } else { moves.may_happen(act, next) }
         }
@@ -113,6 +113,23 @@ impl Model {
         }
         if nobody && facts.outstanding.contains(&Effect::PlaceShadow) {
             self.event(world, Happening::Failed(Effect::PlaceShadow, true), moves);
+        }
+    }
+
+    /// `attempt` in the driver gives up what only tidies up, after longer than a deposed operator goes on.
+    fn give_up_tidying(&self, world: &World, effect: Effect, moves: &mut Moves) {
+        if world.deposed != NOBODY {
+            return;
+        }
+        let mut next = self.told(world, Happening::Done(effect));
+        next.past.queues_left = true;
+        let act = Act::GivesUpTidying(effect);
+        // What a deposed operator made too late, or somebody else's message, may be in the way for ever.
+        let in_the_way = world.past.deposed && world.of(Who::Shadow).is_alive();
+        if in_the_way || world.past.stray {
+            moves.happens(act, next);
+        } else if self.scenario.operators {
+            moves.fault(act, next);
         }
     }
 
@@ -127,14 +144,9 @@ impl Model {
     /// learnt it. By mistake the writing comes later.
     pub(super) fn told(&self, world: &World, happening: Happening) -> World {
         let mind = self.protocol.after(world.mind, happening);
-        let late = self.mistake == Some(Mistake::IntentAfterEffect);
+        let late = self.makes(Mistake::IntentAfterEffect);
         let journal = if late { world.journal } else { mind };
         World { mind, journal, ..*world }
-    }
-
-    /// Where the source is gone, RESUME is left on the control queue and not waited for.
-    pub(super) fn leaves_resume(&self) -> bool {
-        true
     }
 }
 

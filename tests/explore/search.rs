@@ -1,14 +1,22 @@
 //! Breadth-first search over all worlds: the first violation found has the shortest story. Then, backwards from the
 //! good ends: from every world one must be reachable by what happens without further faults.
+//!
+//! # What makes the search smaller, and why nothing is missed
+//! * All messages lie on the queue from the beginning. What a run with later publications does, this one does too: a
+//!   message that is not there yet is one that is not delivered yet, for they are delivered in order, nothing asks
+//!   whether the user's queue is empty, and that it exists and is bound is asked of every world (I10).
+//! * A message that the other identity takes leaves the world, and those after it are numbered anew: nobody can tell.
+//! * What is in the memory of a dead process whose connection is gone is forgotten: nothing reads it again.
+//! * A repeated order or answer next to the same one adds nothing: the gate answers it again, answers are never taken away.
+//! * A crash of the operator is no event: what it remembers beside the journal is never relied upon, so each effect and
+//!   each piece of news may come any number of times.
 
-use std::hash::{BuildHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use super::mixing::Mixing;
 use super::model::Model;
-use super::moves::{Act, Moves};
+use super::moves::Moves;
+use super::seen::{NONE, Seen};
 use super::story::Story;
-use super::world::World;
 
 /// What was found.
 pub struct Report {
@@ -22,70 +30,22 @@ pub struct Report {
     pub incomplete: bool,
 }
 
-const EMPTY: u32 = u32::MAX;
-
-/// All worlds seen, each with where it was first reached from.
-struct Seen {
-    worlds: Vec<World>,
-    parents: Vec<u32>,
-    slots: Vec<u32>,
+/// Successors without faults, one world after the other.
+#[derive(Default)]
+struct Edges {
+    to: Vec<u32>,
+    ends: Vec<usize>,
 }
 
-impl Seen {
-    fn new() -> Self {
-        Self { worlds: Vec::new(), parents: Vec::new(), slots: vec![EMPTY; 1 << 16] }
+impl Edges {
+    fn of(&self, world: usize) -> &[u32] {
+        let begin = if world == 0 { 0 } else { self.ends[world - 1] };
+        &self.to[begin..self.ends[world]]
     }
+}
 
-    /// The number of a world, and whether it is new.
-    fn add(&mut self, world: World, parent: u32) -> (u32, bool) {
-        if self.worlds.len() * 2 >= self.slots.len() {
-            self.grow();
-        }
-        let slot = self.slot(&world);
-        if self.slots[slot] != EMPTY {
-            return (self.slots[slot], false);
-        }
-        let number = u32::try_from(self.worlds.len()).expect("fewer than 2^32 worlds");
-        self.slots[slot] = number;
-        self.worlds.push(world);
-        self.parents.push(parent);
-        (number, true)
-    }
-
-    fn slot(&self, world: &World) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut hasher = Mixing.build_hasher();
-        world.hash(&mut hasher);
-        let mut slot = usize::try_from(hasher.finish()).unwrap_or(0) & mask;
-        while self.slots[slot] != EMPTY && self.worlds[self.slots[slot] as usize] != *world {
-            slot = (slot + 1) & mask;
-        }
-        slot
-    }
-
-    fn grow(&mut self) {
-        self.slots = vec![EMPTY; self.slots.len() * 2];
-        for number in 0..self.worlds.len() {
-            let slot = self.slot(&self.worlds[number]);
-            self.slots[slot] = u32::try_from(number).expect("fewer than 2^32 worlds");
-        }
-    }
-
-    /// How a world came about, from the beginning.
-    fn story(&self, model: &Model, mut number: u32) -> Vec<(Act, World)> {
-        let mut story = Vec::new();
-        let mut moves = Moves::default();
-        while self.parents[number as usize] != EMPTY {
-            let parent = self.parents[number as usize];
-            model.ways_on(&self.worlds[parent as usize], &mut moves);
-            let world = self.worlds[number as usize];
-            let act = moves.all.iter().find(|way| way.world == world).expect("it came from there").act;
-            story.push((act, world));
-            number = parent;
-        }
-        story.reverse();
-        story
-    }
+fn number(index: usize) -> u32 {
+    u32::try_from(index).expect("fewer than 2^32 worlds")
 }
 
 /// Explores at most `limit` worlds.
@@ -93,42 +53,39 @@ pub fn explore(model: &Model, limit: usize) -> Report {
     let begun = Instant::now();
     let mut seen = Seen::new();
     let mut moves = Moves::default();
-    // Successors without faults, one world after the other.
-    let mut edges: Vec<u32> = Vec::new();
-    let mut ends: Vec<usize> = Vec::new();
+    let mut edges = Edges::default();
     let (mut transitions, mut depth) = (0, 0);
     let mut violation = None;
-    seen.add(model.beginning(), EMPTY);
+    seen.add(model.beginning(), NONE);
     let mut next = 0;
     let mut layer_ends = 1;
-    while next < seen.worlds.len() && seen.worlds.len() < limit && violation.is_none() {
+    while next < seen.len() && seen.len() < limit && violation.is_none() {
         if next == layer_ends {
-            (depth, layer_ends) = (depth + 1, seen.worlds.len());
+            (depth, layer_ends) = (depth + 1, seen.len());
         }
-        let number = u32::try_from(next).expect("fewer than 2^32 worlds");
-        model.ways_on(&seen.worlds[next], &mut moves);
+        model.ways_on(&seen.world(number(next)), &mut moves);
         transitions += moves.all.len();
         for way in &moves.all {
             if let Some(rule) = way.violation {
-                let mut story = seen.story(model, number);
+                let mut story = seen.story(model, number(next));
                 story.push((way.act, way.world));
                 violation = Some(Story::new(model, story, vec![rule]));
                 break;
             }
-            let (to, _) = seen.add(way.world, number);
+            let to = seen.add(way.world, number(next));
             if !way.is_fault {
-                edges.push(to);
+                edges.to.push(to);
             }
         }
-        ends.push(edges.len());
+        edges.ends.push(edges.to.len());
         next += 1;
     }
-    let incomplete = violation.is_none() && next < seen.worlds.len();
+    let incomplete = violation.is_none() && next < seen.len();
     if violation.is_none() && !incomplete {
-        violation = stuck(model, &seen, &edges, &ends);
+        violation = stuck(model, &seen, &edges);
     }
     Report {
-        states: seen.worlds.len(),
+        states: seen.len(),
         transitions,
         depth,
         protocol_states: model.protocol.states(),
@@ -139,31 +96,30 @@ pub fn explore(model: &Model, limit: usize) -> Report {
 }
 
 /// The first world from which no good end can be reached.
-fn stuck(model: &Model, seen: &Seen, edges: &[u32], ends: &[usize]) -> Option<Story> {
-    let worlds = seen.worlds.len();
+fn stuck(model: &Model, seen: &Seen, edges: &Edges) -> Option<Story> {
+    let worlds = seen.len();
     let mut before = vec![0_u32; worlds + 1];
-    for to in edges {
+    for to in &edges.to {
         before[*to as usize + 1] += 1;
     }
     for number in 0..worlds {
         before[number + 1] += before[number];
     }
     let mut free = before.clone();
-    let mut predecessors = vec![0_u32; edges.len()];
-    let mut begin = 0;
-    for (from, end) in ends.iter().enumerate() {
-        for to in &edges[begin..*end] {
-            predecessors[free[*to as usize] as usize] = u32::try_from(from).expect("fewer than 2^32 worlds");
+    let mut predecessors = vec![0_u32; edges.to.len()];
+    for from in 0..worlds {
+        for to in edges.of(from) {
+            predecessors[free[*to as usize] as usize] = number(from);
             free[*to as usize] += 1;
         }
-        begin = *end;
     }
+    drop(free);
     let mut ends_well = vec![false; worlds];
     let mut todo: Vec<u32> = Vec::new();
-    for (number, world) in seen.worlds.iter().enumerate() {
-        if model.is_good_end(world) {
-            ends_well[number] = true;
-            todo.push(u32::try_from(number).expect("fewer than 2^32 worlds"));
+    for (index, well) in ends_well.iter_mut().enumerate() {
+        if model.is_good_end(&seen.world(number(index))) {
+            *well = true;
+            todo.push(number(index));
         }
     }
     while let Some(number) = todo.pop() {
@@ -174,31 +130,27 @@ fn stuck(model: &Model, seen: &Seen, edges: &[u32], ends: &[usize]) -> Option<St
             }
         }
     }
-    let first = u32::try_from(ends_well.iter().position(|well| !well)?).expect("fewer than 2^32 worlds");
+    let first = number(ends_well.iter().position(|well| !well)?);
     let story = seen.story(model, first);
-    let lacks = best_that_follows(model, seen, edges, ends, first);
-    Some(Story::new(model, story, lacks))
+    Some(Story::new(model, story, best_that_follows(model, seen, edges, first)))
 }
 
-/// What is missing in the best world that can still be reached: why it is stuck.
-fn best_that_follows(
-    model: &Model,
-    seen: &Seen,
-    edges: &[u32],
-    ends: &[usize],
-    from: u32,
-) -> Vec<&'static str> {
+/// What is missing in the best world that can still be reached: why it is stuck. Best is one that has ended.
+fn best_that_follows(model: &Model, seen: &Seen, edges: &Edges, from: u32) -> Vec<&'static str> {
     let mut visited = std::collections::HashSet::from([from]);
     let mut todo = vec![from];
-    let mut best = model.missing(&seen.worlds[from as usize]);
+    let rank = |number: u32| {
+        let world = seen.world(number);
+        let ended = model.protocol.facts(world.journal).state.step.is_terminal();
+        (!ended, model.missing(&world))
+    };
+    let mut best = rank(from);
     while let Some(number) = todo.pop() {
-        let missing = model.missing(&seen.worlds[number as usize]);
-        if missing.len() < best.len() {
-            best = missing;
+        let (unended, missing) = rank(number);
+        if (unended, missing.len()) < (best.0, best.1.len()) {
+            best = (unended, missing);
         }
-        let at = number as usize;
-        let begin = if at == 0 { 0 } else { ends[at - 1] };
-        todo.extend(edges[begin..ends[at]].iter().filter(|to| visited.insert(**to)));
+        todo.extend(edges.of(number as usize).iter().filter(|to| visited.insert(**to)));
     }
-    best
+    best.1
 }

@@ -29,6 +29,13 @@ impl Story {
             .collect();
         Self { lines, broken }
     }
+
+    /// That invariant is among those that do not hold.
+    pub fn breaks(&self, invariant: &str) -> bool {
+        self.broken.iter().any(|broken| {
+            broken.strip_prefix(invariant).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+        })
+    }
 }
 
 impl fmt::Display for Story {

@@ -1,25 +1,54 @@
 //! The world around the protocol, small enough to be kept a million times: plain numbers, no allocation. Pure.
 
+use super::broker::{Broker, Queue};
+
 /// No operator, no such journal.
 pub const NOBODY: u16 = u16::MAX;
 /// How much a process that started fresh has applied: its past is lost by nature, nothing is expected of it.
 pub const UNKNOWN: u8 = u8::MAX;
 
-/// The three processes that can exist at once.
+/// The user's queue.
+pub const PRIMARY: Queue = Queue(0);
+/// Orders for the pod that has the source's name.
+pub const CONTROL: Queue = Queue(1);
+/// Orders for the replacement, where it has a name of its own.
+pub const RENAMED: Queue = Queue(2);
+/// The connection of a consumer that shares the primary queue and has nothing to do with the migration.
+pub const RIVAL: usize = 3;
+
+/// Orders for the shadow of that attempt.
+pub fn shadows(epoch: u8) -> Queue {
+    Queue(2 + epoch)
+}
+
+pub fn parking(epoch: u8) -> Queue {
+    Queue(4 + epoch)
+}
+
+pub fn replies(epoch: u8) -> Queue {
+    Queue(6 + epoch)
+}
+
+/// Answers on a reply queue. A repetition adds nothing: they are never taken away.
+pub const PARKED: u8 = 1;
+pub const RESUMED: u8 = 2;
+/// Somebody's message that does not belong on a parking queue.
+pub const STRAY: u8 = 1;
+
+/// The three processes that can exist at once; each is a client of the broker of that number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Who {
     Source,
     Shadow,
-    /// Whatever comes after the source under its name: the replacement, or a pod that started fresh.
+    /// Whatever comes after the source: the replacement, or a pod that started fresh.
     Successor,
 }
 
 impl Who {
     pub const ALL: [Self; 3] = [Self::Source, Self::Shadow, Self::Successor];
 
-    /// Source and successor have one name and so one control queue.
-    pub fn has_the_name(self) -> bool {
-        self != Self::Shadow
+    pub fn client(self) -> usize {
+        self as usize
     }
 }
 
@@ -32,15 +61,6 @@ pub enum Life {
     Dead,
 }
 
-/// What a process consumes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Seat {
-    #[default]
-    Nowhere,
-    Primary,
-    Parking(u8),
-}
-
 /// PARK or RESUME of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Order {
@@ -49,55 +69,25 @@ pub struct Order {
 }
 
 impl Order {
-    fn code(self) -> u32 {
-        1 + u32::from(self.park) + 2 * u32::from(self.epoch)
+    pub fn park(epoch: u8) -> Self {
+        Self { park: true, epoch }
     }
 
-    fn from_code(code: u32) -> Option<Self> {
-        (code > 0)
-            .then(|| Self { park: (code - 1) % 2 == 1, epoch: u8::try_from((code - 1) / 2).unwrap_or(0) })
-    }
-}
-
-/// A control queue: first in, first out; what was not acknowledged goes back to its head.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Orders(u32);
-
-impl Orders {
-    const BITS: u32 = 4;
-    /// More than this never lies on the queue: a further repetition would be like the last.
-    pub const ROOM: u32 = 4;
-
-    pub fn len(self) -> u32 {
-        (32 - self.0.leading_zeros()).div_ceil(Self::BITS)
+    pub fn resume(epoch: u8) -> Self {
+        Self { park: false, epoch }
     }
 
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
+    pub fn code(self) -> u8 {
+        u8::from(self.park) + 2 * self.epoch
     }
 
-    pub fn first(self) -> Option<Order> {
-        Order::from_code(self.0 & 0xf)
-    }
-
-    pub fn last(self) -> Option<Order> {
-        self.len().checked_sub(1).and_then(|last| Order::from_code((self.0 >> (last * Self::BITS)) & 0xf))
-    }
-
-    pub fn take(&mut self) {
-        self.0 >>= Self::BITS;
-    }
-
-    pub fn push(&mut self, order: Order) {
-        self.0 |= order.code() << (self.len() * Self::BITS);
-    }
-
-    pub fn give_back(&mut self, order: Order) {
-        self.0 = (self.0 << Self::BITS) | order.code();
+    pub fn from_code(code: u8) -> Self {
+        Self { park: code % 2 == 1, epoch: code / 2 }
     }
 }
 
-/// A consumer. The first four fields are its memory and move with it, the others are its connection.
+/// A consumer's memory, which moves with it, but for the last two: they belong to its connection. What it was given and
+/// what it consumes knows the broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Process {
     pub life: Life,
@@ -107,13 +97,9 @@ pub struct Process {
     pub gate: u8,
     /// It applied this message, but the acknowledgement was lost: it will come once more.
     pub unconfirmed: u8,
-    pub connected: bool,
-    pub seat: Seat,
-    /// Delivered, not applied yet; 0 is none.
-    pub delivered: [u8; 2],
     /// Its gate before the PARK that it is carrying out.
     pub gate_before: Option<u8>,
-    /// An order it was given and has not finished.
+    /// The PARK that it is carrying out.
     pub order: Option<Order>,
     /// The order that parked it, which it acknowledges when it resumes.
     pub held: Option<Order>,
@@ -123,9 +109,13 @@ impl Process {
     pub fn is_alive(&self) -> bool {
         matches!(self.life, Life::Running | Life::Frozen)
     }
+
+    pub fn fresh() -> Self {
+        Self { life: Life::Running, applied: UNKNOWN, ..Self::default() }
+    }
 }
 
-/// Whose the source's name is.
+/// Whose the source's place with its owner is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Named {
     Source,
@@ -169,6 +159,15 @@ pub struct Image {
     pub unconfirmed: u8,
 }
 
+/// A machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Machine {
+    #[default]
+    Up,
+    /// It never comes back, and Kubernetes knows.
+    Lost,
+}
+
 /// Things that happened once and stay true.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Past {
@@ -177,8 +176,7 @@ pub struct Past {
     pub deadline_passed: bool,
     pub abort_asked: bool,
     pub owner_deleted: bool,
-    /// Tidying up was given up: archives are swept, queues stay empty.
-    pub archives_left: bool,
+    /// Tidying up was given up: queues stay empty.
     pub queues_left: bool,
     /// An operator was deposed: what it makes too late is collected with the migration.
     pub deposed: bool,
@@ -186,10 +184,19 @@ pub struct Past {
     pub broker_lost: bool,
     /// A container of the successor crashed by itself.
     pub successor_crashed: bool,
+    /// The replacement has taken messages since it was restored.
+    pub went_on: bool,
+    /// Somebody's message lies on a parking queue.
+    pub stray: bool,
+    /// Fewer messages than at the beginning: the other consumer took some.
+    pub rival_took: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct World {
+    pub broker: Broker,
+    pub processes: [Process; 3],
+
     /// The protocol's state in the `StatefulMigration`, interned.
     pub journal: u16,
     /// What the operator that leads goes by. Differs from the journal only by mistake.
@@ -198,25 +205,11 @@ pub struct World {
     pub deposed: u16,
     pub faults_left: u8,
     pub past: Past,
-
+    /// Messages 1 to this one were published, or writes acknowledged.
     pub published: u8,
-    /// Messages on the primary queue, a bit each: what is given back takes its old place.
-    pub ready: u16,
-    pub orders: Orders,
-    /// Queues of each epoch, a bit each.
-    pub parking: u8,
-    pub replies: u8,
-    /// Answers on them.
-    pub parked: u8,
-    pub resumed: u8,
-    /// RESUME was sent.
+    /// RESUME was sent, a bit an epoch.
     pub resume_sent: u8,
-    /// The shadow's own control queue.
-    pub shadow_orders: bool,
-    /// The PARK of this epoch lies on it.
-    pub shadow_park: u8,
 
-    pub processes: [Process; 3],
     pub named: Named,
     /// Shadow pods, a bit an epoch.
     pub shadows: u8,
@@ -228,6 +221,8 @@ pub struct World {
     /// The newest state that any reader saw.
     pub seen: u8,
 
+    pub here: Machine,
+    pub there: Machine,
     pub fence_here: Fence,
     pub fence_there: Fence,
     /// Epoch of the dump under way.
@@ -241,37 +236,43 @@ pub struct World {
 }
 
 impl World {
-    /// The source runs and consumes; nobody has begun anything.
-    pub fn new(journal: u16, faults: u8, consumes: bool) -> Self {
-        let source = Process {
-            life: Life::Running,
-            connected: consumes,
-            seat: if consumes { Seat::Primary } else { Seat::Nowhere },
-            ..Process::default()
-        };
+    /// The source runs; where it consumes, it does so, and all messages lie there (see `search`: why that is enough).
+    pub fn new(journal: u16, faults: u8, messages: u8, consumes: bool, rival: bool) -> Self {
+        let mut broker = Broker::default();
+        if consumes {
+            for queue in [PRIMARY, CONTROL] {
+                broker.declare(queue);
+                broker.connect(Who::Source.client());
+                let _ = broker.consume(Who::Source.client(), queue, false);
+            }
+            let _ = broker.bind(PRIMARY);
+            if rival {
+                broker.connect(RIVAL);
+                let _ = broker.consume(RIVAL, PRIMARY, false);
+            }
+            for message in 1..=messages {
+                broker.publish_to_exchange(message);
+            }
+        }
+        let source = Process { life: Life::Running, ..Process::default() };
         Self {
+            broker,
+            processes: [source, Process::default(), Process::default()],
             journal,
             mind: journal,
             deposed: NOBODY,
             faults_left: faults,
             past: Past::default(),
-            published: 0,
-            ready: 0,
-            orders: Orders::default(),
-            parking: 0,
-            replies: 0,
-            parked: 0,
-            resumed: 0,
+            published: if consumes { messages } else { 0 },
             resume_sent: 0,
-            shadow_orders: false,
-            shadow_park: 0,
-            processes: [source, Process::default(), Process::default()],
             named: Named::Source,
             shadows: 0,
             shadow_epoch: 0,
             bridge: Bridge::None,
             shadow_known: false,
             seen: 0,
+            here: Machine::Up,
+            there: Machine::Up,
             fence_here: Fence::default(),
             fence_there: Fence::default(),
             dumping: 0,
@@ -292,7 +293,22 @@ impl World {
         &mut self.processes[who as usize]
     }
 
-    /// The process under the source's name.
+    pub fn is_connected(&self, who: Who) -> bool {
+        self.broker.is_connected(who.client())
+    }
+
+    pub fn takes_messages(&self, who: Who) -> bool {
+        self.broker.consumes(who.client(), PRIMARY)
+    }
+
+    /// The source acts, with its state. A container that died by itself, frozen or not, is started anew by its kubelet as
+    /// long as its pod is there: that one is empty, and what it may not do is looked at elsewhere.
+    pub fn source_acts(&self) -> bool {
+        let source = self.of(Who::Source);
+        source.life == Life::Running && source.applied != UNKNOWN
+    }
+
+    /// The process in the source's place.
     pub fn survivor(&self) -> Option<Who> {
         match self.named {
             Named::Source => Some(Who::Source),
@@ -301,25 +317,10 @@ impl World {
         }
     }
 
-    pub fn consumers_on(&self, seat: Seat) -> usize {
-        self.processes.iter().filter(|process| process.connected && process.seat == seat).count()
-    }
-
     /// The broker sees that a connection is gone: what was not acknowledged goes back to its old place.
     pub fn disconnect(&mut self, who: Who) {
-        let process = *self.of(who);
-        for message in process.delivered.into_iter().filter(|message| *message > 0) {
-            self.ready |= 1 << message;
-        }
-        if process.connected && who == Who::Shadow {
-            self.shadow_park = process.order.map_or(self.shadow_park, |order| order.epoch);
-        } else if process.connected {
-            for order in [process.order, process.held].into_iter().flatten() {
-                self.orders.give_back(order);
-            }
-        }
+        self.broker.cut(who.client());
         let process = self.of_mut(who);
-        (process.connected, process.seat, process.delivered) = (false, Seat::Nowhere, [0, 0]);
         // Not seated, not answered: it comes back as if it had not been ordered yet, and the order comes again.
         process.gate = process.gate_before.take().unwrap_or(process.gate);
         (process.order, process.held) = (None, None);
@@ -330,6 +331,37 @@ impl World {
         if self.of(who).is_alive() {
             self.of_mut(who).life = Life::Dead;
         }
+    }
+
+    /// Forgets what nobody can ever see again: the memory of a process that is dead and whose connection is gone, and of
+    /// archives that are removed. Two worlds that differ in that only have the same future, so they may be one.
+    pub fn forget_the_dead(&mut self) {
+        for who in Who::ALL {
+            let connected = self.is_connected(who);
+            let process = self.of_mut(who);
+            if !process.is_alive() && !connected {
+                *process = Process { life: process.life, ..Process::default() };
+            }
+        }
+        if !self.of(Who::Shadow).is_alive() {
+            self.shadow_known = false;
+        }
+        if self.archive_here == 0 && self.archive_there == 0 && self.dumping == 0 {
+            (self.image, self.damaged) = (Image::default(), false);
+        }
+        if self.past.lost_by_nature {
+            self.seen = 0;
+        }
+    }
+
+    /// The parts that are kept apart, see `seen`.
+    pub fn split(self) -> ((Broker, [Process; 3]), Self) {
+        let rest = Self { broker: Broker::default(), processes: [Process::default(); 3], ..self };
+        ((self.broker, self.processes), rest)
+    }
+
+    pub fn join(flow: (Broker, [Process; 3]), rest: Self) -> Self {
+        Self { broker: flow.0, processes: flow.1, ..rest }
     }
 }
 

@@ -44,6 +44,24 @@ impl Broker {
         Ok(list.iter().filter_map(|queue| Some(queue["name"].as_str()?.to_owned())).collect())
     }
 
+    /// As `exchange -> queue (key)`, without those that every queue has.
+    pub async fn bindings(&self) -> Result<Vec<String>> {
+        let answer = self.call("GET", &format!("/api/bindings/{}", self.vhost), "").await?;
+        let list: Vec<Value> = answer.json()?;
+        let word = |one: &Value, key: &str| one[key].as_str().unwrap_or_default().to_owned();
+        let made = list.iter().filter(|one| !word(one, "source").is_empty());
+        Ok(made
+            .map(|one| {
+                format!(
+                    "{} -> {} ({})",
+                    word(one, "source"),
+                    word(one, "destination"),
+                    word(one, "routing_key")
+                )
+            })
+            .collect())
+    }
+
     pub async fn delete_queue(&self, name: &str) -> Result {
         self.call("DELETE", &format!("/api/queues/{}/{name}", self.vhost), "").await.map(drop)
     }

@@ -159,6 +159,25 @@ impl Cluster {
         run(&[&tool(), "broker", action], None, QUICK).await.map(drop)
     }
 
+    /// `slow` or `fill`, until it is healed.
+    pub async fn spoil(&self, how: &str, node: &str, options: &[&str]) -> Result {
+        let tool = tool();
+        run(&[&[tool.as_str(), "node", how, node], options].concat(), None, QUICK).await.map(drop)
+    }
+
+    /// Kills programs of a node, in pods or not, by their name and words of their command line, as `cluster node kill`
+    /// takes them. `None`: there was none.
+    pub async fn kill_program(&self, node: &str, words: &[&str]) -> Result<Option<()>> {
+        let tool = tool();
+        let argv = [&[tool.as_str(), "node", "kill", node], words].concat();
+        let killed = capture(&argv, None, QUICK).await?;
+        match killed.code {
+            0 => Ok(Some(())),
+            _ if killed.stderr.contains("nothing on") => Ok(None),
+            code => fail(format!("`{}` ended with {code}: {}", argv.join(" "), killed.stderr)),
+        }
+    }
+
     /// A command on a node, cut short after 30 s.
     pub async fn exec(&self, node: &str, argv: &[&str]) -> Result<Output> {
         let tool = tool();

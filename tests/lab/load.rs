@@ -50,6 +50,7 @@ pub struct Ledger {
     pub chain: String,
     pub under_way: u64,
     pub paused: bool,
+    pub connections: u64,
     /// Published again after a lost connection: the ledger proves nothing about these.
     pub maybe_twice: Vec<u64>,
     pub error: Option<String>,
@@ -100,6 +101,16 @@ impl Producer {
     pub async fn resume(&self, rate: u32) -> Result {
         self.post(&format!("/rate/{rate}")).await?;
         self.post("/resume").await
+    }
+
+    /// On a new connection, of a producer that is paused: the old one may be dead without knowing it.
+    pub async fn reconnect(&self) -> Result {
+        let before = self.ledger().await?.connections;
+        self.post("/reconnect").await?;
+        eventually("the producer is connected again", START, async || {
+            Ok((self.ledger().await?.connections > before).then_some(()))
+        })
+        .await
     }
 
     /// Stops publishing; the ledger that comes back is final.

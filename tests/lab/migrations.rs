@@ -109,6 +109,12 @@ impl Watch {
         .await
     }
 
+    /// The migration of that pod object has been seen at that step.
+    pub fn has_reached(&self, pod_uid: &str, step: &str) -> bool {
+        let Some(name) = self.of_uid(pod_uid).map(|object| object.name_any()) else { return false };
+        self.seen.lock().sightings.iter().any(|one| one.migration == name && one.step == step)
+    }
+
     fn of_uid(&self, pod_uid: &str) -> Option<StatefulMigration> {
         let seen = self.seen.lock();
         seen.latest

@@ -88,6 +88,25 @@ pub async fn keep_off(cluster: &Cluster, client: &Client, node: &str) -> Result 
     cluster.kubectl(&["uncordon", node]).await.map(drop)
 }
 
+/// Pods of SHADOW whose program was killed are replaced: the kubelet would wait longer and longer before it starts it
+/// again.
+pub async fn recycle(cluster: &Cluster, client: &Client) -> Result {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let restarted = |pod: &Pod| {
+        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        statuses.into_iter().flatten().any(|container| container.restart_count > 0)
+    };
+    let list = pods.list(&ListParams::default()).await?.items;
+    let names: Vec<String> =
+        list.iter().filter(|pod| restarted(pod)).map(kube::ResourceExt::name_any).collect();
+    if !names.is_empty() {
+        let mut argv = vec!["-n", SYSTEM_NAMESPACE, "delete", "pod", "--timeout=90s", "--grace-period=1"];
+        argv.extend(names.iter().map(String::as_str));
+        cluster.kubectl(&argv).await?;
+    }
+    wait_until_ready(cluster).await
+}
+
 /// The nodes that run a webhook.
 pub async fn webhooks(client: &Client) -> Result<Vec<String>> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);

@@ -52,7 +52,7 @@ fn stage<T>(name: &str, tidy: bool, test: impl AsyncFnOnce(&Lab) -> Result<T>) -
         let lab = Lab::open(cluster, name).await?;
         let outcome = AssertUnwindSafe(test(&lab)).catch_unwind().await;
         if !matches!(outcome, Ok(Ok(_))) {
-            lab.describe().await;
+            eprintln!("{}", lab.description().await);
         }
         let tidied = if tidy || outcome.is_err() { lab.close().await } else { Ok(()) };
         match outcome {
@@ -96,19 +96,42 @@ impl Lab {
     }
 
     /// Everything that helps to see why a test failed.
-    async fn describe(&self) {
+    pub async fn description(&self) -> String {
         let n = self.namespace.as_str();
-        let questions: [&[&str]; 5] = [
+        let questions: [&[&str]; 6] = [
             &["-n", n, "get", "statefulmigrations", "-o", "yaml"],
             &["-n", n, "get", "pods", "-o", "wide"],
             &["-n", n, "get", "events", "--sort-by=.metadata.creationTimestamp"],
+            &["get", "nodes", "-o", "wide"],
             &["-n", "shadow-system", "get", "pods", "-o", "wide"],
-            &["-n", "shadow-system", "logs", "-l", PARTS, "--tail=40", "--prefix", "--max-log-requests=20"],
+            &["-n", "shadow-system", "logs", "-l", PARTS, "--tail=120", "--prefix", "--max-log-requests=20"],
         ];
+        let mut text = String::new();
         for question in questions {
             let answer = self.cluster.kubectl(question).await.unwrap_or_else(|error| error.to_string());
-            eprintln!("--- kubectl {}\n{answer}", question.join(" "));
+            text += &format!("--- kubectl {}\n{answer}\n", question.join(" "));
         }
+        text
+    }
+
+    /// An empty namespace and virtual host again, on a cluster that is whole.
+    pub async fn restage(&self) -> Result {
+        self.cluster.mend().await?;
+        self.recycle_product().await?;
+        self.remove_stages().await?;
+        Broker::fresh(&self.cluster, &self.namespace).await?;
+        self.cluster.apply(&surroundings(&self.namespace, &self.broker.url())).await
+    }
+
+    /// Parts of SHADOW that were killed are fresh and ready.
+    pub async fn recycle_product(&self) -> Result {
+        product::recycle(&self.cluster, &self.client).await
+    }
+
+    /// Deletes what there is of migrations: one that failed refuses the next drain for a while.
+    pub async fn forget_migrations(&self) -> Result {
+        let argv = ["-n", &self.namespace, "delete", "statefulmigrations", "--all", "--timeout=30s"];
+        self.cluster.kubectl(&argv).await.map(drop)
     }
 
     /// Applies the application and waits until all its pods are ready; those pods.

@@ -85,6 +85,7 @@ impl Cluster for FakeCluster {
         if written.iter().any(|m| m.metadata.name == migration.metadata.name) {
             return Ok(Started::Before);
         }
+        self.0.migrations.lock().push(migration.clone().into());
         written.push(migration);
         Ok(Started::New)
     }

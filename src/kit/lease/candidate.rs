@@ -79,7 +79,13 @@ impl Candidate {
                     let lease = seen.as_ref().and_then(|seen| seen.lease.as_ref());
                     match self.claim(lease).await {
                         Some(lease) => return Some((lease, begun)),
-                        None => not_before = Instant::now() + RETRY,
+                        None => {
+                            not_before = Instant::now() + RETRY;
+                            // A watch may be silent for minutes where its API server died.
+                            if let (Some(seen), Some(live)) = (&mut seen, self.live().await) {
+                                seen.update(Some(live), Instant::now());
+                            }
+                        }
                     }
                 }
             }
@@ -102,6 +108,17 @@ impl Candidate {
                 None
             }
             Err(_) => None, // if it was claimed all the same, the watch says so
+        }
+    }
+
+    async fn live(&self) -> Option<Object> {
+        match timeout(self.interval(), self.calls.get_opt(&self.terms.name)).await {
+            Ok(Ok(live)) => live,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "lease not read");
+                None
+            }
+            Err(_) => None,
         }
     }
 

@@ -67,10 +67,14 @@ impl Performer {
     }
 
     pub(super) async fn close_archives(&self, journal: &Journal) -> Result<Outcome, EffectError> {
-        let on_source = self.close_on(journal, &journal.subject.node);
+        let on_source = self.close_on(journal, &journal.subject.node, Waits::WhileReporting);
+        // After the commit an open ticket on the target could bring the old state back: nobody resumes before it is
+        // closed for sure. In a rollback there is nothing that it could harm.
+        let waits =
+            if journal.state.step.is_committed() { Waits::UntilClosed } else { Waits::WhileReporting };
         let on_target = async {
             match &journal.state.target {
-                Some(node) => self.close_on(journal, node).await,
+                Some(node) => self.close_on(journal, node, waits).await,
                 None => Ok(()),
             }
         };
@@ -78,7 +82,7 @@ impl Performer {
         Ok(Outcome::ArchivesClosed)
     }
 
-    async fn close_on(&self, journal: &Journal, node: &NodeName) -> Result<(), EffectError> {
+    async fn close_on(&self, journal: &Journal, node: &NodeName, waits: Waits) -> Result<(), EffectError> {
         let closed = match self.ctx.agents.on(node) {
             Ok(agent) => agent.close(&self.uid, journal.state.epoch).await,
             Err(error) => Err(error),
@@ -86,12 +90,25 @@ impl Performer {
         match closed {
             Ok(()) => Ok(()),
             Err(error) if error.refusal() == Some(Refusal::StaleEpoch) => Ok(()),
-            // A node that is gone or down sweeps its archives when it comes back.
-            Err(error) if error.refusal().is_none() && !self.is_reporting(node) => {
+            Err(error) if error.refusal().is_none() && self.need_not_wait(node, waits).await? => {
                 tracing::warn!(%node, %error, "archives left to the node's own sweeping");
                 Ok(())
             }
             Err(error) => Err(error.into()),
         }
     }
+
+    async fn need_not_wait(&self, node: &NodeName, waits: Waits) -> Result<bool, EffectError> {
+        let silent = waits == Waits::WhileReporting && !self.is_reporting(node);
+        Ok(silent || self.is_out_of_service(node).await?)
+    }
+}
+
+/// How long an order to close is repeated to a node whose agent does not answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    /// Until the node counts as down.
+    WhileReporting,
+    /// Until the agent has done it, or the machine is gone for good.
+    UntilClosed,
 }

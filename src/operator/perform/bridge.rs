@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use super::super::subject::{Bridge, Journal};
 use super::{EffectError, Performer, target};
@@ -35,11 +35,7 @@ impl Performer {
             match slices.create(&PostParams::default(), &slice).await {
                 Ok(_) => {}
                 Err(kube::Error::Api(status)) if status.code == 409 => {
-                    let name = slice.metadata.name.clone().unwrap_or_default();
-                    slices
-                        .replace(&name, &PostParams::default(), &slice)
-                        .await
-                        .map_err(EffectError::api("replace EndpointSlice"))?;
+                    self.point_anew(&slices, slice).await?;
                 }
                 // The namespace is being deleted: nobody reads there any more.
                 Err(kube::Error::Api(status))
@@ -50,14 +46,43 @@ impl Performer {
         Ok(())
     }
 
-    /// Removes the bridge; what is gone is gone.
+    /// Replaces the slice of that name if it is this migration's.
+    async fn point_anew(
+        &self,
+        slices: &Api<EndpointSlice>,
+        mut slice: EndpointSlice,
+    ) -> Result<(), EffectError> {
+        let name = slice.metadata.name.clone().unwrap_or_default();
+        let live = slices.get(&name).await.map_err(EffectError::api("get EndpointSlice"))?;
+        if !self.leads_for_us(&live) {
+            let message = format!("EndpointSlice {name} is somebody else's: remove it");
+            return Err(EffectError::transient(Reason::RestoreFailed, message));
+        }
+        slice.metadata.resource_version = live.metadata.resource_version;
+        let replaced = slices.replace(&name, &PostParams::default(), &slice).await;
+        replaced.map(drop).map_err(EffectError::api("replace EndpointSlice"))
+    }
+
+    fn leads_for_us(&self, slice: &EndpointSlice) -> bool {
+        slice.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_MIGRATION)).map(String::as_str)
+            == Some(self.uid.as_str())
+    }
+
+    /// Removes the bridge; what is gone is gone, and what is somebody else's stays.
     pub(super) async fn remove_bridge(&self, journal: &Journal) -> Result<(), EffectError> {
         let slices: Api<EndpointSlice> =
             Api::namespaced(self.ctx.client.clone(), &journal.subject.source.namespace);
         for bridge in &journal.subject.bridges {
-            match slices.delete(&self.slice_name(bridge), &DeleteParams::default()).await {
+            let name = self.slice_name(bridge);
+            let live = slices.get_opt(&name).await.map_err(EffectError::api("get EndpointSlice"))?;
+            let Some(live) = live.filter(|slice| self.leads_for_us(slice)) else { continue };
+            let params = DeleteParams {
+                preconditions: Some(Preconditions { uid: live.metadata.uid, resource_version: None }),
+                ..DeleteParams::default()
+            };
+            match slices.delete(&name, &params).await {
                 Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
                 Err(error) => return Err(EffectError::api("delete EndpointSlice")(error)),
             }
         }

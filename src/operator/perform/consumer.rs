@@ -7,11 +7,12 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use tokio::sync::Mutex;
 
+use super::super::context::Brokers;
 use super::super::shadow_pod::shadow_name;
 use super::super::subject::{Journal, Subject};
 use super::{EffectError, Performer};
 use crate::api::{MessageQueue, Reason};
-use crate::broker::{AmqpBroker, Broker, BrokerError, BrokerUrl, MigrationQueues, ParkOrder, ResumeOrder};
+use crate::broker::{Broker, BrokerError, BrokerUrl, MigrationQueues, ParkOrder, ResumeOrder};
 use crate::protocol::Outcome;
 
 /// Shorter than the step's limit, so that the broker's own explanation is what people read.
@@ -22,12 +23,13 @@ const RESUME_LIMIT: Duration = Duration::from_secs(10);
 /// The migration's own connection; made when first needed, made anew after an error.
 pub(super) struct BrokerLink {
     client: kube::Client,
+    brokers: Brokers,
     connected: Mutex<Option<Arc<dyn Broker>>>,
 }
 
 impl BrokerLink {
-    pub(super) fn new(client: kube::Client) -> Self {
-        Self { client, connected: Mutex::new(None) }
+    pub(super) fn new(client: kube::Client, brokers: Brokers) -> Self {
+        Self { client, brokers, connected: Mutex::new(None) }
     }
 
     async fn get(&self, subject: &Subject) -> Result<(Arc<dyn Broker>, MessageQueue), EffectError> {
@@ -40,7 +42,7 @@ impl BrokerLink {
             return Ok((broker.clone(), queue));
         }
         let url = self.url(&subject.source.namespace, &queue).await?;
-        let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::new(url, "shadow-operator"));
+        let broker = (self.brokers)(url);
         *connected = Some(broker.clone());
         Ok((broker, queue))
     }

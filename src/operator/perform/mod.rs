@@ -5,6 +5,7 @@
 mod archive;
 mod bridge;
 mod consumer;
+mod owner;
 mod replacement;
 mod room;
 mod shadow;
@@ -75,7 +76,7 @@ pub struct Performer {
 impl Performer {
     pub fn new(ctx: Context, migration: Arc<StatefulMigration>) -> Self {
         let uid = MigrationUid(migration.uid().unwrap_or_default());
-        let broker = BrokerLink::new(ctx.client.clone());
+        let broker = BrokerLink::new(ctx.client.clone(), ctx.brokers.clone());
         Self { ctx, uid, migration, broker }
     }
 

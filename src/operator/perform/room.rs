@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Map, Value, json};
 
@@ -46,19 +46,15 @@ impl Performer {
             done = &mut waited => return Ok(done),
             () = tokio::time::sleep(SCHEDULING_GRACE) => {}
         }
-        // The next pod of a ReplicaSet has a name of its own and may be on any node.
-        if journal.subject.owner_kind == OwnerKind::StatefulSet {
-            match self.standing(journal).await? {
-                Standing::Unschedulable if journal.state.plan.bridge => {
-                    let pod = &journal.subject.source.name;
-                    tracing::warn!(pod, "the replacement needs its shadow's room: bridge dropped");
-                    self.withdraw_shadow(journal).await?;
-                }
-                Standing::Stranger | Standing::NeverComes => {
-                    return Err(forsaken(&journal.subject.source.name));
-                }
-                Standing::Unschedulable | Standing::OnItsWay => {}
+        match self.standing(journal).await? {
+            Standing::Unschedulable if journal.state.plan.bridge => {
+                let pod = &journal.subject.source.name;
+                tracing::warn!(pod, "the replacement needs its shadow's room: bridge dropped");
+                self.withdraw_shadow(journal).await?;
             }
+            Standing::Stranger => return Err(forsaken("a fresh pod took the place", journal)),
+            Standing::NeverComes => return Err(forsaken("its owner makes it no more", journal)),
+            Standing::Unschedulable | Standing::OnItsWay => {}
         }
         Ok(waited.await)
     }
@@ -76,13 +72,21 @@ impl Performer {
     async fn standing(&self, journal: &Journal) -> Result<Standing, EffectError> {
         let source = &journal.subject.source;
         let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &source.namespace);
-        let Some(pod) = pods.get_opt(&source.name).await.map_err(EffectError::api("get replacement"))? else {
-            return Ok(if self.is_deleted().await? { Standing::NeverComes } else { Standing::OnItsWay });
-        };
         let ticket =
             TicketId { migration: self.uid.clone(), epoch: journal.state.epoch, role: Role::Replacement };
-        let is_ours = pod.annotations().get(ANNOTATION_TICKET) == Some(&ticket.to_string());
-        if !is_ours && pod.uid().as_deref() != Some(source.uid.as_str()) {
+        let is_ours = |pod: &Pod| pod.annotations().get(ANNOTATION_TICKET) == Some(&ticket.to_string());
+        let found = match journal.subject.owner_kind {
+            OwnerKind::StatefulSet => pods.get_opt(&source.name).await,
+            // Under a name that only its ticket tells.
+            OwnerKind::ReplicaSet => {
+                pods.list(&ListParams::default()).await.map(|list| list.items.into_iter().find(is_ours))
+            }
+        };
+        let Some(pod) = found.map_err(EffectError::api("get replacement"))? else {
+            let never = self.is_deleted().await? || self.is_pod_unwanted(journal).await?;
+            return Ok(if never { Standing::NeverComes } else { Standing::OnItsWay });
+        };
+        if !is_ours(&pod) && pod.uid().as_deref() != Some(source.uid.as_str()) {
             return Ok(Standing::Stranger);
         }
         let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
@@ -91,19 +95,19 @@ impl Performer {
     }
 }
 
-/// How far the replacement of a StatefulSet's pod is.
+/// How far the replacement is.
 enum Standing {
     OnItsWay,
     Unschedulable,
-    /// A pod without our ticket has the name: it started fresh and consumes already.
+    /// A pod without our ticket has a StatefulSet's name: it started fresh and consumes already.
     Stranger,
-    /// Nobody makes it, and the migration itself was deleted: its namespace goes.
+    /// Nobody makes it: its owner is gone or was scaled down, or the migration itself was deleted with its namespace.
     NeverComes,
 }
 
-fn forsaken(pod: &str) -> EffectError {
-    let message =
-        format!("a fresh pod {pod} took the place: somebody deleted the source at the moment of the commit");
+fn forsaken(why: &str, journal: &Journal) -> EffectError {
+    let pod = &journal.subject.source.name;
+    let message = format!("pod {pod} will not be restored: {why} after the commit of its migration");
     EffectError { failure: Failure::terminal(Reason::SourceGone, message), transient: false }
 }
 

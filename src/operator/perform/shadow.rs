@@ -151,7 +151,7 @@ impl Performer {
             Ok(agent) => agent.kill(&self.uid, epoch, container).await,
             Err(error) => Err(error),
         };
-        self.or_gone(&shadow.node, fenced)
+        self.or_gone(&shadow.node, fenced).await
     }
 
     /// The shadow goes at once, the bridge when the replacement is ready by itself.

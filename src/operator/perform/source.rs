@@ -21,17 +21,22 @@ impl Performer {
             Ok(agent) => agent.freeze(&self.uid, journal.state.epoch, subject.source_container()).await,
             Err(error) => Err(error),
         };
-        self.or_gone(&subject.node, frozen)?;
+        self.or_gone(&subject.node, frozen).await?;
         Ok(Outcome::SourceFrozen)
     }
 
     pub(super) async fn kill_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let subject = &journal.subject;
+        if !self.is_source_gone(journal).await? {
+            let what =
+                format!("pod {} is still there, and its kubelet would start it anew", subject.source.name);
+            return Err(EffectError::transient(Reason::StepTimedOut, what));
+        }
         let killed = match self.ctx.agents.on(&subject.node) {
             Ok(agent) => agent.kill(&self.uid, journal.state.epoch, subject.source_container()).await,
             Err(error) => Err(error),
         };
-        self.or_gone(&subject.node, killed)?;
+        self.or_gone(&subject.node, killed).await?;
         Ok(Outcome::SourceKilled)
     }
 
@@ -41,7 +46,7 @@ impl Performer {
             Ok(agent) => agent.thaw(&self.uid, journal.state.epoch, subject.source_container()).await,
             Err(error) => Err(error),
         };
-        self.or_gone(&subject.node, thawed)?;
+        self.or_gone(&subject.node, thawed).await?;
         Ok(Outcome::SourceThawed)
     }
 
@@ -102,24 +107,32 @@ impl Performer {
 
     /// An order to an agent that is as good as carried out where the container, the node, or by an administrator's
     /// word the machine, is gone.
-    pub(super) fn or_gone(&self, node: &NodeName, result: Result<(), AgentError>) -> Result<(), EffectError> {
+    pub(super) async fn or_gone(
+        &self,
+        node: &NodeName,
+        result: Result<(), AgentError>,
+    ) -> Result<(), EffectError> {
         match result {
             Ok(()) => Ok(()),
             Err(error) if error.refusal() == Some(Refusal::ContainerNotFound) => Ok(()),
-            Err(AgentError::NoAgent(_) | AgentError::Unreachable { .. }) if self.is_out_of_service(node) => {
+            Err(AgentError::NoAgent(_) | AgentError::Unreachable { .. })
+                if self.is_out_of_service(node).await? =>
+            {
                 Ok(())
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    fn is_out_of_service(&self, node: &NodeName) -> bool {
-        self.ctx.nodes.get(&ObjectRef::<Node>::new(node.as_str())).is_none_or(|node| {
-            node.spec
-                .iter()
-                .flat_map(|spec| spec.taints.iter().flatten())
-                .any(|taint| taint.key == OUT_OF_SERVICE)
-        })
+    /// The machine is down for good: the API server, not a cache, says that there is no such node, or that an
+    /// administrator vouches for it.
+    pub(super) async fn is_out_of_service(&self, node: &NodeName) -> Result<bool, EffectError> {
+        let nodes: Api<Node> = Api::all(self.ctx.client.clone());
+        let live = nodes.get_opt(node.as_str()).await.map_err(EffectError::api("get node"))?;
+        Ok(live.is_none_or(|node| {
+            let taints = node.spec.into_iter().flat_map(|spec| spec.taints.unwrap_or_default());
+            taints.into_iter().any(|taint| taint.key == OUT_OF_SERVICE)
+        }))
     }
 
     /// True while the API server says that the node's kubelet reports.
@@ -129,7 +142,6 @@ impl Performer {
                 .iter()
                 .flat_map(|status| status.conditions.iter().flatten())
                 .any(|c| c.type_ == "Ready" && c.status == "True")
-                && !node.name_any().is_empty()
         })
     }
 }

@@ -100,6 +100,62 @@ def a_cut_node_is_silent_until_healed() -> None:
 
 
 @check("live")
+def a_slow_line_delays_and_loses_until_it_is_healed() -> None:
+    def ping(where: str = "n2", target: str = "10.200.0.11", count: int = 20) -> tuple[int, float]:
+        text = cluster("exec", where, "--", "ping", "-c", str(count), "-i", "0.05", "-W", "1", target, expect=None)
+        answered = int(text.split(" received")[0].split()[-1])
+        return answered, float(text.rsplit("= ", 1)[1].split("/")[1]) if answered else 0.0
+    try:
+        cluster("node", "slow", "n2", "--delay", "60")
+        answered, mean = ping()
+        assert answered == 20 and 60 <= mean < 90, (answered, mean)
+        assert node("n2")["state"] == "slow" and not facts()["running"]
+        cluster("node", "slow", "n2", "--loss", "40")
+        answered, mean = ping()
+        assert 1 <= answered < 20 and mean < 20, (answered, mean)
+        cluster("node", "slow", "n2", "--loss", "100", "--to", "n1")
+        assert ping()[0] == 0 and ping(target="10.200.0.20")[0] == 20
+        cluster("node", "slow", "n2", expect=1)
+    finally:
+        cluster("node", "heal", "n2")
+    answered, mean = ping()
+    assert answered == 20 and mean < 10 and facts()["running"], (answered, mean)
+
+
+@check("live")
+def a_full_disk_is_full_until_it_is_healed() -> None:
+    def write(size: str, expect: int) -> None:
+        cluster("exec", "n1", "--", "dd", "if=/dev/zero", "of=/var/lib/shadow/selftest", f"bs={size}", "count=8", expect=expect)
+    try:
+        cluster("node", "fill", "n1")
+        assert node("n1")["state"] == "full"
+        write("1M", 1)
+        cluster("node", "fill", "n1", "--leave", "20")
+        write("1M", 0)
+        write("4M", 1)
+        cluster("exec", "n1", "--", "sh", "-c", "echo elsewhere > /etc/selftest")
+    finally:
+        cluster("node", "heal", "n1")
+    write("4M", 0)
+    cluster("exec", "n1", "--", "rm", "/var/lib/shadow/selftest")
+    assert node("n1")["state"] == "running"
+
+
+@check("live")
+def one_program_of_a_node_is_killed_and_no_other() -> None:
+    before = {name: one["pid"] for name, one in node("n1")["services"].items()}
+    with Pods(cluster) as pods:
+        assert "kube-proxy" in cluster("node", "kill", "n1", "kube-proxy")
+        wait("kube-proxy again", lambda: node("n1")["services"]["kube-proxy"]["pid"] not in (0, before["kube-proxy"]))
+        now = {name: one["pid"] for name, one in node("n1")["services"].items()}
+        assert {**now, "kube-proxy": 0} == {**before, "kube-proxy": 0} and pods.answers("n1")
+        began = time.monotonic()
+        cluster("node", "kill", "n1", "no-such-program", "--wait", "1", expect=1)
+        cluster("node", "kill", "n1", "kubelet", "--having", "no-such-program", expect=1)
+        assert 1 <= time.monotonic() - began < 4
+
+
+@check("live")
 def a_frozen_node_stands_still_until_thawed() -> None:
     with Pods(cluster) as pods:
         cluster("node", "freeze", "n1")

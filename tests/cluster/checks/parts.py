@@ -6,8 +6,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from lab import images, state
+from lab import disk, hold, images, state, victims
 from lab.cgroups import Cgroups
+from lab.run import run
 
 from .runner import check
 
@@ -31,6 +32,48 @@ def a_number_used_again_is_another_process() -> None:
         assert state.recorded(file) == os.getpid()
         file.write_text(json.dumps({"pid": os.getpid(), "start": "1"}))
         assert state.recorded(file) is None
+
+
+@check("alone")
+def a_disk_is_as_full_as_wanted_and_then_as_empty_as_before() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "disk"
+        disk.make(place)
+        try:
+            empty = os.statvfs(place).f_bavail
+            for leave in (0, 5 << 20, 0):
+                free = disk.fill(place, leave)
+                assert leave - (1 << 20) <= free <= leave and disk.is_full(place), (leave, free)
+                (place / "file").write_bytes(b"")
+                with open(place / "file", "wb") as file:
+                    try:
+                        file.write(bytes(leave + (1 << 20)))
+                        assert False, "more was written than fits"
+                    except OSError:
+                        pass
+                (place / "file").unlink()
+            disk.free(place)
+            assert not disk.is_full(place) and os.statvfs(place).f_bavail == empty
+        finally:
+            run(["umount", place])
+
+
+@check("alone")
+def a_program_is_its_name_and_some_of_its_words() -> None:
+    line = ["/opt/shadow/shadow-runc", "--root", "/run/x", "create", "id"]
+    for words, expected in ((["shadow-runc"], True), (["shadow-runc", "create"], True), (["shadow-runc", "start"], False),
+                            (["shadow"], False), (["create"], False)):
+        assert victims._is_called(line, words) == expected, words   # noqa: SLF001
+    assert victims.has_started(os.getpid(), "no-such-program") is False
+
+
+@check("alone")
+def packets_are_counted_as_the_kernel_numbers_them() -> None:
+    header = hold.attribute(9, b"abc") + hold.attribute(1, (77).to_bytes(4, "big") + b"\x08\x00\x01")
+    datagram = hold.message(7, hold.PACKET, header) + hold.message(7, hold.PACKET, hold.attribute(1, bytes(7)))
+    found = hold.messages(datagram)
+    assert [kind for kind, _ in found] == [hold.SUBSYSTEM << 8] * 2
+    assert [hold.packet_id(body) for _, body in found] == [77, 0]
 
 
 @check("alone")

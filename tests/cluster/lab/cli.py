@@ -11,9 +11,9 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
-from . import broker, cache, cluster, host, images, network, node, programs, rootfs, state
+from . import broker, cache, cluster, host, images, network, node, programs, rootfs, state, victims
 from .config import BROKER, CONTROL_PLANE, KUBECONFIG, MACHINES, netns, node_number
 from .machine import EXEC_LIMIT, Machine
 from .run import Failure
@@ -38,7 +38,12 @@ kubelet, containerd, runc and CRIU, a control plane, and RabbitMQ. Needs root.
   in NAME -- CMD...                   run here, but in that machine's network
   logs NAME [SERVICE]                 what a machine or one of its services wrote
 
-  node kill|start|freeze|thaw|cut|heal NAME     also for cp
+  node kill|start|freeze|thaw|cut|heal NAME     also for cp and mq; heal undoes slow and fill, too
+  node kill NAME PROGRAM [WORD...] [--having CHILD] [--wait S]
+                                      kill -9 what is so called, on the node or in its pods
+  node slow NAME [--delay MS] [--loss PERCENT] [--to NAME]
+                                      packets are late or lost, all or those from and to one machine
+  node fill NAME [--leave MIB]        no room on the disk of /var/lib/shadow
   broker stop|start|restart|kill|freeze|thaw|cut|heal
 """
 
@@ -196,16 +201,58 @@ def named(name: str) -> Machine:
 
 
 def one_node(argv: list[str]) -> None:
-    actions = {"kill": Machine.kill, "freeze": Machine.freeze, "thaw": Machine.thaw, "cut": Machine.cut, "heal": Machine.heal}
-    args = parser("node", action={"choices": [*actions, "start"]}, name={}).parse_args(argv)
+    action = argv[0] if argv and argv[0] in NODE_ACTIONS else None
+    if not action:
+        raise Failure(f"usage: cluster node {'|'.join(NODE_ACTIONS)} NAME ...")
+    NODE_ACTIONS[action](argv[1:])
+
+
+def _plainly(action: str, work: Callable[[Machine], None]) -> Callable[[list[str]], None]:
+    """An action that takes only the machine's name."""
+    def run(argv: list[str]) -> None:
+        machine = named(parser(f"node {action}", name={}).parse_args(argv).name)
+        with state.lock():
+            work(machine)
+    return run
+
+
+def _start(machine: Machine) -> None:
+    if machine.name in (CONTROL_PLANE, BROKER):
+        machine.boot()
+    else:
+        cluster.start_node(Board(), machine.name)
+
+
+def _kill(argv: list[str]) -> None:
+    args = parser("node kill", name={}, program={"nargs": "*", "help": "a program's name, and words among its arguments"},
+                  having={"option": True, "metavar": "CHILD", "help": "only if it has started a program of this name"},
+                  wait={"option": True, "type": float, "default": 0, "help": "seconds until it must be there"}).parse_args(argv)
     machine = named(args.name)
+    if not args.program:
+        _plainly("kill", Machine.kill)([args.name])
+        return
+    for described in victims.kill(machine, args.program, args.having, args.wait):
+        print(f"killed on {machine.name}: {described}")
+
+
+def _slow(argv: list[str]) -> None:
+    args = parser("node slow", name={}, to={"option": True, "help": "only packets from and to this machine and its pods"},
+                  delay={"option": True, "type": float, "default": 0, "metavar": "MS", "help": "so much longer takes a round trip"},
+                  loss={"option": True, "type": float, "default": 0, "metavar": "PERCENT", "help": "each way"}).parse_args(argv)
     with state.lock():
-        if args.action != "start":
-            actions[args.action](machine)
-        elif machine.name in (CONTROL_PLANE, BROKER):
-            machine.boot()
-        else:
-            cluster.start_node(Board(), machine.name)
+        named(args.name).slow(args.delay, args.loss, named(args.to).name if args.to else None)
+
+
+def _fill(argv: list[str]) -> None:
+    args = parser("node fill", name={}, leave={"option": True, "type": float, "default": 0, "metavar": "MIB"}).parse_args(argv)
+    with state.lock():
+        free = named(args.name).fill(int(args.leave * (1 << 20)))
+    print(f"{free >> 10} KiB are free on {args.name}")
+
+
+NODE_ACTIONS = {"kill": _kill, "start": _plainly("start", _start), "freeze": _plainly("freeze", Machine.freeze),
+                "thaw": _plainly("thaw", Machine.thaw), "cut": _plainly("cut", Machine.cut),
+                "heal": _plainly("heal", Machine.heal), "slow": _slow, "fill": _fill}
 
 
 def the_broker(argv: list[str]) -> None:

@@ -38,6 +38,8 @@ BROKER_USER = "shadow"
 BROKER_PASSWORD = "shadow"
 AMQP = f"amqp://{BROKER_USER}:{BROKER_PASSWORD}@{BROKER_IP}:5672/%2f"
 
+NODE_DISK = "/var/lib/shadow"       # a node's folder with a disk of its own, which can be filled up
+
 PAUSE_IMAGE = "localhost/pause:1"
 GOARCH = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 

@@ -17,6 +17,7 @@ NEEDED = {                              # a program or file, and the Debian pack
     "mmdebstrap": "mmdebstrap",
     "ip": "iproute2",
     "nsenter": "util-linux",
+    "mkfs.ext4": "e2fsprogs",
     "openssl": "openssl",
     "gcc": "gcc",
     "/usr/include/unistd.h": "libc6-dev",

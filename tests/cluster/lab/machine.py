@@ -1,8 +1,8 @@
 """A machine of the cluster: control plane, broker or node, made of namespaces.
 
 Guarantees: a machine can be created, booted, killed at once like a power cut, stopped in
-order, frozen, thawed, cut off and healed on its own; its disk survives all of these; a
-command inside it always has a time limit.
+order, frozen, thawed, cut off, slowed down, filled up and healed on its own; its disk survives
+all of these; a command inside it always has a time limit.
 """
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Sequence
 
-from . import network, state
+from . import disk, line, network, state
 from .cgroups import Cgroups
-from .config import HERE, LOGS, MACHINES, address, netns
+from .config import HERE, LOGS, MACHINES, NODE_DISK, address, netns
 from .run import Failure, run, tail
 
 GONE_LIMIT = 20.0
@@ -57,7 +57,7 @@ class Machine:
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text)
             place.chmod(0o600 if path.endswith((".key", ".kubeconfig")) else 0o644)
-        kept = {path: str(self.disk / "volumes" / path.strip("/").replace("/", "-")) for path in volumes}
+        kept = {path: str(self.volume(path)) for path in volumes}
         self.spec.write_text(json.dumps({
             "name": self.name, "hostname": self.name, "cgroup": self.group, "netns": str(network.handle(self.name)),
             "record": str(self.record), "disk": str(self.disk), "layers": [str(layer) for layer in layers],
@@ -65,6 +65,10 @@ class Machine:
             "services": [{"name": one.name, "argv": list(one.argv), "after": list(one.after), "env": one.env}
                          for one in services],
         }, indent=1))
+
+    def volume(self, path: str) -> Path:
+        """Where a volume lies on the host."""
+        return self.disk / "volumes" / path.strip("/").replace("/", "-")
 
     def boot(self) -> None:
         """Start it with the disk that it has; a machine that runs is left alone."""
@@ -88,6 +92,7 @@ class Machine:
         if network.exists(self.name):
             network.cut(self.name)
         self._end(signal.SIGKILL)
+        line.restore(self)
         network.detach(self.name)
 
     def stop(self) -> None:
@@ -118,17 +123,33 @@ class Machine:
             raise Failure(f"{self.name} has no network: it is off")
         network.cut(self.name)
 
+    def slow(self, delay_ms: float, loss_percent: float, to: str | None = None) -> None:
+        """Its packets are late or lost: all of them, or those from and to one other machine."""
+        self._must_run()
+        line.worsen(self, delay_ms, loss_percent, to)
+
+    def fill(self, leave: int) -> int:
+        """So many bytes at most are free in `NODE_DISK` from now on; how many are."""
+        if not os.path.ismount(self.volume(NODE_DISK)):
+            raise Failure(f"{self.name} has no disk that can be filled; nodes of a new cluster have one")
+        return disk.fill(self.volume(NODE_DISK), leave)
+
     def heal(self) -> None:
+        """Plugged in, at full speed, with room on its disk."""
         if network.exists(self.name):
             network.heal(self.name)
+        line.restore(self)
+        disk.free(self.volume(NODE_DISK))
 
     def state(self, cut: set[str] | None = None) -> str:
-        """running, frozen, cut or dead."""
+        """running, frozen, cut, slow, full or dead."""
         if not self.pid():
             return "dead"
         if Cgroups().frozen(self.group):
             return "frozen"
-        return "cut" if self.name in (network.cut_off() if cut is None else cut) else "running"
+        if self.name in (network.cut_off() if cut is None else cut):
+            return "cut"
+        return "slow" if line.is_bad(self.name) else "full" if disk.is_full(self.volume(NODE_DISK)) else "running"
 
     def services(self) -> dict[str, Any]:
         """What its supervisor says of each service."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from . import api, images, pki
-from .config import API, DNS_IP, DOMAIN, PAUSE_IMAGE, POD_NETWORK, node_ip, pod_cidr
+from . import api, disk, images, pki
+from .config import API, DNS_IP, DOMAIN, NODE_DISK, PAUSE_IMAGE, POD_NETWORK, node_ip, pod_cidr
 from .machine import Machine, Service
 
 ETC = "/etc/kubernetes"
@@ -113,13 +113,14 @@ def create(name: str, layers: list[Path]) -> Machine:
         f"{ETC}/kubelet.key": who.key.read_text(),
         **proxy_files(node_ip(name)),
     }
-    machine.create(layers, files, ["/var/lib/containerd", "/var/lib/kubelet"], [
+    machine.create(layers, files, ["/var/lib/containerd", "/var/lib/kubelet", NODE_DISK], [
         Service("containerd", ["containerd"]),
         Service("kubelet", ["kubelet", f"--config={ETC}/kubelet.yaml", f"--kubeconfig={ETC}/kubelet.kubeconfig",
                             f"--hostname-override={name}", f"--node-ip={node_ip(name)}", "--v=2"],
                 [f"path:{SOCKET}", READY]),
         proxy(name),
     ])
+    disk.make(machine.volume(NODE_DISK))
     return machine
 
 

@@ -1,0 +1,149 @@
+//! The real operator and webhook, with the real desks of two agents, in a world in memory that strikes every call:
+//! everything dies there, or the connection breaks, or a second operator starts.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod crash_world;
+
+use crash_world::mistake::Mistake;
+use crash_world::run::play;
+use crash_world::scenario::{Scenario, Trouble};
+use crash_world::sweep::{Every, Until, sweep};
+
+/// Every one of them must end exactly.
+fn exact(cases: &[(&str, Scenario, Every)]) {
+    let mut stories = String::new();
+    for (what, scenario, every) in cases {
+        let summary = sweep(*scenario, *every, Until::End);
+        println!("{}", summary.line(what));
+        if summary.failures() > 0 {
+            stories += &format!("{what}\n{}", summary.story());
+        }
+    }
+    assert!(stories.is_empty(), "{stories}");
+}
+
+fn moved(bridged: bool) -> Scenario {
+    Scenario { bridged, ..Scenario::of(Trouble::None) }
+}
+
+#[test]
+fn a_drain_that_nothing_strikes_moves_the_pod() {
+    for scenario in [moved(true), moved(false)] {
+        let outcome = play(scenario, None);
+        assert_eq!(
+            (outcome.violations, outcome.end.as_str()),
+            (vec![], "moved"),
+            "{}",
+            outcome.trace.join("\n")
+        );
+    }
+}
+
+#[test]
+fn everything_cut_off_before_or_after_any_call_still_ends_exactly() {
+    exact(&[
+        ("crash, with a shadow", moved(true), Every::Crash),
+        ("crash, without a shadow", moved(false), Every::Crash),
+        ("long crash, with a shadow", moved(true), Every::LongCrash),
+        ("long crash, without a shadow", moved(false), Every::LongCrash),
+    ]);
+}
+
+#[test]
+fn a_connection_that_breaks_at_any_call_does_no_harm() {
+    exact(&[
+        ("cut, with a shadow", moved(true), Every::Cut),
+        ("cut, without a shadow", moved(false), Every::Cut),
+    ]);
+}
+
+#[test]
+fn two_operators_at_any_call_still_end_exactly() {
+    exact(&[
+        ("second operator", moved(true), Every::Rival),
+        ("second operator, late call", moved(true), Every::Late),
+        ("second operator, late call, no shadow", moved(false), Every::Late),
+    ]);
+}
+
+const ROLLBACKS: [(&str, Scenario); 8] = [
+    (
+        "aborted while dumping, frozen",
+        Scenario { trouble: Trouble::Abort("Dumping"), evicts: false, bridged: false, mistake: None },
+    ),
+    (
+        "first dump fails",
+        Scenario { trouble: Trouble::FirstDumpFails, evicts: false, bridged: true, mistake: None },
+    ),
+    (
+        "dumps fail, blocked",
+        Scenario { trouble: Trouble::DumpsFail, evicts: false, bridged: false, mistake: None },
+    ),
+    (
+        "dumps fail, evicted",
+        Scenario { trouble: Trouble::DumpsFail, evicts: true, bridged: true, mistake: None },
+    ),
+    (
+        "never parks, blocked",
+        Scenario { trouble: Trouble::NeverParks, evicts: false, bridged: true, mistake: None },
+    ),
+    (
+        "aborted while preparing",
+        Scenario { trouble: Trouble::Abort("Preparing"), evicts: true, bridged: true, mistake: None },
+    ),
+    (
+        "aborted while dumping",
+        Scenario { trouble: Trouble::Abort("Dumping"), evicts: true, bridged: true, mistake: None },
+    ),
+    (
+        "aborted while bridging",
+        Scenario { trouble: Trouble::Abort("Bridging"), evicts: true, bridged: true, mistake: None },
+    ),
+];
+
+fn rollbacks(every: Every) {
+    exact(&ROLLBACKS.map(|(what, scenario)| (what, scenario, every)));
+}
+
+#[test]
+fn a_rollback_cut_off_at_any_call_still_ends_exactly() {
+    rollbacks(Every::Crash);
+}
+
+#[test]
+fn a_connection_that_breaks_at_any_call_of_a_rollback_does_no_harm() {
+    rollbacks(Every::Cut);
+}
+
+#[test]
+fn a_rollback_by_two_operators_at_any_call_still_ends_exactly() {
+    rollbacks(Every::Rival);
+}
+
+#[test]
+fn a_late_call_of_a_deposed_operator_in_a_rollback_does_no_harm() {
+    rollbacks(Every::LateOnce);
+}
+
+#[test]
+fn a_late_call_into_the_next_attempt_does_no_harm() {
+    let scenario = Scenario { bridged: false, ..Scenario::of(Trouble::FirstDumpFails) };
+    exact(&[("late call into the next attempt", scenario, Every::LateIntoNextAttempt)]);
+}
+
+#[test]
+fn every_mistake_that_is_built_in_is_caught() {
+    let repeated = Scenario { bridged: false, ..Scenario::of(Trouble::FirstDumpFails) };
+    for (mistake, scenario, every) in [
+        (Mistake::StoreIgnoresVersions, moved(true), Every::Late),
+        (Mistake::StoreLosesJournal, moved(true), Every::Crash),
+        (Mistake::AgentsIgnoreFences, repeated, Every::LateIntoNextAttempt),
+        (Mistake::AgentsLoseTheirFolder, moved(true), Every::Crash),
+        (Mistake::DumpWithoutFreeze, moved(true), Every::Crash),
+    ] {
+        let summary = sweep(Scenario { mistake: Some(mistake), ..scenario }, every, Until::FirstFailure);
+        println!("{}", summary.line(&format!("{mistake:?}")));
+        assert!(summary.failures() > 0, "{mistake:?} was not caught");
+    }
+}

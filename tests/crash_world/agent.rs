@@ -1,0 +1,283 @@
+//! The agent of one node. Its desk, tickets, fences, tombstones, archives and store are the product's own, on a folder;
+//! what it does to containers is done to this world's processes, in the order in which `agent::orders` and `agent::dump`
+//! do it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use shadow::agent::archive::{IMAGES, LAYER, Origin, write};
+use shadow::agent::containers::Containers;
+use shadow::agent::desk::Desk;
+use shadow::agent::failure::Failure;
+use shadow::agent::fence::{Fence, Stale};
+use shadow::agent::host::Host;
+use shadow::agent::receive::receive;
+use shadow::agent::store::{self, Durability, Store};
+use shadow::api::{
+    AwaitOrder, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport, Epoch, Hold, MigrationUid,
+    NodeName, OpenTicketOrder, Refusal, Role,
+};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::World;
+use super::app::App;
+use super::mistake::Mistake;
+use super::wire::Line;
+
+const DUMP_TIME: Duration = Duration::from_millis(40);
+const JOB: &str = "job.json";
+const REPORT: &str = "report.json";
+
+type Outcome = Result<DumpReport, Failure>;
+type Ending = watch::Receiver<Option<Outcome>>;
+
+#[derive(Serialize, Deserialize)]
+struct Job {
+    container: ContainerRef,
+}
+
+/// One life of a node's agent.
+pub struct Agent {
+    pub store: Store,
+    pub desk: Arc<Desk>,
+    pub stopped: CancellationToken,
+    line: Line,
+    jobs: Mutex<HashMap<(MigrationUid, Epoch), Ending>>,
+    lock: tokio::sync::Mutex<()>,
+}
+
+fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| Failure::new(Refusal::Malformed, error.to_string()))
+}
+
+/// Folder of the node's container runtime.
+pub fn bundles(dir: &Path) -> std::path::PathBuf {
+    dir.join("node/run/containerd/io.containerd.runtime.v2.task/k8s.io")
+}
+
+impl Agent {
+    /// Starts on what its folder holds.
+    pub fn start(world: &World, node: &str, dir: &Path) -> Arc<Self> {
+        let store = Store::open(&dir.join("shadow")).unwrap();
+        std::fs::create_dir_all(bundles(dir)).unwrap();
+        let containers = Containers::new(Host::at(&dir.join("node")));
+        let desk = Arc::new(Desk::open(store.clone(), containers).unwrap());
+        let agent = Arc::new(Self {
+            store,
+            desk,
+            stopped: CancellationToken::new(),
+            line: world.wire.line(&format!("agent {node}"), true),
+            jobs: Mutex::default(),
+            lock: tokio::sync::Mutex::default(),
+        });
+        agent.recover(world);
+        agent
+    }
+
+    /// As `agent::dump::recover`.
+    fn recover(&self, world: &World) {
+        for (uid, epoch) in self.store.dumps().unwrap() {
+            let dir = self.store.dump(&uid, epoch);
+            if dir.join(REPORT).exists() {
+                continue;
+            }
+            if let Some(job) = store::read::<Job>(&dir.join(JOB)).unwrap()
+                && let Some(app) = world.app(job.container.pod.uid.as_str())
+            {
+                app.thaw();
+            }
+            store::remove(&dir).unwrap();
+        }
+    }
+
+    /// An order as it comes from the network.
+    pub async fn order(self: &Arc<Self>, world: &World, path: &str, bytes: &[u8]) -> Result<Value, Failure> {
+        let parts: Vec<&str> = path.trim_start_matches("/v1/migrations/").split('/').collect();
+        let uid = MigrationUid::from(parts[0]);
+        let role = |text: &str| if text == "shadow" { Role::Shadow } else { Role::Replacement };
+        match parts[1..] {
+            ["dump"] => Ok(json!(self.dump(world, &uid, body(bytes)?).await?)),
+            ["freeze"] => self.act(world, &uid, body(bytes)?, Fence::admit_forward, App::freeze).await,
+            ["thaw"] => {
+                let order: ContainerOrder = body(bytes)?;
+                self.pass(world, &uid, order.epoch, Fence::call_off)?;
+                let _lock = self.lock.lock().await;
+                if let Some(app) = world.app(order.container.pod.uid.as_str()) {
+                    world.invariants.before_thaw(world, &app, order.epoch);
+                    app.thaw();
+                }
+                Ok(json!({}))
+            }
+            ["kill"] => {
+                self.act(world, &uid, body(bytes)?, Fence::admit_kill, |app, world| app.kill(world)).await
+            }
+            ["close"] => {
+                let order: CloseOrder = body(bytes)?;
+                self.desk.close(&uid, order.epoch)?;
+                self.jobs
+                    .lock()
+                    .retain(|(of, at), job| *of != uid || *at > order.epoch || job.borrow().is_none());
+                Ok(json!({}))
+            }
+            ["tickets", of] => {
+                let order: OpenTicketOrder = body(bytes)?;
+                self.desk.open_ticket(&uid, role(of), &order)?;
+                Ok(json!({}))
+            }
+            ["tickets", of, "await"] => {
+                let order: AwaitOrder = body(bytes)?;
+                Ok(json!(self.desk.await_ticket(&uid, role(of), &order).await?))
+            }
+            _ => Err(Failure::new(Refusal::Malformed, path)),
+        }
+    }
+
+    fn pass(
+        &self,
+        world: &World,
+        uid: &MigrationUid,
+        epoch: Epoch,
+        check: fn(&mut Fence, Epoch) -> Result<(), Stale>,
+    ) -> Result<(), Failure> {
+        let passed = self.desk.pass(uid, |fence| check(fence, epoch));
+        if world.scenario.mistake == Some(Mistake::AgentsIgnoreFences) { Ok(()) } else { passed }
+    }
+
+    async fn act(
+        &self,
+        world: &World,
+        uid: &MigrationUid,
+        order: ContainerOrder,
+        check: fn(&mut Fence, Epoch) -> Result<(), Stale>,
+        act: impl FnOnce(&Arc<App>, &World),
+    ) -> Result<Value, Failure> {
+        let _lock = self.lock.lock().await;
+        self.pass(world, uid, order.epoch, check)?;
+        if let Some(app) = world.app(order.container.pod.uid.as_str()) {
+            act(&app, world);
+        }
+        Ok(json!({}))
+    }
+
+    async fn dump(self: &Arc<Self>, world: &World, uid: &MigrationUid, order: DumpOrder) -> Outcome {
+        let deadline = Instant::now() + Duration::from_millis(order.timeout_ms);
+        self.pass(world, uid, order.epoch, Fence::admit_forward)?;
+        let mut job = {
+            let mut jobs = self.jobs.lock();
+            match jobs.get(&(uid.clone(), order.epoch)) {
+                Some(job) => job.clone(),
+                None => {
+                    if let Some(report) = store::read(&self.store.dump(uid, order.epoch).join(REPORT))? {
+                        return Ok(report);
+                    }
+                    let (sender, receiver) = watch::channel(None);
+                    jobs.insert((uid.clone(), order.epoch), receiver.clone());
+                    let (agent, world, uid) = (Arc::clone(self), world.clone(), uid.clone());
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            outcome = agent.run_dump(&world, &uid, &order) => { sender.send_replace(Some(outcome)); }
+                            () = agent.stopped.cancelled() => {}
+                        }
+                    });
+                    receiver
+                }
+            }
+        };
+        let broken_off = || Failure::new(Refusal::RuntimeFailed, "the dump broke off");
+        match timeout_at(deadline, job.wait_for(Option::is_some)).await {
+            Ok(Ok(outcome)) => outcome.clone().unwrap_or_else(|| Err(broken_off())),
+            Ok(Err(_)) => Err(broken_off()),
+            Err(_) => Err(Failure::new(Refusal::TimedOut, "the dump has not ended in time")),
+        }
+    }
+
+    async fn run_dump(&self, world: &World, uid: &MigrationUid, order: &DumpOrder) -> Outcome {
+        let pod = &order.container.pod;
+        let Some(app) = world.app(pod.uid.as_str()) else {
+            return Err(Failure::new(Refusal::ContainerNotFound, format!("no container of {}", pod.name)));
+        };
+        let dir = self.store.dump(uid, order.epoch);
+        let outcome = self.dump_and_send(world, uid, order, &app, &dir).await;
+        if outcome.is_err() {
+            store::remove(&dir)?;
+        }
+        outcome
+    }
+
+    async fn dump_and_send(
+        &self,
+        world: &World,
+        uid: &MigrationUid,
+        order: &DumpOrder,
+        app: &Arc<App>,
+        dir: &Path,
+    ) -> Outcome {
+        let lock = self.lock.lock().await;
+        self.pass(world, uid, order.epoch, Fence::admit_forward)?;
+        store::remove(dir)?;
+        std::fs::create_dir_all(dir.join(IMAGES)).unwrap();
+        store::write(&dir.join(JOB), &Job { container: order.container.clone() }, Durability::Process)?;
+        if world.scenario.mistake != Some(Mistake::DumpWithoutFreeze) {
+            app.freeze(world);
+        }
+        let image = world.keep_image(app.memory.lock().clone());
+        sleep(DUMP_TIME).await;
+        std::fs::write(dir.join(IMAGES).join("pages-1.img"), image.to_string()).unwrap();
+        std::fs::write(dir.join(LAYER), "changed files").unwrap();
+        let fails = world.scenario.dump_fails(order.epoch);
+        let stands_still = order.hold == Hold::Frozen && !fails;
+        if !stands_still {
+            app.thaw();
+        }
+        drop(lock);
+        if fails {
+            return Err(Failure::new(Refusal::RuntimeFailed, "CRIU: cannot dump this"));
+        }
+        let origin = Origin {
+            migration: uid.clone(),
+            epoch: order.epoch,
+            container: order.container.container.clone(),
+        };
+        let sent = self.send(world, dir, origin, &order.target.node).await;
+        match sent {
+            Ok(report) => {
+                store::write(&dir.join(REPORT), &report, Durability::Process)?;
+                Ok(report)
+            }
+            Err(failure) if stands_still => {
+                let _lock = self.lock.lock().await;
+                app.thaw();
+                Err(failure)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn send(&self, world: &World, dir: &Path, origin: Origin, to: &NodeName) -> Outcome {
+        let mut stream = Vec::new();
+        write(dir, &origin, &mut |chunk: Bytes| {
+            stream.extend_from_slice(&chunk);
+            true
+        })
+        .map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
+        let cut_off = || Failure::new(Refusal::TransferFailed, "connection reset by peer");
+        let (there, to) = (world.clone(), to.clone());
+        let taken = async move {
+            let agent = there.node(to.as_str()).agent().ok_or_else(cut_off)?;
+            tokio::select! {
+                taken = receive(&agent.desk, &agent.store, &origin.migration, origin.epoch, Body::from(stream)) => taken,
+                () = agent.stopped.cancelled() => Err(cut_off()),
+            }
+        };
+        self.line.call("archive to the target's agent", taken).await.map_err(|_| cut_off())?
+    }
+}

@@ -1,0 +1,143 @@
+//! A small world in memory for the real operator, the real webhook and the real desks of two agents: an API server, a
+//! broker, kubelets, a StatefulSet controller, a consumer. Every call between its parts can be struck, see [`wire`].
+
+pub mod admission;
+pub mod agent;
+pub mod api_server;
+pub mod app;
+pub mod broker;
+pub mod client;
+pub mod cluster;
+pub mod courier;
+pub mod handover;
+pub mod invariants;
+pub mod kubelet;
+pub mod mistake;
+pub mod objects;
+pub mod processes;
+pub mod run;
+pub mod scenario;
+pub mod sweep;
+pub mod watch;
+pub mod wire;
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use axum::Router;
+use parking_lot::Mutex;
+
+use agent::Agent;
+use app::{App, Memory};
+use scenario::Scenario;
+use wire::{Blow, Line, Wire};
+
+/// One node: its folder outlives its agent.
+pub struct Node {
+    dir: tempfile::TempDir,
+    agent: Mutex<Option<Arc<Agent>>>,
+}
+
+impl Node {
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn agent(&self) -> Option<Arc<Agent>> {
+        self.agent.lock().clone()
+    }
+
+    pub fn set_agent(&self, agent: Option<Arc<Agent>>) {
+        *self.agent.lock() = agent;
+    }
+}
+
+/// Everything there is.
+pub struct Parts {
+    pub scenario: Scenario,
+    pub wire: Arc<Wire>,
+    /// The API server's own way to the webhook.
+    pub api_line: Line,
+    pub objects: objects::Objects,
+    pub broker: broker::Broker,
+    pub webhook: Mutex<Option<Router>>,
+    pub apps: Mutex<Vec<Arc<App>>>,
+    pub published: AtomicU64,
+    pub invariants: invariants::Invariants,
+    nodes: BTreeMap<&'static str, Node>,
+    images: Mutex<Vec<Memory>>,
+}
+
+#[derive(Clone)]
+pub struct World(Arc<Parts>);
+
+impl Deref for World {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl World {
+    pub fn new(scenario: Scenario, blow: Option<Blow>) -> Self {
+        let wire = Wire::new(blow);
+        let dir = || {
+            if Path::new("/dev/shm").is_dir() {
+                tempfile::tempdir_in("/dev/shm")
+            } else {
+                tempfile::tempdir()
+            }
+        };
+        let node = |name| (name, Node { dir: dir().unwrap(), agent: Mutex::default() });
+        let world = Self(Arc::new(Parts {
+            scenario,
+            api_line: wire.line("API server", false),
+            wire,
+            objects: objects::Objects::default(),
+            broker: broker::Broker::default(),
+            webhook: Mutex::default(),
+            apps: Mutex::default(),
+            published: AtomicU64::new(0),
+            invariants: invariants::Invariants::default(),
+            nodes: cluster::NODES.into_iter().map(node).collect(),
+            images: Mutex::default(),
+        }));
+        cluster::furnish(&world);
+        world
+    }
+
+    pub fn node(&self, name: &str) -> &Node {
+        &self.nodes[name]
+    }
+
+    /// The living process of a pod.
+    pub fn app(&self, pod_uid: &str) -> Option<Arc<App>> {
+        self.apps.lock().iter().rev().find(|app| app.pod_uid == pod_uid && app.is_alive()).cloned()
+    }
+
+    /// The process that the drain is about: the first there was.
+    pub fn source(&self) -> Arc<App> {
+        Arc::clone(&self.apps.lock()[0])
+    }
+
+    pub fn has_ended(&self) -> bool {
+        let (migrations, _) = self.objects.list("statefulmigrations", None);
+        migrations.iter().any(|m| matches!(objects::text(m, "/status/phase"), "Completed" | "Failed"))
+    }
+
+    /// What a dump takes along.
+    pub fn keep_image(&self, memory: Memory) -> usize {
+        let mut images = self.images.lock();
+        images.push(memory);
+        images.len() - 1
+    }
+
+    pub fn image(&self, number: usize) -> Memory {
+        let image = self.images.lock()[number].clone();
+        Memory { has_past: true, ..image }
+    }
+}

@@ -1,0 +1,191 @@
+//! One run: the world is set up, drained, struck at one call, and looked at when it has come to rest.
+
+use std::time::Duration;
+
+use serde_json::json;
+use shadow::api::Phase;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::World;
+use super::app::{Life, PRIMARY};
+use super::cluster;
+use super::mistake::Mistake;
+use super::objects::{Key, uid};
+use super::processes::Processes;
+use super::scenario::{Scenario, Trouble};
+use super::wire::{Blow, Strike};
+
+/// From the drain to the end of the migration, whatever happens.
+const LONGEST: Duration = Duration::from_secs(600);
+/// From there until nothing is left.
+const REST: Duration = Duration::from_secs(100);
+const LOOK: Duration = Duration::from_millis(500);
+const REST_LOOK: Duration = Duration::from_secs(2);
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub calls: usize,
+    pub was_struck: bool,
+    pub violations: Vec<String>,
+    /// A deposed operator made something after the end, which goes with the migration's object; its queues stay, empty.
+    pub by_the_deposed: bool,
+    pub end: String,
+    pub took: Duration,
+    pub trace: Vec<String>,
+}
+
+/// Plays one run on a clock of its own.
+pub fn play(scenario: Scenario, blow: Option<Blow>) -> Outcome {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(run(scenario, blow))
+}
+
+async fn run(scenario: Scenario, blow: Option<Blow>) -> Outcome {
+    let world = World::new(scenario, blow);
+    let mut processes = Processes::default();
+    processes.start(&world);
+    for node in cluster::NODES {
+        tokio::spawn(super::kubelet::kubelet(world.clone(), node.to_owned()));
+    }
+    tokio::spawn(cluster::scheduler(world.clone()));
+    tokio::spawn(cluster::stateful_set_controller(world.clone()));
+    while !(processes.cache.is_synced() && is_serving(&world)) {
+        sleep(LOOK).await;
+    }
+    world.source().memory.lock().has_past = true;
+
+    world.wire.arm();
+    let begun = Instant::now();
+    let source = world.source().pod_uid.clone();
+    tokio::spawn(cluster::producer(world.clone()));
+    tokio::spawn(cluster::drainer(world.clone(), source));
+    if let Trouble::Abort(step) = scenario.trouble {
+        tokio::spawn(cluster::user_who_aborts(world.clone(), step));
+    }
+    let mut strike = std::pin::pin!(world.wire.struck());
+    let mut open = true;
+    let ended = timeout(LONGEST, async {
+        while !world.has_ended() {
+            tokio::select! {
+                strike = &mut strike, if open => {
+                    open = false;
+                    suffer(&world, &mut processes, strike).await;
+                }
+                () = sleep(LOOK) => {}
+            }
+        }
+    });
+    let ended = ended.await.is_ok();
+    let took = begun.elapsed();
+    // What is struck at the very end still has to be mended.
+    for _ in 0..3 {
+        cluster::publish(&world);
+    }
+    let rests_at = Instant::now() + REST;
+    let mut missing;
+    loop {
+        tokio::select! {
+            strike = &mut strike, if open => {
+                open = false;
+                suffer(&world, &mut processes, strike).await;
+            }
+            () = sleep(REST_LOOK) => {}
+        }
+        missing = world.invariants.missing(&world);
+        if missing.is_empty() || Instant::now() >= rests_at {
+            break;
+        }
+    }
+    let end = end(&world);
+    let left = world.invariants.left(&world);
+    let by_the_deposed = world.wire.has_rival() && !left.is_empty();
+    if by_the_deposed {
+        sweep(&world).await;
+        let still = world.invariants.left(&world).into_iter().filter(|what| !what.starts_with("queues"));
+        missing.retain(|what| !left.contains(what));
+        missing.extend(still);
+    }
+    let mut violations = world.invariants.broken();
+    if !ended {
+        violations.push(format!("it did not end within {LONGEST:?}"));
+    }
+    violations.extend(missing);
+    processes.end(&world).await;
+    let wire = &world.wire;
+    Outcome {
+        by_the_deposed,
+        calls: wire.calls(),
+        was_struck: wire.was_struck(),
+        violations,
+        end,
+        took,
+        trace: wire.trace(),
+    }
+}
+
+/// The migration's object goes, as it does minutes after its end.
+async fn sweep(world: &World) {
+    let (migrations, _) = world.objects.list("statefulmigrations", None);
+    for migration in &migrations {
+        let name = migration["metadata"]["name"].as_str().unwrap_or_default();
+        let _ = world.objects.delete(&Key::new("statefulmigrations", cluster::NAMESPACE, name), None, false);
+    }
+    sleep(REST_LOOK).await;
+}
+
+fn is_serving(world: &World) -> bool {
+    !world.broker.consumers(PRIMARY).is_empty()
+        && world
+            .objects
+            .get(&cluster::pod_key())
+            .is_some_and(|pod| pod["status"]["conditions"][1]["status"] == "True")
+}
+
+async fn suffer(world: &World, processes: &mut Processes, strike: Strike) {
+    match strike {
+        Strike::Crash(_, down) => {
+            processes.end(world).await;
+            lose(world);
+            sleep(down).await;
+            processes.start(world);
+        }
+        Strike::Rival | Strike::RivalAndLate(_) => processes.start_operator(world),
+        Strike::Cut(_) => {}
+    }
+}
+
+/// What a crash costs where a mistake is built in.
+fn lose(world: &World) {
+    match world.scenario.mistake {
+        Some(Mistake::StoreLosesJournal) => {
+            let (migrations, _) = world.objects.list("statefulmigrations", None);
+            for migration in &migrations {
+                let name = migration["metadata"]["name"].as_str().unwrap_or_default();
+                let key = Key::new("statefulmigrations", cluster::NAMESPACE, name);
+                world.objects.change(&key, None, |migration| migration["status"] = json!(null)).unwrap();
+            }
+        }
+        Some(Mistake::AgentsLoseTheirFolder) => {
+            for node in cluster::NODES {
+                let _ = std::fs::remove_dir_all(world.node(node).dir().join("shadow"));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// For the summary: how the migration ended, and who carries on.
+fn end(world: &World) -> String {
+    let Some(status) = cluster::migration(world).and_then(|m| m.status) else { return "never began".into() };
+    let pod = world.objects.get(&cluster::pod_key());
+    let same = pod.is_some_and(|pod| uid(&pod) == world.source().pod_uid);
+    let lives = world.source().life() == Life::Running;
+    match (status.phase, same && lives) {
+        (Phase::Completed, _) if status.epoch.0 == 1 => "moved".into(),
+        (Phase::Completed, _) => "moved in a later attempt".into(),
+        (_, true) => format!("stayed ({})", status.reason.unwrap_or_default()),
+        _ => "evicted".into(),
+    }
+}

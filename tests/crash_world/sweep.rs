@@ -1,0 +1,139 @@
+//! Strikes every call of a scenario in turn and says what came of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use super::run::{Outcome, play};
+use super::scenario::Scenario;
+use super::wire::{Blow, Side, Strike};
+
+/// Until SHADOW's processes are there again.
+const SOON: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_secs(25);
+
+/// What is done at every call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Every {
+    /// All of SHADOW dies, before and after, and is back soon.
+    Crash,
+    /// The same, and it is away for long.
+    LongCrash,
+    /// The connection breaks, before and after.
+    Cut,
+    /// A second operator starts.
+    Rival,
+    /// A second operator starts, and the call arrives late.
+    Late,
+    /// The same, with one delay only.
+    LateOnce,
+    /// So late that it arrives in the attempt after the next back-off.
+    LateIntoNextAttempt,
+}
+
+impl Every {
+    fn strikes(self) -> Vec<Strike> {
+        match self {
+            Self::Crash => [Side::Before, Side::After].map(|side| Strike::Crash(side, SOON)).to_vec(),
+            Self::LongCrash => [Side::Before, Side::After].map(|side| Strike::Crash(side, LATE)).to_vec(),
+            Self::Cut => vec![Strike::Cut(Side::Before), Strike::Cut(Side::After)],
+            Self::Rival => vec![Strike::Rival],
+            Self::LateOnce => vec![Strike::RivalAndLate(Duration::from_secs(2))],
+            Self::LateIntoNextAttempt => {
+                let delays = [20_100, 20_130, 20_160, 20_190, 20_220];
+                delays.map(|ms| Strike::RivalAndLate(Duration::from_millis(ms))).to_vec()
+            }
+            // Soon, when the other one is in the middle of it, and long after.
+            Self::Late => {
+                [100, 2_000, 45_000].map(|ms| Strike::RivalAndLate(Duration::from_millis(ms))).to_vec()
+            }
+        }
+    }
+}
+
+/// What all the runs came to.
+#[derive(Default)]
+pub struct Summary {
+    pub points: usize,
+    pub calls: usize,
+    pub runs: usize,
+    /// Runs in which a deposed operator left something for the sweep.
+    swept: usize,
+    took: Duration,
+    ends: BTreeMap<String, usize>,
+    failed: Vec<(Blow, Outcome)>,
+}
+
+impl Summary {
+    pub fn failures(&self) -> usize {
+        self.failed.len()
+    }
+
+    /// One line for people.
+    pub fn line(&self, what: &str) -> String {
+        let ends: Vec<String> = self.ends.iter().map(|(end, runs)| format!("{runs} {end}")).collect();
+        let verdict = match self.failed.len() {
+            0 => "all exact".to_owned(),
+            failed => format!("{failed} NOT EXACT"),
+        };
+        let swept = match self.swept {
+            0 => String::new(),
+            swept => format!("; {swept} left something of a deposed operator's"),
+        };
+        format!(
+            "{what}: crash points: {} ({} calls), runs {}, {verdict}; ended: {}{swept}; {:.1} s",
+            self.points,
+            self.calls,
+            self.runs,
+            ends.join(", "),
+            self.took.as_secs_f64()
+        )
+    }
+
+    /// The first failure as a story, the others in a line each.
+    pub fn story(&self) -> String {
+        let mut story = String::new();
+        for (blow, outcome) in &self.failed {
+            let _ =
+                writeln!(story, "{blow:?}: {} in {:?}: {:?}", outcome.end, outcome.took, outcome.violations);
+        }
+        if let Some((_, outcome)) = self.failed.first() {
+            let _ = writeln!(story, "{}", outcome.trace.join("\n"));
+        }
+        story
+    }
+}
+
+/// Which of the calls are struck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// All of them.
+    End,
+    /// As many as it takes to see that something is wrong.
+    FirstFailure,
+}
+
+/// Strikes the calls of `scenario` one after the other, each in a run of its own.
+pub fn sweep(scenario: Scenario, every: Every, until: Until) -> Summary {
+    let begun = Instant::now();
+    let calls = play(scenario, None).calls;
+    let mut summary = Summary { calls, ..Summary::default() };
+    for call in 1..=calls {
+        for strike in every.strikes() {
+            let blow = Blow { call, strike };
+            let outcome = play(scenario, Some(blow));
+            summary.points += usize::from(outcome.was_struck);
+            summary.runs += 1;
+            summary.swept += usize::from(outcome.by_the_deposed);
+            *summary.ends.entry(outcome.end.clone()).or_default() += 1;
+            if !outcome.violations.is_empty() {
+                summary.failed.push((blow, outcome));
+            }
+        }
+        if until == Until::FirstFailure && summary.failures() > 0 {
+            break;
+        }
+    }
+    summary.took = begun.elapsed();
+    summary
+}
