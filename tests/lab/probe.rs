@@ -61,14 +61,21 @@ impl Probe {
         Self { stop, task }
     }
 
-    pub async fn finish(self) -> Result<Reads> {
+    pub async fn finish(mut self) -> Result<Reads> {
         self.stop.store(true, Ordering::Relaxed);
-        let all = self.task.await?;
+        let all = (&mut self.task).await?;
         let (mut answered, mut unanswered): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|read| read.state.is_some());
         answered.sort_by_key(|read| read.ended);
         unanswered.sort_by_key(|read| read.started);
         Ok(Reads { answered, unanswered })
+    }
+}
+
+impl Drop for Probe {
+    /// Who gives up in between reads no more.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
