@@ -42,7 +42,9 @@ async fn two_migrations_at_once(quorum: bool) {
     until("all is applied", async || at(&a) + at(&b) >= published).await;
     until("nothing waits", async || a.stage.look(&a.stage.primary).await == Some((0, 2))).await;
     for view in [a.subject.view(), b.subject.view()] {
-        assert_eq!((view.duplicates, view.out_of_order), (0, 0));
+        assert_eq!(view.duplicates, 0);
+        // What a quorum queue was about to give a consumer that cancels, it gives to the other one a little later.
+        assert!(quorum || view.out_of_order == 0, "{} out of order", view.out_of_order);
     }
     assert_eq!(at(&a) + at(&b), published);
     for scene in [&a, &b] {
