@@ -28,7 +28,7 @@ impl Source {
             &burst.to_string(),
         ]);
         let ledger = ledger::Shared::default();
-        let (control, orders) = watch::channel(Control { rate, paused: false });
+        let (control, orders) = watch::channel(Control { rate, paused: false, connection: 0 });
         let book = ledger.clone();
         let task = tokio::spawn(async move {
             if let Err(error) = publisher::publish(&config, &book, orders).await {

@@ -27,7 +27,7 @@ impl Subject {
             work_ms,
             hostname_file: file,
         };
-        let state = state::State::shared(0).unwrap();
+        let state = state::State::shared(0, false).unwrap();
         let consumer = session::Consumer::new(config, state.clone());
         let task = tokio::spawn(async { match consumer.run().await {} });
         Self { state, wire, hostname, task }
