@@ -17,8 +17,8 @@ const AT_ONCE: usize = 4;
 /// On top of two handfuls.
 const MORE: u64 = 100;
 
-async fn parked_in_a_backlog(quorum: bool, prefetch: u16) {
-    let stage = Stage::set(quorum).await;
+async fn parked_in_a_backlog(prefetch: u16) {
+    let stage = Stage::set(false).await;
     let mut post = Post::open(&stage).await;
     post.send(2 * u64::from(prefetch) + MORE).await;
     let scene = Scene::on(stage, prefetch, 0).await;
@@ -32,7 +32,8 @@ async fn parked_in_a_backlog(quorum: bool, prefetch: u16) {
     scene.end().await;
 }
 
-async fn at_every_prefetch(quorum: bool) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_classic_queue_is_exact_at_every_prefetch() {
     let (begun, next) = (Instant::now(), AtomicU16::new(1));
     let worker = async || {
         loop {
@@ -40,19 +41,9 @@ async fn at_every_prefetch(quorum: bool) {
             if prefetch > LARGEST {
                 return;
             }
-            parked_in_a_backlog(quorum, prefetch).await;
+            parked_in_a_backlog(prefetch).await;
         }
     };
     join_all((0..AT_ONCE).map(|_| worker())).await;
-    println!("quorum={quorum}: prefetch 1 to {LARGEST} in {:?}", begun.elapsed());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_classic_queue_is_exact_at_every_prefetch() {
-    at_every_prefetch(false).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_quorum_queue_is_exact_at_every_prefetch() {
-    at_every_prefetch(true).await;
+    println!("prefetch 1 to {LARGEST} in {:?}", begun.elapsed());
 }
