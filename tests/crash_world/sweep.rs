@@ -40,7 +40,7 @@ impl Every {
             Self::Rival => vec![Strike::Rival],
             Self::LateOnce => vec![Strike::RivalAndLate(Duration::from_secs(2))],
             Self::LateIntoNextAttempt => {
-                let delays = [20_100, 20_130, 20_160, 20_190, 20_220];
+                let delays = [20_050, 20_065, 20_080, 20_095];
                 delays.map(|ms| Strike::RivalAndLate(Duration::from_millis(ms))).to_vec()
             }
             // Soon, when the other one is in the middle of it, and long after.

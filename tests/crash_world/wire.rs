@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 /// The way to the other side.
 const LATENCY: Duration = Duration::from_millis(1);
@@ -56,11 +57,18 @@ pub struct Process {
 
 #[derive(Default)]
 struct Book {
-    armed: bool,
+    armed: Option<Instant>,
     blow: Option<Blow>,
     calls: usize,
     trace: Vec<String>,
     processes: Vec<Arc<Process>>,
+}
+
+impl Book {
+    /// Seconds since the drain began.
+    fn time(&self) -> String {
+        format!("{:8.3}", self.armed.map_or(0.0, |armed| armed.elapsed().as_secs_f64()))
+    }
 }
 
 /// All wires.
@@ -77,7 +85,7 @@ impl Wire {
 
     /// Counts from now on.
     pub fn arm(&self) {
-        self.book.lock().armed = true;
+        self.book.lock().armed = Some(Instant::now());
     }
 
     /// The end of a new process's line.
@@ -118,19 +126,20 @@ impl Wire {
 
     /// Notes what is no call but helps to read the trace.
     pub fn note(&self, what: String) {
-        self.book.lock().trace.push(format!("      {what}"));
+        let mut book = self.book.lock();
+        let line = format!("{}      {what}", book.time());
+        book.trace.push(line);
     }
 
     fn count(&self, caller: &Process, what: &str) -> Option<Strike> {
         let mut book = self.book.lock();
-        if !book.armed {
-            return None;
-        }
+        book.armed?;
         book.calls += 1;
         let call = book.calls;
         let strike = book.blow.filter(|blow| blow.call == call).map(|blow| blow.strike);
         let mark = strike.map_or_else(String::new, |strike| format!("   <== {strike:?}"));
-        book.trace.push(format!("{call:4}. {}: {what}{mark}", caller.name));
+        let line = format!("{}{call:4}. {}: {what}{mark}", book.time(), caller.name);
+        book.trace.push(line);
         strike
     }
 
