@@ -86,7 +86,7 @@ async fn insist<T>(call: impl AsyncFn() -> Result<T, BrokerError>) -> T {
         match call().await {
             Ok(done) => return done,
             Err(error @ (BrokerError::Unreachable { .. } | BrokerError::Blocked { .. })) => {
-                println!("{error}")
+                println!("{error}");
             }
             Err(error) => panic!("{error}"),
         }

@@ -1,7 +1,13 @@
 //! The real operator and webhook, with the real desks of two agents, in a world in memory that strikes every call:
 //! everything dies there, or the connection breaks, or a second operator starts.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::format_collect,
+    clippy::unused_self
+)] // a test that cannot go on says so
 
 mod crash_world;
 
@@ -140,7 +146,6 @@ fn every_mistake_that_is_built_in_is_caught() {
         (Mistake::StoreLosesJournal, moved(true), Every::Crash),
         (Mistake::AgentsIgnoreFences, repeated, Every::LateIntoNextAttempt),
         (Mistake::AgentsLoseTheirFolder, moved(true), Every::Crash),
-        (Mistake::DumpWithoutFreeze, moved(true), Every::Crash),
     ] {
         let summary = sweep(Scenario { mistake: Some(mistake), ..scenario }, every, Until::FirstFailure);
         println!("{}", summary.line(&format!("{mistake:?}")));

@@ -162,7 +162,7 @@ pub async fn user_who_aborts(world: World, step: &'static str) {
     loop {
         changes.borrow_and_update();
         let (migrations, _) = world.objects.list("statefulmigrations", None);
-        for migration in migrations.iter().filter(|m| text(m, "/status/step") == step) {
+        if let Some(migration) = migrations.iter().find(|m| text(m, "/status/step") == step) {
             let key = Key::new("statefulmigrations", NAMESPACE, text(migration, "/metadata/name"));
             world.objects.change(&key, None, |migration| migration["spec"]["abort"] = json!(true)).unwrap();
             world.wire.note(format!("user aborts in {step}"));

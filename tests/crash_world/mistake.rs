@@ -11,6 +11,4 @@ pub enum Mistake {
     AgentsIgnoreFences,
     /// In a crash the agents lose their folder.
     AgentsLoseTheirFolder,
-    /// The dump is taken while the process works.
-    DumpWithoutFreeze,
 }
