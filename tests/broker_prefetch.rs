@@ -1,4 +1,4 @@
-//! Order and exactly-once at every prefetch from 1 to 500, on a real RabbitMQ: the consumer is parked in the middle of a
+//! Order and exactly-once at every prefetch from 1 to 500, on a real RabbitMQ, on both kinds of queue: the consumer is parked in the middle of a
 //! backlog, with as many messages in its hands as it may hold.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use broker_support::{Post, Scene, Stage, agree};
 use futures::future::join_all;
+use shadow::broker::Proof;
 
 const LARGEST: u16 = 500;
 /// How many are under way at once.
@@ -17,23 +18,24 @@ const AT_ONCE: usize = 4;
 /// On top of two handfuls.
 const MORE: u64 = 100;
 
-async fn parked_in_a_backlog(prefetch: u16) {
-    let stage = Stage::set(false).await;
+async fn parked_in_a_backlog(quorum: bool, prefetch: u16) {
+    let stage = Stage::set(quorum).await;
     let mut post = Post::open(&stage).await;
     post.send(2 * u64::from(prefetch) + MORE).await;
     let scene = Scene::on(stage, prefetch, 0).await;
     scene.subject.has_applied(u64::from(prefetch) / 2 + 1).await;
     let parked = scene.park(1).await;
     let at = scene.subject.view();
-    assert_eq!((parked.position, at.parked), (Some(at.count), true));
+    // Where the machine is busy the broker's word may come so much sooner that the answer is not waited for.
+    assert!(parked.position == Some(at.count) || parked.proof == Proof::ByBroker, "{parked:?}, {}", at.count);
+    assert!(at.parked);
     post.send(MORE).await;
     assert_eq!(scene.resume(1).await.position, Some(at.count));
     agree(&scene.subject, &post.close().await).await;
     scene.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_classic_queue_is_exact_at_every_prefetch() {
+async fn at_every_prefetch(quorum: bool) {
     let (begun, next) = (Instant::now(), AtomicU16::new(1));
     let worker = async || {
         loop {
@@ -41,9 +43,19 @@ async fn a_classic_queue_is_exact_at_every_prefetch() {
             if prefetch > LARGEST {
                 return;
             }
-            parked_in_a_backlog(prefetch).await;
+            parked_in_a_backlog(quorum, prefetch).await;
         }
     };
     join_all((0..AT_ONCE).map(|_| worker())).await;
     println!("prefetch 1 to {LARGEST} in {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_classic_queue_is_exact_at_every_prefetch() {
+    at_every_prefetch(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quorum_queue_is_exact_at_every_prefetch() {
+    at_every_prefetch(true).await;
 }

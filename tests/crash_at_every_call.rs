@@ -146,6 +146,7 @@ fn every_mistake_that_is_built_in_is_caught() {
         (Mistake::StoreLosesJournal, moved(true), Every::Crash),
         (Mistake::AgentsIgnoreFences, repeated, Every::LateIntoNextAttempt),
         (Mistake::AgentsLoseTheirFolder, moved(true), Every::Crash),
+        (Mistake::DumpWithoutFreeze, moved(false), Every::Crash),
     ] {
         let summary = sweep(Scenario { mistake: Some(mistake), ..scenario }, every, Until::FirstFailure);
         println!("{}", summary.line(&format!("{mistake:?}")));

@@ -2,8 +2,8 @@
 //!
 //! # Rules it keeps
 //! * Messages are applied in order and acknowledged after they are applied.
-//! * Park: cancel the subscription, apply and acknowledge what was delivered, wait until the broker has taken the
-//!   acknowledgements, consume the parking queue, then answer. Nothing is handed back: a quorum queue would return
+//! * Park: cancel the subscription, apply what was delivered and acknowledge it in few pieces, wait until the broker has
+//!   taken that, consume the parking queue, then answer. Nothing is handed back: a quorum queue would return
 //!   it out of order.
 //! * On every connection the control queue comes first, and a parked consumer never touches the primary queue. After
 //!   a restore the memory says that it is parked, the sockets are closed, and the pod may have another name: that is
@@ -42,6 +42,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const ORDERS_FIRST: Duration = Duration::from_millis(500);
 /// How often the pod's name and a parking queue that is not there are looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// What was delivered before a cancellation is acknowledged in at most that many pieces, and the rest.
+const FEW: u16 = 16;
 /// Seconds.
 const HEARTBEAT: u16 = 5;
 const NOT_FOUND: u16 = 404;
@@ -88,6 +90,8 @@ struct Session {
     /// The order that parked this consumer, not acknowledged yet.
     held: Option<Delivery>,
     subscription: Option<Subscription>,
+    /// The channel of the subscription before, see [`Consumer::leave`].
+    left: Option<Channel>,
 }
 
 impl Consumer {
@@ -136,7 +140,7 @@ impl Consumer {
             state.sessions += 1;
         }
         tracing::info!(pod, waiting, parked_on = self.gate.parked_on(), "connected");
-        let mut session = Session { pod, connection, control, held: None, subscription: None };
+        let mut session = Session { pod, connection, control, held: None, subscription: None, left: None };
 
         while waiting > 0 {
             let Ok(order) = timeout(ORDERS_FIRST, orders.next()).await else { break };
@@ -158,8 +162,8 @@ impl Consumer {
                     self.obey(&mut session, order).await?;
                 }
                 message = messages => {
-                    let message = message.ok_or("queue is gone")??;
-                    self.apply(message).await?;
+                    let applied = self.apply(message.ok_or("queue is gone")??).await?;
+                    acknowledge(&applied).await?;
                 }
                 () = sleep(LOOK) => {
                     if self.pod_name()? != session.pod {
@@ -246,22 +250,36 @@ impl Consumer {
         }
     }
 
-    /// Ends the subscription at a message boundary with nothing unacknowledged.
+    /// Ends the subscription at a message boundary with nothing unacknowledged. Its channel stays open until the next one
+    /// is left: for a quorum queue it holds acknowledgements back while 32 are under way (`SOFT_LIMIT` in RabbitMQ's
+    /// rabbit_fifo_client.erl), sends them once those are applied, and forgets them when it is closed before that. So
+    /// with a prefetch below 32 none can be forgotten, and above it only if the broker needs longer than the pause.
     async fn leave(&self, session: &mut Session) -> Result<(), Failure> {
         let Some(Subscription { channel, mut consumer }) = session.subscription.take() else { return Ok(()) };
         let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
         timeout(CALL, cancel).await??;
+        self.flush(&channel).await?;
         // After the broker's confirmation nothing more is delivered; this ends with what was.
+        let (mut applied, mut count) = (None, 0);
         while let Some(message) = consumer.next().await {
-            self.apply(message?).await?;
+            let last = applied.insert(self.apply(message?).await?);
+            count += 1;
+            if count == piece(self.config.prefetch) {
+                acknowledge_up_to(last).await?;
+                (applied, count) = (None, 0);
+            }
+        }
+        if let Some(last) = applied {
+            acknowledge_up_to(&last).await?;
         }
         self.flush(&channel).await?;
-        // A quorum queue may still be sending what it chose before it heard of the end. The client drops that, and
-        // the broker puts it back in its place; closing the channel makes sure of it.
-        Ok(timeout(CALL, channel.close(200, "done".into())).await??)
+        match session.left.replace(channel) {
+            Some(earlier) => Ok(timeout(CALL, earlier.close(200, "done".into())).await??),
+            None => Ok(()),
+        }
     }
 
-    async fn apply(&self, message: Delivery) -> Result<(), Failure> {
+    async fn apply(&self, message: Delivery) -> Result<Delivery, Failure> {
         // The connection broke: the broker delivers it again, and it must not be applied twice.
         if !message.acker.usable() {
             return Err("connection lost".into());
@@ -271,7 +289,7 @@ impl Consumer {
         }
         let id = message.properties.message_id().as_ref().and_then(|id| id.as_str().parse().ok());
         self.state.lock().apply(id, &message.data, message.redelivered);
-        acknowledge(&message).await
+        Ok(message)
     }
 
     async fn answer(
@@ -302,8 +320,22 @@ async fn consume(channel: &Channel, queue: &str) -> Result<lapin::Consumer, Fail
         .await??)
 }
 
+/// How many messages are acknowledged at once after a cancellation. A prefetch of 0 means any number of them.
+fn piece(prefetch: u16) -> u16 {
+    if prefetch == 0 { u16::MAX } else { prefetch.div_ceil(FEW) }
+}
+
 async fn acknowledge(delivery: &Delivery) -> Result<(), Failure> {
-    if delivery.ack(BasicAckOptions::default()).await? {
+    settle(delivery, BasicAckOptions::default()).await
+}
+
+/// And all that was delivered before it on its channel.
+async fn acknowledge_up_to(delivery: &Delivery) -> Result<(), Failure> {
+    settle(delivery, BasicAckOptions { multiple: true }).await
+}
+
+async fn settle(delivery: &Delivery, options: BasicAckOptions) -> Result<(), Failure> {
+    if delivery.ack(options).await? {
         return Ok(());
     }
     Err("connection lost before the acknowledgement".into())

@@ -154,6 +154,10 @@ impl Plan {
     pub fn broker_dies(&self) -> bool {
         self.faults.iter().any(|timed| timed.fault == Fault::BrokerDies)
     }
+
+    pub fn kills(&self, victim: Victim) -> bool {
+        self.faults.iter().any(|timed| timed.fault == Fault::Kill(victim))
+    }
 }
 
 /// The example consumer takes about 450 a second.

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::lab::{Drain, DrainOptions, Probe, Result, Scene, Snapshot, Verdict, consuming, fail, status_of};
 use crate::leftovers::Survey;
-use crate::plan::Plan;
+use crate::plan::{Plan, Victim};
 use crate::strike::strike;
 
 /// Load runs for this long before the drain and after it.
@@ -31,6 +31,8 @@ pub struct Record {
     pub rate: u32,
     pub backlog: u64,
     pub faults: Vec<String>,
+    /// How many of them found what they were to strike, at their moment.
+    pub hits: usize,
     /// How the migration ended, and why.
     pub ended: String,
     pub moved: bool,
@@ -57,6 +59,7 @@ impl Record {
             rate: plan.profile.rate,
             backlog: plan.profile.backlog,
             faults: plan.faults.iter().map(ToString::to_string).collect(),
+            hits: 0,
             ended: String::new(),
             moved: false,
             drains: 0,
@@ -132,6 +135,7 @@ async fn drained(scene: &Scene<'_>, plan: &Plan, record: &mut Record) -> Result 
     let (struck, ended, ()) =
         tokio::join!(strike(scene, &before, plan, is_over.clone()), drain, calm_down(scene, plan, is_over));
     record.faults = struck.iter().map(|struck| struck.told.clone()).collect();
+    record.hits = struck.iter().filter(|struck| struck.hit).count();
     lab.cluster.mend().await?;
     lab.recycle_product().await?;
     if let Some(problem) = struck.into_iter().find_map(|struck| struck.problem) {
@@ -159,7 +163,7 @@ async fn drained(scene: &Scene<'_>, plan: &Plan, record: &mut Record) -> Result 
     record.chain_equal = verdict.chain_equal && verdict.published == verdict.applied;
     record.cookie_kept = verdict.cookie_kept;
     record.leftovers = survey.differences(lab, &scene.app).await;
-    is_one_of_two(status.phase, &before, &now)?;
+    is_one_of_two(status.phase, plan, &before, &now)?;
     if status.phase != Phase::Completed {
         // It would refuse the next drain for a minute, as the policy says.
         lab.forget_migrations().await?;
@@ -168,11 +172,12 @@ async fn drained(scene: &Scene<'_>, plan: &Plan, record: &mut Record) -> Result 
 }
 
 /// Moved, or as before: there is no third.
-fn is_one_of_two(phase: Phase, before: &Snapshot, now: &Snapshot) -> Result {
-    let moved = now.uid != before.uid && now.node != before.node;
+fn is_one_of_two(phase: Phase, plan: &Plan, before: &Snapshot, now: &Snapshot) -> Result {
+    // A restore that is broken off is made again, which counts as a restart; the cookie says whose memory it has.
+    let begun_once = now.restarts == 0 || plan.kills(Victim::Restore);
+    let moved = now.uid != before.uid && now.node != before.node && begun_once;
     let stayed = now == before;
     let right = if phase == Phase::Completed { moved } else { stayed };
-    // A replacement whose first restores were broken off was created more than once: the cookie says whose memory it has.
     if right {
         return Ok(());
     }

@@ -16,6 +16,8 @@ const LOOK: Duration = Duration::from_millis(5);
 /// A fault, and what came of it, for the record.
 pub struct Struck {
     pub told: String,
+    /// Its moment came, and there was something to strike.
+    pub hit: bool,
     pub problem: Option<String>,
 }
 
@@ -68,15 +70,15 @@ async fn one(
         _ = is_over.wait_for(|over| *over) => false,
     };
     if !comes {
-        return Struck { told: format!("{timed}: its moment did not come"), problem: None };
+        return Struck { told: format!("{timed}: its moment did not come"), hit: false, problem: None };
     }
     let at = started.elapsed().as_millis();
-    let (told, problem) = match inflict(scene, sides, plan, timed).await {
-        Ok(Hit::Yes) => (format!("{timed} (at {at} ms)"), None),
-        Ok(Hit::Missed(why)) => (format!("{timed}: missed ({why})"), None),
-        Err(error) => (format!("{timed}: {error}"), Some(error.to_string())),
+    let (told, hit, problem) = match inflict(scene, sides, plan, timed).await {
+        Ok(Hit::Yes) => (format!("{timed} (at {at} ms)"), true, None),
+        Ok(Hit::Missed(why)) => (format!("{timed}: missed ({why})"), false, None),
+        Err(error) => (format!("{timed}: {error}"), false, Some(error.to_string())),
     };
-    Struck { told, problem }
+    Struck { told, hit, problem }
 }
 
 /// Resolves when it is time.

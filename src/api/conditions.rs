@@ -86,6 +86,8 @@ reasons! {
     StepTimedOut,
     Aborted,
     DeadlineExceeded,
+    /// Another version of the operator wrote what this one cannot read.
+    JournalUnreadable,
 }
 
 impl fmt::Display for Reason {

@@ -14,10 +14,10 @@ use super::journal::Book;
 use super::preflight::{Accepted, preflight};
 use super::status::Measured;
 use super::subject::{Journal, OwnerKind, Subject};
-use crate::api::{Hold, NodeName, Phase, PodIdentity, PodUid, Reason, StatefulMigrationStatus};
+use crate::api::{Hold, NodeName, PodIdentity, PodUid, Reason};
 use crate::protocol::{Event, Plan, State, Step, step};
 
-/// Reads the source and decides; writes the first journal. `None`: the pod is gone, and the status says so.
+/// Reads the source and decides; writes the first journal. `None`: the pod is gone, so it ended at once.
 pub async fn accept(
     ctx: &Context,
     book: &mut Book,
@@ -34,13 +34,12 @@ pub async fn accept(
         })
         .filter(|pod| pod.metadata.deletion_timestamp.is_none());
     let Some(pod) = source else {
-        let status = StatefulMigrationStatus {
-            phase: Phase::Failed,
-            reason: Some(Reason::SourceGone.to_string()),
-            message: Some(format!("pod {}/{} is not there (any more)", namespace, spec.source_pod)),
-            ..StatefulMigrationStatus::default()
-        };
-        book.replace_status(status).await?;
+        let subject = bare_subject(&namespace, &spec.source_pod, spec.source_pod_uid.clone(), None);
+        let plan = Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: spec.policy };
+        let (state, _) = step(&State::new(plan, None), Event::SourceGone);
+        let journal = Journal { subject, state };
+        book.write(&journal, &Measured::default()).await?;
+        announcer.step(&journal, Step::Accepted);
         return Ok(None);
     };
     let services =
@@ -54,7 +53,8 @@ pub async fn accept(
             Journal { subject, state: State::new(plan, target) }
         }
         Err(failure) => {
-            let subject = bare_subject(&pod, &namespace);
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+            let subject = bare_subject(&namespace, &pod.name_any(), pod.uid().map(PodUid), node);
             let plan = Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: spec.policy };
             announcer.warning(&subject, failure.reason, &failure.message);
             let (state, _) = step(&State::new(plan, None), Event::Refused(failure));
@@ -68,14 +68,14 @@ pub async fn accept(
 }
 
 /// What is known of a pod that is refused: enough to evict it.
-fn bare_subject(pod: &Pod, namespace: &str) -> Subject {
+fn bare_subject(namespace: &str, pod: &str, uid: Option<PodUid>, node: Option<String>) -> Subject {
     Subject {
         source: PodIdentity {
             namespace: namespace.to_owned(),
-            name: pod.name_any(),
-            uid: PodUid(pod.uid().unwrap_or_default()),
+            name: pod.to_owned(),
+            uid: uid.unwrap_or_else(|| PodUid(String::new())),
         },
-        node: NodeName(pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default()),
+        node: NodeName(node.unwrap_or_default()),
         container: String::new(),
         owner_kind: OwnerKind::StatefulSet,
         owner_uid: String::new(),

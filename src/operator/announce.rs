@@ -68,6 +68,11 @@ impl Announcer {
         self.publish(subject, reason, EventType::Warning, note);
     }
 
+    /// The migration is left alone; its pod is not known.
+    pub fn left_alone(&self, note: &str) {
+        self.recorder.publish(&self.migration, Reason::JournalUnreadable, EventType::Warning, ACTION, note);
+    }
+
     fn publish(&self, subject: &Subject, reason: Reason, type_: EventType, note: &str) {
         let pod = ObjectReference {
             api_version: Some("v1".to_owned()),

@@ -42,6 +42,13 @@ pub enum DriveError {
     Api(#[from] kube::Error),
 }
 
+impl DriveError {
+    /// Nothing changes by trying again soon.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self, Self::Journal(JournalError::Unreadable(..)))
+    }
+}
+
 /// What the supervisor says to a driver.
 #[derive(Clone)]
 pub struct Orders {
@@ -90,7 +97,7 @@ impl Driver {
             book.release().await?;
             return Ok(None);
         }
-        let journal = match book.read()? {
+        let journal = match book.read().inspect_err(|error| announcer.left_alone(&error.to_string()))? {
             Some(journal) => journal,
             None => match accept(&ctx, &mut book, &announcer).await? {
                 Some(journal) => journal,

@@ -76,6 +76,8 @@ pub enum RunError {
         "nodes and agents could not be read within {0:?}: does the API server answer, is the RBAC there?"
     )]
     Caches(Duration),
+    #[error("the watch that feeds a cache has ended: {0}")]
+    CacheEnded(#[from] reflector::store::WriterDropped),
     #[error("health endpoint cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
 }
@@ -120,10 +122,10 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     };
     // With an empty cache every node would look as if it were gone: nobody leads before both are full.
     let full = async {
-        let _ = ctx.nodes.wait_until_ready().await;
-        let _ = ctx.agent_pods.wait_until_ready().await;
+        ctx.nodes.wait_until_ready().await?;
+        ctx.agent_pods.wait_until_ready().await
     };
-    tokio::time::timeout(CACHE_LIMIT, full).await.map_err(|_| RunError::Caches(CACHE_LIMIT))?;
+    tokio::time::timeout(CACHE_LIMIT, full).await.map_err(|_| RunError::Caches(CACHE_LIMIT))??;
     let lease =
         Lease { namespace, name: LEASE_NAME.to_owned(), identity: pod_name, duration: Lease::DURATION };
     let leadership = lease.campaign(client, watch_client, shutdown.clone());

@@ -21,6 +21,8 @@ use crate::api::{ConditionType, Phase, Reason, StatefulMigration};
 
 /// A driver that stopped on an error is started again after this.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
+/// And after this where only another version of the operator can go on.
+const LASTING_PAUSE: Duration = Duration::from_secs(30);
 const SWEEP_PERIOD: Duration = Duration::from_secs(10);
 /// Long enough for people to read and for late retries of drainers to be told "already moved".
 const KEEP_COMPLETED: SignedDuration = SignedDuration::from_mins(10);
@@ -105,7 +107,7 @@ impl Supervisor {
         self.drivers.spawn(async move {
             if let Err(error) = Box::pin(drive(ctx, &uid, &object, orders, &reports)).await {
                 tracing::warn!(migration = object.name_any(), %error, "driver stopped; starts again");
-                tokio::time::sleep(RESTART_PAUSE).await;
+                tokio::time::sleep(if error.is_lasting() { LASTING_PAUSE } else { RESTART_PAUSE }).await;
             }
             // The receiver lives as long as the leader does.
             let _ = reports.send(Report::Ended(uid));
@@ -213,4 +215,73 @@ fn is_old(object: &StatefulMigration, now: Timestamp) -> bool {
         _ => KEEP_FAILED,
     };
     ended.is_some_and(|at| now.duration_since(at) > keep)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+    use super::*;
+    use crate::api::{StatefulMigrationSpec, StatefulMigrationStatus};
+
+    fn ended(phase: Phase, reason: Reason, at: Timestamp) -> StatefulMigration {
+        let spec: StatefulMigrationSpec =
+            serde_json::from_value(serde_json::json!({"sourcePod": "web-0", "deadlineSeconds": 300}))
+                .unwrap();
+        let mut object = StatefulMigration::new("m", spec);
+        let progressing = Condition {
+            type_: ConditionType::Progressing.as_str().to_owned(),
+            status: "False".to_owned(),
+            reason: reason.to_string(),
+            message: String::new(),
+            last_transition_time: Time(at),
+            observed_generation: None,
+        };
+        object.status = Some(StatefulMigrationStatus {
+            phase,
+            reason: Some(reason.to_string()),
+            conditions: vec![progressing],
+            ..StatefulMigrationStatus::default()
+        });
+        object
+    }
+
+    fn is_old_after(seconds: i64, object: &StatefulMigration) -> bool {
+        let at = object.status.as_ref().unwrap().conditions[0].last_transition_time.0;
+        is_old(object, at + SignedDuration::from_secs(seconds))
+    }
+
+    #[test]
+    fn an_ended_migration_is_kept_as_long_as_somebody_may_ask_about_it() {
+        let now = Timestamp::now();
+        let completed = ended(Phase::Completed, Reason::Completed, now);
+        assert!(!is_old_after(600, &completed) && is_old_after(601, &completed));
+        let failed = ended(Phase::Failed, Reason::DumpFailed, now);
+        assert!(!is_old_after(60, &failed) && is_old_after(61, &failed));
+        let aborted = ended(Phase::Failed, Reason::Aborted, now);
+        assert!(!is_old_after(300, &aborted), "called off for the rest of its time");
+        assert!(is_old_after(301, &aborted));
+    }
+
+    #[test]
+    fn a_migration_under_way_is_never_old() {
+        let mut object = ended(Phase::Completed, Reason::Completed, Timestamp::now());
+        object.status.as_mut().unwrap().phase = Phase::Transferring;
+        assert!(!is_old_after(100_000, &object));
+        object.status = None;
+        assert!(!is_old(&object, Timestamp::now() + SignedDuration::from_hours(24)));
+    }
+
+    #[test]
+    fn what_still_carries_our_finalizer_is_driven_on_and_a_foreign_one_is_not_ours_to_wait_for() {
+        let mut object = ended(Phase::Failed, Reason::DumpFailed, Timestamp::now());
+        assert!(is_ended(&object));
+        object.metadata.finalizers = Some(vec!["example.com/audit".to_owned()]);
+        assert!(is_ended(&object));
+        object.metadata.finalizers = Some(vec!["example.com/audit".to_owned(), FINALIZER.to_owned()]);
+        assert!(!is_ended(&object));
+        object.metadata.finalizers = None;
+        object.status = None;
+        assert!(!is_ended(&object));
+    }
 }

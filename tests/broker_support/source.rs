@@ -68,7 +68,9 @@ pub async fn agree(subject: &Subject, ledger: &ledger::View) {
     let state = subject.view();
     assert_eq!(
         (state.count, state.duplicates, state.out_of_order, state.missing),
-        (ledger.published, 0, 0, 0)
+        (ledger.published, 0, 0, 0),
+        "in {} sessions; a lost connection makes the broker deliver again",
+        state.sessions
     );
     assert_eq!(state.last_id, Some(ledger.last_id));
     assert_eq!(state.chain, ledger.chain);

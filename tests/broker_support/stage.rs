@@ -1,6 +1,7 @@
 //! One test's corner of the broker: names of its own, a primary queue, and a connection to look around.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -11,8 +12,14 @@ use shadow::api::{Epoch, control_queue};
 use shadow::broker::control::Order;
 use shadow::broker::{AmqpBroker, BrokerUrl, MigrationQueues, ParkOrder, ResumeOrder};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::tool;
+
+/// How long the broker's answer to the end of a connection is waited for.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a new channel is waited for before the connection is taken for dead.
+const ANSWER: Duration = Duration::from_secs(5);
 
 fn unique() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -68,13 +75,18 @@ impl Stage {
         }
     }
 
-    /// On a connection that is opened again where the broker was restarted.
+    /// On a connection that is opened again where the broker was restarted. One that lost its power says no good-bye: the
+    /// old connection only seems to stand.
     pub async fn channel(&self) -> Channel {
         let mut connection = self.connection.lock().await;
-        if !connection.status().connected() {
-            *connection = connect(&self.url).await;
+        loop {
+            let opening = connection.create_channel();
+            match timeout(ANSWER, opening).await {
+                Ok(Ok(channel)) => return channel,
+                Ok(Err(error)) if connection.status().connected() => panic!("{error}"),
+                Ok(Err(_)) | Err(_) => *connection = connect(&self.url).await,
+            }
         }
-        connection.create_channel().await.unwrap()
     }
 
     pub async fn declare(&self, queue: &str, quorum: bool) {
@@ -143,6 +155,8 @@ impl Stage {
     pub async fn done(self) {
         self.delete(&self.primary).await;
         self.delete(&control_queue(&self.pod)).await;
-        let _ = self.connection.into_inner().close(200, "done".into()).await;
+        // lapin now and then misses the broker's answer, or that it hung up instead.
+        let connection = self.connection.into_inner();
+        let _ = timeout(GOODBYE, connection.close(200, "done".into())).await;
     }
 }

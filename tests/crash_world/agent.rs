@@ -226,7 +226,9 @@ impl Agent {
         store::remove(dir)?;
         std::fs::create_dir_all(dir.join(IMAGES)).unwrap();
         store::write(&dir.join(JOB), &Job { container: order.container.clone() }, Durability::Process)?;
-        app.freeze(world);
+        if world.scenario.mistake != Some(Mistake::DumpWithoutFreeze) {
+            app.freeze(world);
+        }
         let image = world.keep_image(app.memory.lock().clone());
         sleep(DUMP_TIME).await;
         std::fs::write(dir.join(IMAGES).join("pages-1.img"), image.to_string()).unwrap();

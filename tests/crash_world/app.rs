@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     pub applied: Vec<u64>,
+    /// How many writes over HTTP it has acknowledged.
+    pub written: u64,
     pub gate: ConsumerGate,
     /// It was restored, or lives since before the drain.
     pub has_past: bool,
@@ -123,6 +125,14 @@ impl App {
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.life.send_modify(|_| ());
+    }
+
+    /// A write over HTTP; a process that stands still acknowledges nothing.
+    pub fn write(&self, world: &World) {
+        if self.life() == Life::Running {
+            self.memory.lock().written += 1;
+            world.invariants.wrote(world, self);
+        }
     }
 
     pub async fn died(&self) {

@@ -21,6 +21,8 @@ const PUBLISH: Duration = Duration::from_millis(15);
 const BURST: u64 = 40;
 const LATER: Duration = Duration::from_secs(1);
 const MOST: u64 = 250;
+const WRITE: Duration = Duration::from_millis(25);
+const MANY_WRITES: u32 = 200;
 
 pub fn pod_key() -> Key {
     Key::new("pods", NAMESPACE, POD)
@@ -154,6 +156,26 @@ pub async fn producer(world: World) {
 pub fn publish(world: &World) {
     let number = world.published.fetch_add(1, Ordering::SeqCst) + 1;
     world.broker.publish(PRIMARY, number.to_string().into_bytes());
+}
+
+/// Writes over HTTP to whoever has the pod's name and is ready, as a Service would: first often, then seldom, until the
+/// end and a little longer.
+pub async fn writer(world: World) {
+    for tries in 0.. {
+        if tries >= MANY_WRITES && world.has_ended() {
+            return;
+        }
+        let pod = world.objects.get(&pod_key()).filter(is_ready);
+        if let Some(app) = pod.and_then(|pod| world.app(uid(&pod))) {
+            app.write(&world);
+        }
+        sleep(if tries < MANY_WRITES { WRITE } else { LATER }).await;
+    }
+}
+
+/// What a Service sends requests to.
+pub fn is_ready(pod: &Value) -> bool {
+    pod.pointer("/status/conditions/1/status") == Some(&json!("True"))
 }
 
 /// Asks to go back as soon as the migration is in that step.

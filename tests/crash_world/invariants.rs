@@ -20,6 +20,8 @@ pub struct Invariants {
     broken: Mutex<Vec<String>>,
     /// Which process applied a message.
     applied: Mutex<BTreeMap<u64, usize>>,
+    /// How many writes over HTTP were acknowledged, by whomever.
+    written: Mutex<u64>,
 }
 
 impl Invariants {
@@ -130,6 +132,21 @@ impl Invariants {
         }
     }
 
+    /// A process acknowledges a write over HTTP: it must know of all those before it.
+    pub fn wrote(&self, world: &World, app: &App) {
+        let all = {
+            let mut written = self.written.lock();
+            *written += 1;
+            *written
+        };
+        let memory = app.memory.lock();
+        let (known, has_past) = (memory.written, memory.has_past);
+        drop(memory);
+        if has_past && known != all {
+            self.breaks(world, format!("{} ({}) knows {known} of {all} writes", app.pod, app.number));
+        }
+    }
+
     /// What the end of the migration should have taken away, but what a deposed operator may have made after it.
     pub fn left(&self, world: &World) -> Vec<String> {
         let mut left = Vec::new();
@@ -187,6 +204,11 @@ impl Invariants {
         must(!memory.has_past || memory.applied == all, &|| {
             format!("the survivor applied {} of {published} messages", memory.applied.len())
         });
+        let written = *self.written.lock();
+        must(!memory.has_past || memory.written == written, &|| {
+            format!("the survivor knows {} of {written} writes", memory.written)
+        });
+        must(world.scenario.bridged || written > 0, &|| "nothing was ever written".to_owned());
         let anywhere: Vec<u64> = self.applied.lock().keys().copied().collect();
         must(anywhere == all, &|| format!("{} of {published} messages were applied", anywhere.len()));
         let evicted = status.phase.is_terminal() && status.step.as_deref() == Some("Failed");

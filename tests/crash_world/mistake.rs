@@ -11,4 +11,6 @@ pub enum Mistake {
     AgentsIgnoreFences,
     /// In a crash the agents lose their folder.
     AgentsLoseTheirFolder,
+    /// The dump is taken while the process works.
+    DumpWithoutFreeze,
 }

@@ -60,6 +60,9 @@ async fn run(scenario: Scenario, blow: Option<Blow>) -> Outcome {
     let begun = Instant::now();
     let source = world.source().pod_uid.clone();
     tokio::spawn(cluster::producer(world.clone()));
+    if !scenario.bridged {
+        tokio::spawn(cluster::writer(world.clone()));
+    }
     tokio::spawn(cluster::drainer(world.clone(), source));
     if let Trouble::Abort(step) = scenario.trouble {
         tokio::spawn(cluster::user_who_aborts(world.clone(), step));
@@ -137,10 +140,7 @@ async fn sweep(world: &World) {
 
 fn is_serving(world: &World) -> bool {
     !world.broker.consumers(PRIMARY).is_empty()
-        && world
-            .objects
-            .get(&cluster::pod_key())
-            .is_some_and(|pod| pod["status"]["conditions"][1]["status"] == "True")
+        && world.objects.get(&cluster::pod_key()).is_some_and(|pod| cluster::is_ready(&pod))
 }
 
 async fn suffer(world: &World, processes: &mut Processes, strike: Strike) {

@@ -67,12 +67,8 @@ impl Link {
     /// A channel of its own with publisher confirms, on a living connection.
     pub(super) async fn session(&self) -> Result<Session<'_>, BrokerError> {
         let connection = self.connected().await?;
-        let opening = timeout(self.limits.call, connection.create_channel()).await;
-        let channel = match opening {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => return Err(self.explain("opening a channel", &error)),
-            Err(_) => return Err(self.overdue("opening a channel", &connection)),
-        };
+        let opening = self.within("opening a channel", &connection, connection.create_channel()).await?;
+        let channel = opening.map_err(|error| self.explain("opening a channel", &error))?;
         let session = Session { link: self, connection, channel };
         session
             .call("confirm.select", session.channel.confirm_select(ConfirmSelectOptions::default()))
@@ -107,7 +103,28 @@ impl Link {
         Ok(connection)
     }
 
-    pub(super) fn explain(&self, operation: &'static str, error: &lapin::Error) -> BrokerError {
+    /// Any call, within the limit; lapin's own error for who must look at its code.
+    async fn within<T>(
+        &self,
+        operation: &'static str,
+        connection: &Connection,
+        call: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<Result<T, lapin::Error>, BrokerError> {
+        let Ok(outcome) = timeout(self.limits.call, call).await else {
+            return Err(self.overdue(operation, connection));
+        };
+        match outcome {
+            Err(error) if is_anothers(connection, &error) => Err(self.lost(&error)),
+            outcome => Ok(outcome),
+        }
+    }
+
+    fn lost(&self, error: &lapin::Error) -> BrokerError {
+        let cause = format!("the connection broke; the last that was heard: {error}");
+        BrokerError::Unreachable { broker: self.url.to_string(), cause }
+    }
+
+    fn explain(&self, operation: &'static str, error: &lapin::Error) -> BrokerError {
         let broker = self.url.to_string();
         let cause = error.to_string();
         match (error.kind(), code(error)) {
@@ -148,6 +165,12 @@ impl Link {
     }
 }
 
+/// Where a connection breaks while one of its channels is being closed with an error (404, say), lapin gives that error
+/// to every call that is under way on any channel. It ends one channel only, so on a dead connection it tells nothing.
+fn is_anothers(connection: &Connection, error: &lapin::Error) -> bool {
+    error.is_amqp_soft_error() && !connection.status().connected()
+}
+
 /// The AMQP code of an error that the broker sent.
 pub(super) fn code(error: &lapin::Error) -> Option<u16> {
     match error.kind() {
@@ -170,7 +193,7 @@ impl Session<'_> {
         operation: &'static str,
         call: impl Future<Output = lapin::Result<T>>,
     ) -> Result<Result<T, lapin::Error>, BrokerError> {
-        timeout(self.link.limits.call, call).await.map_err(|_| self.link.overdue(operation, &self.connection))
+        self.link.within(operation, &self.connection, call).await
     }
 
     /// Any call, within the limit.
@@ -179,10 +202,13 @@ impl Session<'_> {
         operation: &'static str,
         call: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, BrokerError> {
-        self.attempt(operation, call).await?.map_err(|error| self.link.explain(operation, &error))
+        self.attempt(operation, call).await?.map_err(|error| self.explain(operation, &error))
     }
 
     pub(super) fn explain(&self, operation: &'static str, error: &lapin::Error) -> BrokerError {
+        if is_anothers(&self.connection, error) {
+            return self.link.lost(error);
+        }
         self.link.explain(operation, error)
     }
 
