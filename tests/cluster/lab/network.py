@@ -43,9 +43,15 @@ def attach(name: str) -> None:
     if exists(name):
         return
     run(["ip", "netns", "add", netns(name)])
-    _batch(SWITCH, [f"link add p-{name} type veth peer name eth0 netns {netns(name)}", f"link set p-{name} master br0 up"])
+    _batch(SWITCH, [f"link add p-{name} type veth peer name eth0 address {_hardware_address(name)} netns {netns(name)}",
+                    f"link set p-{name} master br0 up"])
     _batch(name, ["link set lo up", f"addr add {address(name)}/24 dev eth0", "link set eth0 up", *_routes(name)])
     in_netns(str(handle(name)), _tune)
+
+
+def _hardware_address(name: str) -> str:
+    """The same after each boot, as a machine's is: else the others send to the old one until they ask again."""
+    return ":".join(["02", "00", *(f"{int(part):02x}" for part in address(name).split("."))])
 
 
 def _routes(name: str) -> list[str]:
