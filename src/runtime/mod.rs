@@ -10,6 +10,7 @@ mod cmdline;
 mod criu;
 mod hosts;
 mod layer;
+mod leftovers;
 mod outcome;
 mod restore;
 mod runc;

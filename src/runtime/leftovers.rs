@@ -1,0 +1,71 @@
+//! What a CRIU that was killed in the middle of a restore leaves on the node: the tmpfs in which it builds the mount
+//! tree. Does I/O. Nothing that a living CRIU uses is touched, and nothing is reported: the next restore tries again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{UnmountFlags, unmount};
+
+const MOUNTS: &str = "/proc/self/mountinfo";
+/// CRIU's `mnt_roots`, which it removes itself unless it is killed.
+const ROOTS: &str = "/tmp/.criu.mntns.";
+const CRIU: &str = "criu";
+
+/// Removes the mount trees of CRIUs that are dead.
+pub fn sweep() {
+    let roots = roots(&fs::read_to_string(MOUNTS).unwrap_or_default());
+    // In this order: whoever made one of these and is not found now is dead.
+    if roots.is_empty() || lives(CRIU) {
+        return;
+    }
+    for root in roots {
+        if unmount(&root, UnmountFlags::DETACH).is_ok() {
+            let _ = fs::remove_dir(&root);
+        }
+    }
+}
+
+/// Mount points of CRIU's in the text of a mountinfo, the innermost first.
+fn roots(mountinfo: &str) -> Vec<PathBuf> {
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut roots: Vec<PathBuf> =
+        points.filter(|point| point.starts_with(ROOTS)).map(PathBuf::from).collect();
+    roots.sort_by(|a, b| b.cmp(a));
+    roots
+}
+
+/// True if a process of that name lives, or where that cannot be told.
+fn lives(name: &str) -> bool {
+    let Ok(entries) = fs::read_dir("/proc") else { return true };
+    entries.flatten().map(|entry| entry.path()).any(|dir| is_called(&dir, name))
+}
+
+fn is_called(process: &Path, name: &str) -> bool {
+    fs::read_to_string(process.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_criu_mounted_is_found_and_the_innermost_first() {
+        let mountinfo = "22 1 0:20 / / rw - overlay overlay rw\n\
+            90 22 0:40 / /tmp rw - tmpfs tmp rw\n\
+            91 90 0:41 / /tmp/.criu.mntns.SsduBl rw - tmpfs none rw\n\
+            92 91 0:42 / /tmp/.criu.mntns.SsduBl/7-0000000000 rw - tmpfs none rw\n\
+            93 90 0:43 / /tmp/.criu.mntnsX rw - tmpfs none rw\n";
+        let found = roots(mountinfo);
+        assert_eq!(
+            found,
+            ["/tmp/.criu.mntns.SsduBl/7-0000000000", "/tmp/.criu.mntns.SsduBl"].map(PathBuf::from)
+        );
+    }
+
+    #[test]
+    fn a_living_process_is_found_by_its_name() {
+        let me = fs::read_to_string("/proc/self/comm").unwrap();
+        assert!(lives(me.trim_end()));
+        assert!(!lives("no-such-program"));
+    }
+}
