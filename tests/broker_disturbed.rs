@@ -116,7 +116,7 @@ async fn migrates(scene: &Scene, killer: &Killer) {
     let (park, resume) = (stage.park(1), stage.resume_answering(1));
     let publish = async || {
         for id in 1..=MESSAGES {
-            stage.send(&stage.primary, format!("{{\"id\":{id}}}").as_bytes()).await;
+            stage.send_number(id).await;
         }
     };
     broker.declare_parking(&stage.queues(1)).await.unwrap();
@@ -145,6 +145,8 @@ async fn migrates(scene: &Scene, killer: &Killer) {
     until("all is taken", async || stage.look(&stage.primary).await == Some((0, 1))).await;
     let view = subject.view();
     assert_eq!((view.count, view.parked), (MESSAGES, false), "{:?}", killer.moment);
+    let wrong = (view.duplicates, view.out_of_order, view.missing);
+    assert_eq!((wrong, view.last_id), ((0, 0, 0), Some(MESSAGES)), "{:?}", killer.moment);
     for queue in [stage.queues(1).parking(), stage.queues(1).reply()] {
         assert_eq!(stage.look(&queue).await, None, "{queue} is left");
     }

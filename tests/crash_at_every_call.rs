@@ -25,6 +25,9 @@ fn exact(cases: &[(&str, Scenario, Every)]) {
         if summary.failures() > 0 {
             stories += &format!("{what}\n{}", summary.story());
         }
+        if let Some(why) = summary.shows_nothing(scenario.moves()) {
+            stories += &format!("{what} shows nothing: {why}\n");
+        }
     }
     assert!(stories.is_empty(), "{stories}");
 }

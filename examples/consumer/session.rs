@@ -38,7 +38,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const CALL: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How long orders that already lay on the control queue are waited for before anything is consumed.
+/// How long orders that already lay on the control queue are waited for; nothing is consumed before they have come.
 const ORDERS_FIRST: Duration = Duration::from_millis(500);
 /// How often the pod's name and a parking queue that is not there are looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -143,7 +143,8 @@ impl Consumer {
         let mut session = Session { pod, connection, control, held: None, subscription: None, left: None };
 
         while waiting > 0 {
-            let Ok(order) = timeout(ORDERS_FIRST, orders.next()).await else { break };
+            let order =
+                timeout(ORDERS_FIRST, orders.next()).await.map_err(|_| "orders that wait do not come")?;
             self.obey(&mut session, order.ok_or("control queue is gone")??).await?;
             waiting -= 1;
         }

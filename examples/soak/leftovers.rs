@@ -1,6 +1,6 @@
 //! What there is before a run, and what is there afterwards that was not, or is no more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -11,14 +11,15 @@ use shadow::api::{ANNOTATION_PLACED_ON, ANNOTATION_TICKET, GROUP, LABEL_ROLE, MA
 
 use crate::lab::{App, Lab, Result, fail};
 
-/// The kubelet takes its time to put the last things of a pod away.
-const PATIENCE: Duration = Duration::from_secs(45);
+/// The kubelet takes its time to put the last things of a pod away: what it lost sight of while it was killed, it looks for
+/// once a minute.
+const PATIENCE: Duration = Duration::from_secs(100);
 const LOOK: Duration = Duration::from_millis(500);
 
 /// On a node: what SHADOW keeps there for a migration, what restores and dumps with it, the consumer's processes, and
 /// every mount point.
-const ON_NODE: &str = "cd /var/lib/shadow 2>/dev/null && for d in archives dumps tickets; do \
-    for f in $(ls -A $d 2>/dev/null); do echo \"file $d/$f\"; done; done; \
+const ON_NODE: &str = "cd /var/lib/shadow && test -d archives && test -d dumps && test -d tickets || exit 1; \
+    for d in archives dumps tickets; do for f in $(ls -A $d); do echo \"file $d/$f\"; done; done; \
     for c in criu runc shadow-runc consumer; do for p in $(ps -C $c -o pid=); do echo \"process $c\"; done; done; \
     awk '{print \"mount \" $5}' /proc/1/mountinfo";
 
@@ -26,12 +27,13 @@ const ON_NODE: &str = "cd /var/lib/shadow 2>/dev/null && for d in archives dumps
 pub struct Survey {
     things: BTreeSet<String>,
     consumers: usize,
-    mounts: usize,
+    /// How many there are of each kind.
+    mounts: BTreeMap<String, usize>,
 }
 
 impl Survey {
     pub async fn take(lab: &Lab, app: &App) -> Result<Self> {
-        let mut survey = Self { things: BTreeSet::new(), consumers: 0, mounts: 0 };
+        let mut survey = Self { things: BTreeSet::new(), consumers: 0, mounts: BTreeMap::new() };
         survey.broker(lab).await?;
         survey.objects(lab, app).await?;
         for node in &lab.cluster.nodes {
@@ -88,7 +90,7 @@ impl Survey {
         for line in seen.stdout.lines() {
             match line {
                 "process consumer" => self.consumers += 1,
-                line if line.starts_with("mount ") => self.mounts += 1,
+                line if line.starts_with("mount ") => *self.mounts.entry(kind(line)).or_default() += 1,
                 line => {
                     self.things.insert(format!("{line} on {node}"));
                 }
@@ -119,9 +121,28 @@ impl Survey {
         if now.consumers != self.consumers {
             found.push(format!("{} consumer processes, not {}", now.consumers, self.consumers));
         }
-        if now.mounts != self.mounts {
-            found.push(format!("{} mounts, not {}", now.mounts, self.mounts));
+        let kinds: BTreeSet<&String> = self.mounts.keys().chain(now.mounts.keys()).collect();
+        for kind in kinds {
+            let (before, after) = (self.mounts.get(kind).unwrap_or(&0), now.mounts.get(kind).unwrap_or(&0));
+            if before != after {
+                found.push(format!("{after} of {kind}, not {before}"));
+            }
         }
         found
     }
+}
+
+/// A mount point with its IDs and random names left out: those change with every pod.
+fn kind(mount: &str) -> String {
+    let parts = mount.split('/').map(|part| {
+        let is_id = part.len() >= 32 && part.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+        match part {
+            _ if is_id => "ID",
+            _ if part.starts_with("cni-") => "cni-ID",
+            _ if part.starts_with("kube-api-access-") => "kube-api-access-ID",
+            _ if part.starts_with(".criu.mntns.") => ".criu.mntns.ID",
+            part => part,
+        }
+    });
+    parts.collect::<Vec<_>>().join("/")
 }

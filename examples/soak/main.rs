@@ -24,7 +24,7 @@ use run::{DEADLINE, Record};
 
 const NAMESPACE: &str = "soak";
 const FOLDER: &str = "target/soak";
-/// So many runs must have been struck by most of their faults.
+/// So many runs must have been struck by most of their faults, and most must have moved.
 const MANY: usize = 10;
 
 fn main() -> ExitCode {
@@ -138,8 +138,8 @@ fn summary(records: &[Record]) -> bool {
         println!("again: make soak N=1 SEED={}   # {}", record.seed, record.verdict);
     }
     println!("{exact} passed, {} failed", records.len() - exact);
-    if records.len() >= MANY && hits * 2 < faults {
-        println!("not a soak: most faults struck nothing");
+    if records.len() >= MANY && (hits * 2 < faults || moved * 5 < records.len() * 4) {
+        println!("not a soak: most faults struck nothing, or more than a fifth of the drains moved nothing");
         return false;
     }
     exact == records.len() && !records.is_empty()

@@ -107,10 +107,21 @@ impl Stage {
     }
 
     pub async fn send(&self, queue: &str, body: &[u8]) {
+        self.publish(queue, body, BasicProperties::default()).await;
+    }
+
+    /// A message to the primary queue that tells its number.
+    pub async fn send_number(&self, id: u64) {
+        let properties = BasicProperties::default().with_message_id(id.to_string().into());
+        self.publish(&self.primary, format!("{{\"id\":{id}}}").as_bytes(), properties).await;
+    }
+
+    /// Durable and confirmed.
+    async fn publish(&self, queue: &str, body: &[u8], properties: BasicProperties) {
         let channel = self.channel().await;
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let properties = BasicProperties::default().with_delivery_mode(2);
+        let properties = properties.with_delivery_mode(2);
         let publish = channel.basic_publish("".into(), queue.into(), options, body, properties);
         assert_eq!(publish.await.unwrap().await.unwrap(), lapin::Confirmation::Ack(None));
     }

@@ -48,6 +48,11 @@ impl Scenario {
         self.trouble == Trouble::DumpsFail || self.trouble == Trouble::FirstDumpFails && epoch == Epoch(1)
     }
 
+    /// It should end on the other node, whatever strikes.
+    pub fn moves(&self) -> bool {
+        matches!(self.trouble, Trouble::None | Trouble::FirstDumpFails)
+    }
+
     /// It may end in an eviction.
     pub fn may_evict(&self) -> bool {
         self.evicts

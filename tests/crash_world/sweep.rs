@@ -11,6 +11,8 @@ use super::wire::{Blow, Side, Strike};
 /// Until SHADOW's processes are there again.
 const SOON: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_secs(25);
+/// No scenario does with fewer.
+const FEW_CALLS: usize = 20;
 
 /// What is done at every call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +69,19 @@ pub struct Summary {
 impl Summary {
     pub fn failures(&self) -> usize {
         self.failed.len()
+    }
+
+    /// Why the sweep shows nothing, if it does not: it struck too seldom, or hardly anything moved that should.
+    pub fn shows_nothing(&self, moves: bool) -> Option<String> {
+        let moved: usize =
+            self.ends.iter().filter(|(end, _)| end.starts_with("moved")).map(|(_, runs)| runs).sum();
+        if self.calls < FEW_CALLS || self.points * 20 < self.runs * 19 {
+            return Some(format!(
+                "{} of {} runs were struck, of {} calls",
+                self.points, self.runs, self.calls
+            ));
+        }
+        (moves && moved * 20 < self.runs * 19).then(|| format!("{moved} of {} runs moved", self.runs))
     }
 
     /// One line for people.

@@ -268,7 +268,9 @@ impl Model {
 
     fn apply(&self, world: &World, who: Who, message: u8, moves: &mut Moves) {
         let mut next = *world;
-        next.broker.acknowledge(who.client(), PRIMARY, message);
+        if !self.makes(Mistake::AcknowledgesNothing) {
+            next.broker.acknowledge(who.client(), PRIMARY, message);
+        }
         let act = Act::Apply(who, message);
         if who == Who::Successor {
             next.past.went_on = true;

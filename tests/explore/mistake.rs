@@ -54,7 +54,9 @@ mistakes! {
     /// the bridge is removed after the resume, and the shadow with it
     BridgeRemovedAfterResume => "I6",
     /// tickets and archives stay
-    TicketLeftOpen => "I8: a",
+    TicketLeftOpen => "I8: an archive",
+    /// the consumer acknowledges nothing of what it applies
+    AcknowledgesNothing => "I2",
     /// tickets and archives go at the commit
     TicketClosedAtCommit => "I1",
     /// tickets are closed after the resume

@@ -27,6 +27,7 @@ pub struct StateView {
     pub out_of_order: u64,
     pub missing: u64,
     pub redelivered: u64,
+    pub skipped: u64,
 }
 
 /// What must stay, or must change, when a pod moves.
