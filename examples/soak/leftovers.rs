@@ -121,10 +121,10 @@ impl Survey {
         if now.consumers != self.consumers {
             found.push(format!("{} consumer processes, not {}", now.consumers, self.consumers));
         }
-        let kinds: BTreeSet<&String> = self.mounts.keys().chain(now.mounts.keys()).collect();
-        for kind in kinds {
-            let (before, after) = (self.mounts.get(kind).unwrap_or(&0), now.mounts.get(kind).unwrap_or(&0));
-            if before != after {
+        // Fewer is nothing that a run leaves: the kubelet puts away what was dead before it began.
+        for (kind, after) in &now.mounts {
+            let before = self.mounts.get(kind).unwrap_or(&0);
+            if after > before {
                 found.push(format!("{after} of {kind}, not {before}"));
             }
         }
