@@ -19,8 +19,8 @@ use super::fence::{Fence, Stale};
 use super::store::{self, Durability, Store, StoreError};
 use super::ticket::{Holder, Opening, Ticket, Verdict, without_restore};
 use crate::api::{
-    AwaitOrder, AwaitedTicket, ClaimRequest, Epoch, MigrationReport, MigrationUid, OpenTicketOrder, PodUid,
-    Refusal, RestoreOutcome, Role, TicketId, TicketState,
+    AwaitOrder, AwaitedTicket, ClaimRequest, Epoch, Kept, MigrationReport, MigrationUid, OpenTicketOrder,
+    PodUid, Refusal, RestoreOutcome, Role, TicketId, TicketState,
 };
 
 /// Tombstones are kept at least this long, and as long as a pod that could show its ticket is on the node.
@@ -334,6 +334,17 @@ impl Desk {
             tickets: tickets.map(|(id, entry)| (id.role.to_string(), entry.ticket.state)).collect(),
             closed: fence.is_closed(fence.seen) && fence.closed.is_some(),
         })
+    }
+
+    /// What lies here and was not closed.
+    pub fn kept(&self) -> Result<Kept, StoreError> {
+        let tickets = self.store.tickets()?.into_iter().map(|id| (id.migration, id.epoch));
+        let mut kept = Kept::default();
+        for (uid, epoch) in self.store.archives()?.into_iter().chain(self.store.dumps()?).chain(tickets) {
+            let largest = kept.migrations.entry(uid).or_insert(epoch);
+            *largest = epoch.max(*largest);
+        }
+        Ok(kept)
     }
 
     /// Changes a ticket, on disk first; one that does not exist is made.

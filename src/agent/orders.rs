@@ -21,8 +21,8 @@ use super::failure::Failure;
 use super::node::Node;
 use super::receive::{receive, room_for};
 use crate::api::{
-    AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, DumpReport, Epoch, MigrationReport, MigrationUid,
-    OpenTicketOrder, Refusal, Role, TLS_NAME_OPERATOR, tls_name_agent,
+    AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, DumpReport, Epoch, Kept, MigrationReport,
+    MigrationUid, OpenTicketOrder, Refusal, Role, TLS_NAME_OPERATOR, tls_name_agent,
 };
 use crate::kit::PeerName;
 
@@ -39,6 +39,7 @@ type Done = Answer<serde_json::Value>;
 /// All routes.
 pub fn router(node: Arc<Node>) -> Router {
     let orders = Router::new()
+        .route("/v1/kept", post(kept))
         .route("/v1/migrations/{uid}", get(report))
         .route("/v1/migrations/{uid}/dump", post(dump_container))
         .route("/v1/migrations/{uid}/freeze", post(freeze))
@@ -180,6 +181,10 @@ async fn await_ticket(
 
 async fn report(State(node): State<Arc<Node>>, Path(of): Path<String>) -> Answer<MigrationReport> {
     Ok(Json(node.desk.report(&uid(&of)?)?))
+}
+
+async fn kept(State(node): State<Arc<Node>>) -> Answer<Kept> {
+    Ok(Json(node.desk.kept()?))
 }
 
 #[derive(Deserialize)]

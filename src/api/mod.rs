@@ -21,7 +21,7 @@ pub use migration::{
 pub use names::*;
 pub use orders::{
     AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport, DumpTarget,
-    Hold, MigrationReport, OpenTicketOrder, OrderError, Refusal,
+    Hold, Kept, MigrationReport, OpenTicketOrder, OrderError, Refusal,
 };
 pub use policy::{DEFAULT_DEADLINE, LONGEST_DEADLINE, Policy, PolicyError, pod_policy};
 pub use ticket::{ClaimAnswer, ClaimRequest, RestoreOutcome, Role, TicketId, TicketParseError, TicketState};

@@ -12,6 +12,7 @@
 //! | await a ticket's state | `POST /v1/migrations/{uid}/tickets/{role}/await` | [`AwaitOrder`] -> [`AwaitedTicket`] |
 //! | close: tickets spent, archive removed, UID remembered | `POST /v1/migrations/{uid}/close` | [`CloseOrder`] -> `{}` |
 //! | what do you know | `GET /v1/migrations/{uid}` | [`MigrationReport`] |
+//! | what is kept here of migrations that are not closed | `POST /v1/kept` | `{}` -> [`Kept`] |
 //! | is there room for an archive of B bytes (agents only) | `POST /v1/migrations/{uid}/archive?epoch=N&bytes=B` | -> `{}` |
 //! | receive an archive (agents only) | `PUT /v1/migrations/{uid}/archive?epoch=N` | tar stream -> [`DumpReport`] |
 
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ArchiveDigest, Epoch, NodeName, PodIdentity, PodUid, TicketState};
+use super::{ArchiveDigest, Epoch, MigrationUid, NodeName, PodIdentity, PodUid, TicketState};
 
 /// One container of one pod object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +124,13 @@ pub struct MigrationReport {
     /// Of the largest epoch, by role.
     pub tickets: BTreeMap<String, TicketState>,
     pub closed: bool,
+}
+
+/// Archives, dumps and tickets on a node: whose, and the largest epoch of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    pub migrations: BTreeMap<MigrationUid, Epoch>,
 }
 
 /// Why an agent did not do what it was asked: machine-readable, bounded.

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::courier::Courier;
 use crate::api::{
     AGENT_PORT, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport,
-    Epoch, MigrationUid, NodeName, OpenTicketOrder, OrderError, Refusal, Role, TicketState,
+    Epoch, Kept, MigrationUid, NodeName, OpenTicketOrder, OrderError, Refusal, Role, TicketState,
 };
 
 /// Quick orders: the agent answers as soon as runc has.
@@ -153,6 +153,11 @@ impl Agent {
         Ok(())
     }
 
+    /// What lies there and was not closed.
+    pub async fn kept(&self) -> Result<Kept, AgentError> {
+        self.ask("kept", "/v1/kept", &serde_json::json!({}), ORDER_LIMIT).await
+    }
+
     async fn post<B: Serialize + Sync, A: DeserializeOwned>(
         &self,
         uid: &MigrationUid,
@@ -160,14 +165,23 @@ impl Agent {
         body: &B,
         limit: Duration,
     ) -> Result<A, AgentError> {
+        self.ask(what, &format!("/v1/migrations/{uid}/{what}"), body, limit).await
+    }
+
+    async fn ask<B: Serialize + Sync, A: DeserializeOwned>(
+        &self,
+        what: &str,
+        path: &str,
+        body: &B,
+        limit: Duration,
+    ) -> Result<A, AgentError> {
         let unreachable = |message: String| AgentError::Unreachable {
             node: self.node.clone(),
             message: format!("{what}: {message}"),
         };
-        let path = format!("/v1/migrations/{uid}/{what}");
         let body = serde_json::to_vec(body).map_err(|error| unreachable(error.to_string()))?;
         let answer =
-            self.courier.carry(&self.node, self.address, &path, body, limit).await.map_err(unreachable)?;
+            self.courier.carry(&self.node, self.address, path, body, limit).await.map_err(unreachable)?;
         if answer.status.is_success() {
             return serde_json::from_slice(&answer.body)
                 .map_err(|error| unreachable(format!("answer not understood: {error}")));

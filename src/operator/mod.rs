@@ -13,6 +13,7 @@ mod driver;
 mod journal;
 mod metrics;
 mod node_labels;
+mod orphans;
 mod perform;
 mod preflight;
 mod serve;

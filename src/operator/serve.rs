@@ -18,6 +18,7 @@ use super::context::Context;
 use super::courier::MtlsCourier;
 use super::metrics::Metrics;
 use super::node_labels::label_nodes;
+use super::orphans::close_orphans;
 use super::slots::Limits;
 use super::supervisor::lead;
 use crate::api::SYSTEM_NAMESPACE;
@@ -149,6 +150,7 @@ async fn lead_while_leader(
             tokio::select! {
                 () = lead(ctx.clone(), limits) => tracing::warn!("the leader's loop ended, starts again"),
                 () = label_nodes(ctx.clone()) => {}
+                () = close_orphans(ctx.clone()) => {}
                 changed = leadership.changed() => match changed {
                     Ok(()) => tracing::info!("the lease changed hands or was renewed under a new epoch"),
                     Err(_) => return,

@@ -16,6 +16,7 @@ mod drain_sequential;
 mod drain_several;
 mod drain_unannotated;
 mod drain_without_queue;
+mod orphaned_archive;
 mod refusals;
 mod trouble;
 mod trouble_archive_damaged;

@@ -234,3 +234,15 @@ async fn an_old_tombstone_stays_as_long_as_a_pod_that_held_the_ticket_is_there()
     fixture.restart();
     assert!(!path.exists());
 }
+
+#[test]
+fn what_is_kept_is_told_with_its_largest_epoch_until_it_is_closed() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.desk.kept().unwrap(), Kept::default());
+    fixture.add_archive(1);
+    let manifest = fixture.add_archive(3);
+    fixture.open(Role::Shadow, &manifest).unwrap();
+    assert_eq!(fixture.desk.kept().unwrap().migrations, [(uid(), Epoch(3))].into());
+    fixture.desk.close(&uid(), Epoch(3)).unwrap();
+    assert_eq!(fixture.desk.kept().unwrap(), Kept::default());
+}

@@ -1,0 +1,83 @@
+//! Closes on every node what is kept there of migrations that are no more: the agent did not answer when its migration was
+//! taken back, and the operator could not wait for it. Run by the leader.
+//!
+//! Guarantees: nothing of a migration whose object exists is touched. Agents are asked first and the API server after
+//! them; the object is made before any agent hears of its migration, and its UID never comes again. So this is right
+//! also where it is done by an operator that does not lead any more.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+
+use super::agents::AgentError;
+use super::context::Context;
+use crate::api::{Epoch, Kept, MigrationUid, NodeName, StatefulMigration};
+
+const PERIOD: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+enum OrphanError {
+    #[error("migrations could not be listed: {0}")]
+    List(#[from] kube::Error),
+    #[error("what is left of migration {migration} could not be closed: {error}")]
+    Close { migration: MigrationUid, error: AgentError },
+}
+
+/// Runs until dropped.
+pub async fn close_orphans(ctx: Context) {
+    let mut ticks = tokio::time::interval(PERIOD);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = sweep(&ctx).await {
+            tracing::warn!(%error, "tried again in {PERIOD:?}");
+        }
+    }
+}
+
+async fn sweep(ctx: &Context) -> Result<(), OrphanError> {
+    let mut nodes = Vec::new();
+    for node in ctx.nodes.state() {
+        let name = NodeName(node.name_any());
+        let Ok(agent) = ctx.agents.on(&name) else { continue };
+        match agent.kept().await {
+            Ok(kept) if kept.migrations.is_empty() => {}
+            Ok(kept) => nodes.push((agent, kept)),
+            // It is asked again when it answers.
+            Err(error) => tracing::debug!(node = %name, %error, "not asked what it keeps"),
+        }
+    }
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    let api: Api<StatefulMigration> = Api::all(ctx.client.clone());
+    let live = api.list(&ListParams::default()).await?;
+    let live: BTreeSet<MigrationUid> =
+        live.items.iter().filter_map(|migration| migration.uid().map(MigrationUid)).collect();
+    for (agent, kept) in nodes {
+        for (migration, epoch) in orphans(kept, &live) {
+            if let Err(error) = agent.close(&migration, epoch).await {
+                return Err(OrphanError::Close { migration, error });
+            }
+            tracing::info!(%migration, %epoch, "closed what an agent still kept of it");
+        }
+    }
+    Ok(())
+}
+
+fn orphans(kept: Kept, live: &BTreeSet<MigrationUid>) -> Vec<(MigrationUid, Epoch)> {
+    kept.migrations.into_iter().filter(|(migration, _)| !live.contains(migration)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_no_object_any_more_is_closed_and_all_of_its_attempts() {
+        let kept = Kept { migrations: [("gone".into(), Epoch(3)), ("here".into(), Epoch(1))].into() };
+        let live = ["here".into(), "elsewhere".into()].into();
+        assert_eq!(orphans(kept, &live), [("gone".into(), Epoch(3))]);
+    }
+}
