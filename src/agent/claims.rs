@@ -105,7 +105,12 @@ async fn converse(stream: UnixStream, desk: &Desk, store: &Store) -> io::Result<
             let outcome = outcome.unwrap_or_else(|error| RestoreOutcome::Failed {
                 reason: format!("shadow-runc broke off: {error}"),
             });
-            desk.ended(&ticket, &outcome).map_err(io::Error::other)?;
+            if let Err(error) = desk.ended(&ticket, &outcome) {
+                // Whoever restored it asks again, and reports again.
+                let reason = format!("not put on record: {error}");
+                let _ = desk.ended(&ticket, &RestoreOutcome::Failed { reason });
+                return Err(io::Error::other(error));
+            }
             match &outcome {
                 RestoreOutcome::Restored => {
                     metrics::claim_ended("restored");

@@ -231,17 +231,23 @@ impl Desk {
         if !self.book.lock().tickets.contains_key(id) {
             return Ok(());
         }
-        self.change(id, |ticket| match outcome {
-            RestoreOutcome::Restored => ticket.restored(),
-            RestoreOutcome::Failed { reason } => ticket.failed(reason.clone()),
-        })?;
-        if let RestoreOutcome::Failed { .. } = outcome {
-            if let Some(entry) = self.book.lock().tickets.get_mut(id) {
-                entry.failures += 1;
-            }
-            self.changed();
+        match outcome {
+            RestoreOutcome::Restored => self.change(id, Ticket::restored),
+            RestoreOutcome::Failed { reason } => self.gave_back(id, reason),
         }
-        Ok(())
+    }
+
+    /// In memory first, and also where the disk is full: else nobody would ever restore by this ticket. To the next life
+    /// of the agent the older record on disk means the same.
+    fn gave_back(&self, id: &TicketId, reason: &str) -> Result<(), StoreError> {
+        let mut book = self.book.lock();
+        let Some(entry) = book.tickets.get_mut(id) else { return Ok(()) };
+        entry.ticket.failed(reason.to_owned());
+        entry.failures += 1;
+        let written = store::write(&self.store.ticket(id), &entry.ticket, Durability::Process);
+        drop(book);
+        self.changed();
+        written
     }
 
     /// Waits until the ticket is as far as ordered, a restore failed that was not told yet, or time is up.

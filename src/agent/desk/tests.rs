@@ -246,3 +246,22 @@ fn what_is_kept_is_told_with_its_largest_epoch_until_it_is_closed() {
     fixture.desk.close(&uid(), Epoch(3)).unwrap();
     assert_eq!(fixture.desk.kept().unwrap(), Kept::default());
 }
+
+#[tokio::test]
+async fn a_restore_that_cannot_be_put_on_record_gives_its_ticket_back() {
+    let fixture = Fixture::new();
+    let manifest = fixture.add_archive(1);
+    fixture.open(Role::Replacement, &manifest).unwrap();
+    assert_eq!(fixture.claim(Role::Replacement, 1, "p").await, Verdict::Restore);
+    let id = request(Role::Replacement, 1, "p").ticket;
+    // As a disk that is full: nothing can be written any more.
+    let (folder, aside) = (fixture.dir.path().join("s/tickets"), fixture.dir.path().join("aside"));
+    std::fs::rename(&folder, &aside).unwrap();
+    assert!(fixture.desk.ended(&id, &RestoreOutcome::Restored).is_err());
+    let reason = "not put on record".to_owned();
+    assert!(fixture.desk.ended(&id, &RestoreOutcome::Failed { reason }).is_err());
+    std::fs::rename(&aside, &folder).unwrap();
+    assert_eq!(fixture.claim(Role::Replacement, 1, "p").await, Verdict::Restore);
+    fixture.desk.ended(&id, &RestoreOutcome::Restored).unwrap();
+    assert_eq!(fixture.desk.look(&id).0.state, TicketState::Restored);
+}
