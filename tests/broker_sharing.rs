@@ -92,7 +92,7 @@ async fn two_migrations_of_one_consumer_leave_it_taking_messages_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_operator_that_seems_to_hold_the_answers_does_not_mislead_the_next() {
     let Scene { stage, subject, broker } = Scene::set().await;
-    let cutter = Cutter::silent_at_channel_close(&stage.url).await;
+    let cutter = Cutter::swallowing_channel_closes(&stage.url).await;
     let dead = AmqpBroker::new(BrokerUrl::new(cutter.url(&stage.url)), "dead");
     broker.declare_parking(&stage.queues(1)).await.unwrap();
     assert_eq!(dead.park(&stage.park(1), WITHIN).await.unwrap().proof, Proof::Acknowledged);

@@ -47,8 +47,8 @@ pub struct Cut {
 enum Plan {
     Nothing,
     Cut(Cut),
-    /// From the first channel.close on, nothing of what the client sends arrives, and the broker hears of no end.
-    SilenceAtChannelClose,
+    /// No channel.close arrives.
+    SwallowChannelCloses,
 }
 
 struct Shared {
@@ -67,7 +67,7 @@ pub struct Cutter {
 enum Fate {
     Pass,
     Cut(When),
-    Silence,
+    Swallow,
 }
 
 impl Cutter {
@@ -75,9 +75,9 @@ impl Cutter {
         Self::with(url, cut.map_or(Plan::Nothing, Plan::Cut)).await
     }
 
-    /// A client that vanishes as a dead node does, when it closes its first channel.
-    pub async fn silent_at_channel_close(url: &str) -> Self {
-        Self::with(url, Plan::SilenceAtChannelClose).await
+    /// A client whose end the broker does not hear of, as with a dead node: its channels seem to stay open.
+    pub async fn swallowing_channel_closes(url: &str) -> Self {
+        Self::with(url, Plan::SwallowChannelCloses).await
     }
 
     async fn with(url: &str, plan: Plan) -> Self {
@@ -127,7 +127,7 @@ impl Shared {
         self.frames += 1;
         let fate = match self.plan {
             Plan::Cut(cut) if cut.frame == self.frames => Fate::Cut(cut.when),
-            Plan::SilenceAtChannelClose if frame.is_channel_close() => Fate::Silence,
+            Plan::SwallowChannelCloses if frame.is_channel_close() => Fate::Swallow,
             _ => return Fate::Pass,
         };
         self.struck = Some(frame.name());
@@ -189,11 +189,7 @@ async fn pass_up(
                 let _ = timeout(DEALT_WITH, downstream.heard.notified()).await;
                 return Some(far);
             }
-            Fate::Silence => {
-                downstream.mute.store(true, Ordering::SeqCst);
-                // Ends with the test.
-                std::future::pending::<()>().await;
-            }
+            Fate::Swallow => {}
         }
     }
     Some(far)
