@@ -9,7 +9,7 @@ mod broker_support;
 use std::time::{Duration, Instant};
 
 use broker_support::tool::{self, Disturbance};
-use broker_support::{Post, Scene, Stage, WITHIN, agree, insist, until};
+use broker_support::{PATIENCE, Post, Scene, Stage, WITHIN, agree, until};
 use futures::future::join_all;
 use shadow::api::{Reason, control_queue};
 use shadow::broker::{AmqpBroker, Broker, BrokerError, BrokerUrl, Limits, Proof};
@@ -76,6 +76,22 @@ impl Killer {
             self.at(moment).await;
         });
         subject.wire.block(false);
+    }
+}
+
+/// Repeats a call until the broker is back. No failure may ask for anything but patience.
+async fn insist<T>(call: impl AsyncFn() -> Result<T, BrokerError>) -> T {
+    let begun = Instant::now();
+    loop {
+        match call().await {
+            Ok(done) => return done,
+            Err(error @ (BrokerError::Unreachable { .. } | BrokerError::Blocked { .. })) => {
+                println!("{error}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert!(begun.elapsed() < PATIENCE, "it never came back");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

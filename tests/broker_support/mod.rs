@@ -43,5 +43,5 @@ pub use scene::Scene;
 pub use source::{Source, agree};
 pub use stage::Stage;
 pub use subject::Subject;
-pub use wait::{PATIENCE, WITHIN, insist, until};
+pub use wait::{PATIENCE, WITHIN, until};
 pub use wire::Wire;

@@ -2,7 +2,7 @@
 
 use shadow::broker::{AmqpBroker, Broker, Parked, Resumed};
 
-use super::{Stage, Subject, WITHIN, insist};
+use super::{Stage, Subject, WITHIN};
 
 pub struct Scene {
     pub stage: Stage,
@@ -32,16 +32,16 @@ impl Scene {
 
     /// Declares and parks.
     pub async fn park(&self, epoch: u32) -> Parked {
-        insist(async || self.broker.declare_parking(&self.stage.queues(epoch)).await).await;
-        insist(async || self.broker.park(&self.stage.park(epoch), WITHIN).await).await
+        self.broker.declare_parking(&self.stage.queues(epoch)).await.unwrap();
+        self.broker.park(&self.stage.park(epoch), WITHIN).await.unwrap()
     }
 
     pub async fn resume(&self, epoch: u32) -> Resumed {
-        insist(async || self.broker.resume(&self.stage.resume_answering(epoch), WITHIN).await).await
+        self.broker.resume(&self.stage.resume_answering(epoch), WITHIN).await.unwrap()
     }
 
     pub async fn clean(&self, epoch: u32) {
-        insist(async || self.broker.drop_parking(&self.stage.queues(epoch)).await).await;
+        self.broker.drop_parking(&self.stage.queues(epoch)).await.unwrap();
     }
 
     /// Cleans epoch 1 and takes the rest away.

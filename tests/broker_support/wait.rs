@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use shadow::broker::BrokerError;
-
 /// Nothing in a test takes longer.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// What an order is given to be proven, where it will be.
@@ -15,21 +13,5 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     while !condition().await {
         assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-/// Repeats a call until the broker answers, as the operator does. No failure may ask for anything but patience.
-pub async fn insist<T>(call: impl AsyncFn() -> Result<T, BrokerError>) -> T {
-    let begun = Instant::now();
-    loop {
-        match call().await {
-            Ok(done) => return done,
-            Err(error @ (BrokerError::Unreachable { .. } | BrokerError::Blocked { .. })) => {
-                println!("{error}");
-            }
-            Err(error) => panic!("{error}"),
-        }
-        assert!(begun.elapsed() < PATIENCE, "it never came back");
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
