@@ -11,9 +11,14 @@ use shadow::api::{ANNOTATION_PLACED_ON, ANNOTATION_TICKET, GROUP, LABEL_ROLE, MA
 
 use crate::lab::{App, Lab, Result, fail};
 
-/// The kubelet takes its time to put the last things of a pod away: what it lost sight of while it was killed, it looks for
-/// once a minute.
-const PATIENCE: Duration = Duration::from_secs(100);
+/// For what SHADOW has to take away.
+const PATIENCE: Duration = Duration::from_secs(45);
+/// For the kubelet's own mounts: what it lost sight of while it was killed, it looks for once a minute.
+const HOUSEKEEPING: Duration = Duration::from_secs(100);
+/// Of every pod one.
+const SANDBOX: &str = "mount /run/containerd/io.containerd.grpc.v1.cri/sandboxes/ID/shm";
+/// Where the kubelet and containerd mount for pods.
+const KUBELETS: [&str; 3] = ["mount /run/containerd/", "mount /run/netns/", "mount /var/lib/kubelet/"];
 const LOOK: Duration = Duration::from_millis(500);
 
 /// On a node: what SHADOW keeps there for a migration, what restores and dumps with it, the consumer's processes, and
@@ -40,6 +45,27 @@ impl Survey {
             survey.node(lab, node).await?;
         }
         Ok(survey)
+    }
+
+    /// Taken once every sandbox belongs to a pod: one that was dead before the run is none of its leftovers, and would
+    /// hide one by going.
+    pub async fn settled(lab: &Lab, app: &App) -> Result<Self> {
+        let until = tokio::time::Instant::now() + HOUSEKEEPING;
+        let pods: Api<Pod> = Api::all(lab.client.clone());
+        loop {
+            let survey = Self::take(lab, app).await?;
+            let (sandboxes, pods) = (
+                survey.mounts.get(SANDBOX).copied().unwrap_or_default(),
+                pods.list(&ListParams::default()).await?.items.len(),
+            );
+            if sandboxes == pods {
+                return Ok(survey);
+            }
+            if tokio::time::Instant::now() > until {
+                return fail(format!("there are {sandboxes} sandboxes of {pods} pods before the run"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     async fn broker(&mut self, lab: &Lab) -> Result {
@@ -101,13 +127,14 @@ impl Survey {
 
     /// What is left, or gone, compared with this; empty as soon as all is as it was.
     pub async fn differences(&self, lab: &Lab, app: &App) -> Vec<String> {
-        let until = tokio::time::Instant::now() + PATIENCE;
+        let begun = tokio::time::Instant::now();
         loop {
             let found = match Self::take(lab, app).await {
                 Ok(now) => self.against(&now),
                 Err(error) => vec![format!("the cluster cannot be looked at: {error}")],
             };
-            if found.is_empty() || tokio::time::Instant::now() > until {
+            let kubelets = found.iter().all(|thing| KUBELETS.iter().any(|mount| thing.contains(mount)));
+            if found.is_empty() || begun.elapsed() > if kubelets { HOUSEKEEPING } else { PATIENCE } {
                 return found;
             }
             tokio::time::sleep(LOOK).await;
@@ -121,10 +148,10 @@ impl Survey {
         if now.consumers != self.consumers {
             found.push(format!("{} consumer processes, not {}", now.consumers, self.consumers));
         }
-        // Fewer is nothing that a run leaves: the kubelet puts away what was dead before it began.
-        for (kind, after) in &now.mounts {
-            let before = self.mounts.get(kind).unwrap_or(&0);
-            if after > before {
+        let kinds: BTreeSet<&String> = self.mounts.keys().chain(now.mounts.keys()).collect();
+        for kind in kinds {
+            let (before, after) = (self.mounts.get(kind).unwrap_or(&0), now.mounts.get(kind).unwrap_or(&0));
+            if before != after {
                 found.push(format!("{after} of {kind}, not {before}"));
             }
         }

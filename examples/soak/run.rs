@@ -131,7 +131,7 @@ fn judge(record: &Record) -> String {
 async fn drained(scene: &Scene<'_>, plan: &Plan, record: &mut Record) -> Result {
     let lab = scene.lab;
     let before = lab.only_pod(&scene.app).await?;
-    let survey = Survey::take(lab, &scene.app).await?;
+    let survey = Survey::settled(lab, &scene.app).await?;
     scene.producer.burst(plan.profile.backlog, plan.profile.rate).await?;
     let probe = Probe::start(&scene.service);
     sleep(SIDE).await;
@@ -219,6 +219,7 @@ async fn drain_and_wait(
         if Instant::now() > until {
             return fail(format!("drained {} times in vain, at last: {}", record.drains, drained.text()));
         }
+        // Between two calls of kubectl, which itself says whether the pod is gone.
         sleep(Duration::from_secs(1)).await;
     }
     let ended = scene.watch().ended(&before.uid, END).await?;

@@ -11,19 +11,14 @@ use std::time::Duration;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
-use super::agents::AgentError;
 use super::context::Context;
 use crate::api::{Epoch, Kept, MigrationUid, NodeName, StatefulMigration};
 
 const PERIOD: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
-enum OrphanError {
-    #[error("migrations could not be listed: {0}")]
-    List(#[from] kube::Error),
-    #[error("what is left of migration {migration} could not be closed: {error}")]
-    Close { migration: MigrationUid, error: AgentError },
-}
+#[error("migrations could not be listed, so nothing that agents keep is closed: {0}")]
+struct OrphanError(#[from] kube::Error);
 
 /// Runs until dropped.
 pub async fn close_orphans(ctx: Context) {
@@ -57,10 +52,13 @@ async fn sweep(ctx: &Context) -> Result<(), OrphanError> {
         live.items.iter().filter_map(|migration| migration.uid().map(MigrationUid)).collect();
     for (agent, kept) in nodes {
         for (migration, epoch) in orphans(kept, &live) {
-            if let Err(error) = agent.close(&migration, epoch).await {
-                return Err(OrphanError::Close { migration, error });
+            match agent.close(&migration, epoch).await {
+                Ok(()) => tracing::info!(%migration, %epoch, "closed what an agent still kept of it"),
+                // The other nodes do not wait for this one.
+                Err(error) => {
+                    tracing::warn!(%migration, %epoch, %error, "not closed; tried again in {PERIOD:?}");
+                }
             }
-            tracing::info!(%migration, %epoch, "closed what an agent still kept of it");
         }
     }
     Ok(())

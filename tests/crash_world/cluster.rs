@@ -133,7 +133,7 @@ pub async fn drainer(world: World, source: String) {
         let response = serve(world.clone(), call).await;
         if response.status().as_u16() == 201 {
             while is_there() && !world.has_ended() {
-                sleep(Duration::from_secs(1)).await;
+                sleep(Duration::from_secs(1)).await; // of the world's clock, which stands while anything can run
             }
             return;
         }

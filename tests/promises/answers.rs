@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use kube::Api;
 use serde_json::json;
+use shadow::api::{Phase, StatefulMigration};
 
 use crate::lab::{App, DrainOptions, Lab, Result, eventually, fail, on_cluster};
 
@@ -91,4 +93,27 @@ fn nobody_else_may_write_a_ticket_on_a_pod() -> Result {
 async fn label(lab: &Lab, label: &str) -> Result {
     lab.cluster.kubectl(&["label", "--overwrite", "namespace", &lab.namespace, label]).await?;
     Ok(())
+}
+
+/// Written by hand, or its pod went before the operator came to it.
+#[test]
+fn a_migration_of_a_pod_that_is_not_there_ends_at_once_and_says_why() -> Result {
+    on_cluster("pod-not-there", async |lab| {
+        let migration = json!({ "apiVersion": "migration.ms2m.io/v1alpha1", "kind": "StatefulMigration",
+            "metadata": { "name": "nobody", "namespace": lab.namespace }, "spec": { "sourcePod": "nobody-0" } });
+        lab.cluster.apply(&[migration]).await?;
+        let api: Api<StatefulMigration> = Api::namespaced(lab.client.clone(), &lab.namespace);
+        eventually("it has failed, with its conditions and an Event", Duration::from_secs(30), async || {
+            let status = api.get("nobody").await?.status.unwrap_or_default();
+            let succeeded = status.conditions.iter().find(|condition| condition.type_ == "Succeeded");
+            let told = succeeded.is_some_and(|c| c.status == "False" && c.reason == "SourceGone");
+            let events = lab.events_of("nobody-0").await?;
+            let known = events.iter().any(|(reason, _)| reason == "SourceGone");
+            match (status.phase, told, known) {
+                (Phase::Failed, true, true) => Ok(Some(())),
+                seen => fail(format!("{seen:?}, {status:?}, {events:?}")),
+            }
+        })
+        .await
+    })
 }

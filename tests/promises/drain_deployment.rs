@@ -22,6 +22,7 @@ fn the_pod_of_a_deployment_moves_with_its_memory() -> Result {
             assert_eq!(after.state().await?.pod, after.name, "round {round}: it knows its new name");
         }
         assert_eq!(lab.workload(&app).await?["metadata"]["generation"], deployment["metadata"]["generation"]);
+        // Not a wait: a second pod would have to come within this.
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(lab.pods(&app).await?.len(), 1, "no pod too many");
         let (ledger, state) = scene.quiesce().await?;

@@ -63,6 +63,7 @@ fn two_ordinals_of_one_stateful_set_leave_at_once_and_keep_what_each_has() -> Re
             Ok((sum >= ledger.published).then_some(now))
         })
         .await?;
+        // Not a wait: what is applied twice would have to come within this.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let sum: u64 = states_of(lab, &apps).await?.values().map(|(_, state)| state.count).sum();
         assert_eq!(sum, ledger.published, "each message once, by one of the two");

@@ -33,6 +33,7 @@ fn a_broker_that_is_cut_off_while_the_pod_moves_costs_time_and_no_message() -> R
         let soon = Duration::from_secs(30);
         trouble.scene.watch().reaches(&trouble.pod.uid, &["Preparing", "Parking"], soon).await?;
         lab.cluster.broker("cut").await?;
+        // How long the fault lasts.
         tokio::time::sleep(Duration::from_secs(3)).await;
         lab.cluster.broker("heal").await?;
         trouble.ends_exact_on_another_node(drain).await

@@ -58,6 +58,13 @@ impl Fixture {
         self.desk.open_ticket(&uid(), role, &order)
     }
 
+    /// Epoch 1 has its archive, and pod `p` restores from it.
+    async fn restoring(&self, role: Role) {
+        let manifest = self.add_archive(1);
+        self.open(role, &manifest).unwrap();
+        assert_eq!(self.claim(role, 1, "p").await, Verdict::Restore);
+    }
+
     async fn claim(&self, role: Role, epoch: u32, pod: &str) -> Verdict {
         self.desk.claim(&request(role, epoch, pod), Instant::now()).await.unwrap()
     }
@@ -113,9 +120,7 @@ async fn a_waiting_claim_is_seen_by_the_operator_and_woken_by_the_opening() {
 #[tokio::test]
 async fn a_failed_restore_wakes_the_operator_once_with_its_reason() {
     let fixture = Fixture::new();
-    let manifest = fixture.add_archive(1);
-    fixture.open(Role::Shadow, &manifest).unwrap();
-    assert_eq!(fixture.claim(Role::Shadow, 1, "p").await, Verdict::Restore);
+    fixture.restoring(Role::Shadow).await;
     let failed = RestoreOutcome::Failed { reason: "no such file".into() };
     fixture.desk.ended(&id(Role::Shadow, 1), &failed).unwrap();
     let told = fixture.awaited(TicketState::Restored, 1, 20_000).await.unwrap();
@@ -250,9 +255,7 @@ fn what_is_kept_is_told_with_its_largest_epoch_until_it_is_closed() {
 #[tokio::test]
 async fn a_restore_that_cannot_be_put_on_record_gives_its_ticket_back() {
     let fixture = Fixture::new();
-    let manifest = fixture.add_archive(1);
-    fixture.open(Role::Replacement, &manifest).unwrap();
-    assert_eq!(fixture.claim(Role::Replacement, 1, "p").await, Verdict::Restore);
+    fixture.restoring(Role::Replacement).await;
     let id = request(Role::Replacement, 1, "p").ticket;
     // As a disk that is full: nothing can be written any more.
     let (folder, aside) = (fixture.dir.path().join("s/tickets"), fixture.dir.path().join("aside"));
