@@ -29,8 +29,10 @@ use crate::protocol::{Effect, Event, Failure, Outcome, Step, step};
 const FIRST_BACK_OFF: Duration = Duration::from_secs(20);
 /// Before the commit an effect may stumble this long before the attempt is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Tidying up is not worth more than this: what stays expires or is swept by itself.
-const TIDY_PATIENCE: Duration = Duration::from_secs(20);
+/// What only tidies up and is refused for so long is left alone. Longer than a broker takes to notice that a connection
+/// is dead (two heartbeats): until then an order to park may come back, and whoever obeys it must be resumed. A broker
+/// that does not answer is waited for as long as it takes, for the same reason.
+const TIDY_PATIENCE: Duration = Duration::from_secs(300);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
@@ -123,13 +125,13 @@ impl Driver {
         &self.journal.subject
     }
 
-    /// True while it holds a slot. What is only taken back or evicted moves no memory, and may take as long as a broker
-    /// or a `PodDisruptionBudget` likes: it keeps nobody else waiting.
+    /// True while it holds a slot. What is only taken back, evicted or tidied up moves no memory, and may take as long as
+    /// a broker or a `PodDisruptionBudget` likes: it keeps nobody else waiting.
     pub fn is_active(&self) -> bool {
         let step = self.journal.state.step;
         step.is_revocable()
             || matches!(step, Step::Withdrawing)
-            || (step.is_committed() && !step.is_terminal())
+            || (step.is_committed() && step < Step::Cleaning)
     }
 
     /// Drives to the end. `report` is called after every step.
@@ -266,13 +268,15 @@ async fn attempt(
     let insist = !journal.state.step.is_revocable();
     let mut pause = RETRY_FIRST;
     let mut reported = false;
+    let mut refused_since = None;
     loop {
-        let EffectError { failure, transient } = match performer.perform(effect, journal).await {
+        let EffectError { failure, transient, unanswered } = match performer.perform(effect, journal).await {
             Ok(outcome) => return Ok(outcome),
             Err(error) => error,
         };
+        refused_since = (!unanswered).then(|| refused_since.unwrap_or_else(Instant::now));
         if let Some(outcome) = effect.left_alone()
-            && started.elapsed() > TIDY_PATIENCE
+            && refused_since.is_some_and(|since: Instant| since.elapsed() > TIDY_PATIENCE)
         {
             tracing::warn!(effect = effect.as_str(), failure.message, "left to expire or be swept");
             return Ok(outcome);

@@ -159,6 +159,10 @@ fn deadline(state: &State) -> State {
             if next.failure.as_ref().is_none_or(|f| f.retry) {
                 next.failure = Some(failure);
             }
+            if next.step == Step::Discarding && next.ends_in_eviction() && !next.evicted_first {
+                // The broker that keeps its queues must not keep the drain.
+                return enter(State { evicted_first: true, ..next }, Step::Evicting);
+            }
             advance(next)
         }
         _ => next,

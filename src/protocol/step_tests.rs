@@ -237,6 +237,18 @@ fn a_drain_does_not_wait_for_a_broker_once_the_deadline_has_passed() {
 }
 
 #[test]
+fn a_drain_does_not_wait_for_queues_that_cannot_be_deleted_once_the_deadline_has_passed() {
+    let mut state = step(&until(Step::Preparing, plan(true, true)), Event::StepTimedOut).0;
+    while state.outstanding() != [Effect::DropParking] {
+        state = step(&state, Event::Done(Epoch(1), outcome(state.outstanding()[0]))).0;
+    }
+    let (evicting, effects) = step(&state, Event::DeadlineExceeded);
+    assert_eq!(effects, [Effect::EvictSource]);
+    let (end, seen) = run(evicting);
+    assert_eq!((end.step, seen), (Step::Failed, vec![E::EvictSource, E::CloseArchives, E::DropParking]));
+}
+
+#[test]
 fn an_abort_ends_without_eviction() {
     for at in REVOCABLE {
         let state = step(&until(at, plan(true, true)), Event::Abort).0;

@@ -36,7 +36,7 @@ pub struct Scenario {
     pub machines: bool,
     /// The broker goes down for ever.
     pub broker: bool,
-    /// Another operator takes over and the first one does not know; tidying up is given up.
+    /// Another operator takes over and the first one does not know.
     pub operators: bool,
 }
 

@@ -64,9 +64,7 @@ impl Model {
         let may_end = state.step.is_revocable() || matches!(state.step, Step::Accepted | Step::BackingOff);
         for effect in facts.outstanding.iter().copied() {
             if world.past.broker_lost && needs_broker(effect) {
-                if effect.left_alone().is_some() {
-                    self.event(world, Happening::Done(effect), moves);
-                } else if state.step.is_revocable() {
+                if state.step.is_revocable() {
                     self.event(world, Happening::Failed(effect, true), moves);
                 }
                 continue;
@@ -116,9 +114,11 @@ impl Model {
         }
     }
 
-    /// `attempt` in the driver gives up what only tidies up, after longer than a deposed operator goes on.
+    /// `attempt` in the driver gives up what only tidies up and is refused for longer than a deposed operator goes on and
+    /// than the broker takes to notice a dead connection.
     fn give_up_tidying(&self, world: &World, effect: Effect, moves: &mut Moves) {
-        if world.deposed != NOBODY {
+        let unnoticed = Who::ALL.into_iter().any(|who| world.is_connected(who) && !world.of(who).is_alive());
+        if world.deposed != NOBODY || unnoticed {
             return;
         }
         let mut next = self.told(world, Happening::Done(effect));
@@ -128,8 +128,6 @@ impl Model {
         let in_the_way = world.past.deposed && world.of(Who::Shadow).is_alive();
         if in_the_way || world.past.stray {
             moves.happens(act, next);
-        } else if self.scenario.operators {
-            moves.fault(act, next);
         }
     }
 

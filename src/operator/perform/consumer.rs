@@ -13,7 +13,7 @@ use super::super::subject::{Journal, Subject};
 use super::{EffectError, Performer};
 use crate::api::{MessageQueue, Reason};
 use crate::broker::{Broker, BrokerError, BrokerUrl, MigrationQueues, ParkOrder, ResumeOrder};
-use crate::protocol::Outcome;
+use crate::protocol::{Failure, Outcome};
 
 /// Shorter than the step's limit, so that the broker's own explanation is what people read.
 const PARK_LIMIT: Duration = Duration::from_secs(9);
@@ -77,9 +77,9 @@ impl From<BrokerError> for EffectError {
             error,
             BrokerError::Unreachable { .. } | BrokerError::Protocol { .. } | BrokerError::InUse { .. }
         );
-        let reason = error.reason();
-        let message = error.to_string();
-        if transient { Self::transient(reason, message) } else { Self::failed(reason, message) }
+        let unanswered = matches!(error, BrokerError::Unreachable { .. } | BrokerError::Blocked { .. });
+        let failure = Failure::retryable(error.reason(), error.to_string());
+        Self { failure, transient, unanswered }
     }
 }
 

@@ -30,15 +30,17 @@ pub struct EffectError {
     pub failure: Failure,
     /// The same call may succeed in a moment (a connection broke, an agent restarts).
     pub transient: bool,
+    /// Whoever was asked did not answer at all.
+    pub unanswered: bool,
 }
 
 impl EffectError {
     pub fn transient(reason: Reason, message: impl Into<String>) -> Self {
-        Self { failure: Failure::retryable(reason, message), transient: true }
+        Self { failure: Failure::retryable(reason, message), transient: true, unanswered: false }
     }
 
     pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
-        Self { failure: Failure::retryable(reason, message), transient: false }
+        Self { failure: Failure::retryable(reason, message), transient: false, unanswered: false }
     }
 
     /// A call to the API server failed.
