@@ -36,6 +36,13 @@ fn kind(fault: &Fault) -> String {
 }
 
 #[test]
+fn eighty_runs_meet_every_kind_of_first_fault_on_every_shape() {
+    let met: BTreeSet<_> =
+        (1..=80).map(Plan::draw).map(|plan| (plan.shape.to_string(), plan.seed % 10)).collect();
+    assert_eq!(met.len(), 4 * 10);
+}
+
+#[test]
 fn a_hundred_runs_meet_every_fault_at_many_steps() {
     let plans: Vec<Plan> = (1..=100).map(Plan::draw).collect();
     let faults: Vec<_> = plans.iter().flat_map(|plan| &plan.faults).collect();

@@ -9,7 +9,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use shadow::api::{ANNOTATION_PLACED_ON, ANNOTATION_TICKET, GROUP, LABEL_ROLE, MANAGER};
 
-use crate::lab::{App, Lab, Result, fail};
+use crate::lab::{App, Kind, Lab, Result, fail};
 
 /// For what SHADOW has to take away.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -40,7 +40,13 @@ impl Survey {
     pub async fn take(lab: &Lab, app: &App) -> Result<Self> {
         let mut survey = Self { things: BTreeSet::new(), consumers: 0, mounts: BTreeMap::new() };
         survey.broker(lab).await?;
-        survey.objects(lab, app).await?;
+        let pods = survey.objects(lab, app).await?;
+        if app.kind == Kind::Deployment
+            && let [pod] = pods.as_slice()
+        {
+            // Its name changes with every move. Of two pods none is called that: then one is left.
+            survey.things = survey.things.iter().map(|thing| thing.replace(pod.as_str(), "POD")).collect();
+        }
         for node in &lab.cluster.nodes {
             survey.node(lab, node).await?;
         }
@@ -74,9 +80,12 @@ impl Survey {
         Ok(())
     }
 
-    async fn objects(&mut self, lab: &Lab, app: &App) -> Result {
+    /// Gives the names of the pods.
+    async fn objects(&mut self, lab: &Lab, app: &App) -> Result<Vec<String>> {
         let pods: Api<Pod> = Api::namespaced(lab.client.clone(), &lab.namespace);
+        let mut names = Vec::new();
         for pod in pods.list(&ListParams::default()).await? {
+            names.push(pod.name_any());
             let role = pod.labels().get(LABEL_ROLE).map(|role| format!(" ({role})")).unwrap_or_default();
             self.things.insert(format!("pod {}{role}", pod.name_any()));
             for key in pod.annotations().keys().filter(|key| key.starts_with(GROUP)) {
@@ -105,7 +114,7 @@ impl Survey {
         let what =
             serde_json::json!([set["metadata"]["annotations"], set["metadata"]["generation"], set["spec"]]);
         self.things.insert(format!("workload {what}"));
-        Ok(())
+        Ok(names)
     }
 
     async fn node(&mut self, lab: &Lab, node: &str) -> Result {

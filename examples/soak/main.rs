@@ -18,8 +18,8 @@ mod strike;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use lab::{App, Lab, Load, Result, Scene, on_cluster};
-use plan::Plan;
+use lab::{App, Kind, Lab, Load, QueueType, Result, Scene, on_cluster};
+use plan::{Plan, Shape};
 use run::{DEADLINE, Record};
 
 const NAMESPACE: &str = "soak";
@@ -41,13 +41,13 @@ fn main() -> ExitCode {
 async fn soak(lab: &Lab) -> Result<bool> {
     let (count, first) = (setting("N", 10)?, setting("SEED", 1)?);
     let mut records: Vec<Record> = Vec::new();
-    let mut stage: Option<(bool, Scene<'_>)> = None;
+    let mut stage: Option<((Shape, bool), Scene<'_>)> = None;
     for seed in first..first.saturating_add(count) {
         let plan = Plan::draw(seed);
-        let kind = plan.broker_dies();
+        let kind = (plan.shape, plan.broker_dies());
         let scene = match stage.take() {
             Some((as_wanted, scene)) if as_wanted == kind => Ok(scene),
-            _ => fresh_scene(lab, kind).await,
+            _ => fresh_scene(lab, &plan).await,
         };
         let record = match &scene {
             Ok(scene) => run::perform(scene, &plan).await,
@@ -67,16 +67,18 @@ async fn soak(lab: &Lab) -> Result<bool> {
 }
 
 /// A consumer in an empty namespace, so that nothing of a run before it matters.
-async fn fresh_scene(lab: &Lab, broker_dies: bool) -> Result<Scene<'_>> {
+async fn fresh_scene<'a>(lab: &'a Lab, plan: &Plan) -> Result<Scene<'a>> {
     lab.restage().await?;
     let mut app = App::consumer("consumer")
+        .kind(if plan.shape.deployment { Kind::Deployment } else { Kind::StatefulSet })
         .annotated("policy", "MigrateOrBlock")
         .annotated("deadline", &format!("{}s", DEADLINE.as_secs()))
         .env("WORK_MS", "1");
-    if broker_dies {
+    if plan.broker_dies() {
         app = app.env("SKIP_REDELIVERED", "true");
     }
-    Scene::open(lab, app, &Load::steady(10), None).await
+    let queue_type = if plan.shape.quorum { QueueType::Quorum } else { QueueType::Classic };
+    Scene::open(lab, app, &Load { queue_type, ..Load::steady(10) }, None).await
 }
 
 fn setting(name: &str, otherwise: u64) -> Result<u64> {
@@ -98,8 +100,9 @@ fn keep(records: &[Record]) -> Result {
 
 fn tell(record: &Record) {
     println!(
-        "seed {:>6}  {:>3} s  {:>3}/s +{:<4} {:<28} {}{}",
+        "seed {:>6}  {:<26}  {:>3} s  {:>3}/s +{:<4} {:<28} {}{}",
         record.seed,
+        record.shape,
         record.seconds,
         record.rate,
         record.backlog,

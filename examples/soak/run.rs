@@ -28,6 +28,8 @@ const END: Duration = Duration::from_secs(90);
 #[derive(Clone, Debug, Serialize)]
 pub struct Record {
     pub seed: u64,
+    /// What was drained.
+    pub shape: String,
     pub rate: u32,
     pub backlog: u64,
     pub faults: Vec<String>,
@@ -59,6 +61,7 @@ impl Record {
     pub fn of(plan: &Plan) -> Self {
         Self {
             seed: plan.seed,
+            shape: plan.shape.to_string(),
             rate: plan.profile.rate,
             backlog: plan.profile.backlog,
             faults: plan.faults.iter().map(ToString::to_string).collect(),

@@ -16,6 +16,7 @@ use super::archive::{MANIFEST, Manifest};
 use super::containers::Containers;
 use super::failure::Failure;
 use super::fence::{Fence, Stale};
+use super::settle;
 use super::store::{self, Durability, Store, StoreError};
 use super::ticket::{Holder, Opening, Ticket, Verdict, without_restore};
 use crate::api::{
@@ -72,6 +73,7 @@ impl Desk {
     /// Reads what is on disk and sweeps what nobody needs any more.
     pub fn open(store: Store, containers: Containers) -> Result<Self, StoreError> {
         store.sweep_partial()?;
+        settle::remove_unsettled(&store)?;
         let mut book = Book::default();
         for uid in store.fences()? {
             book.fences.insert(uid.clone(), store::read(&store.epochs(&uid))?.unwrap_or_default());
@@ -94,7 +96,8 @@ impl Desk {
                 store::remove(&path)?;
                 continue;
             }
-            let Some(mut ticket) = store::read::<Ticket>(&path)? else { continue };
+            // Not forced to the disk: one that is lost is opened anew by the operator.
+            let Some(mut ticket) = store::read_intact::<Ticket>(&path)? else { continue };
             if ticket.opened.is_none() {
                 // Whoever waits for it asks again; whoever is gone leaves nothing behind.
                 store::remove(&path)?;
@@ -139,7 +142,7 @@ impl Desk {
         let mut fence = known.unwrap_or_default();
         check(&mut fence)?;
         if known != Some(fence) {
-            store::write(&self.store.epochs(uid), &fence, Durability::Process)?;
+            store::write(&self.store.epochs(uid), &fence, Durability::Disk)?;
             book.fences.insert(uid.clone(), fence);
             drop(book);
             self.changed();

@@ -19,6 +19,7 @@ mod node;
 mod orders;
 mod peer;
 pub mod receive;
+mod settle;
 pub mod store;
 pub mod ticket;
 

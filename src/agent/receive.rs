@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::archive::{MANIFEST, Manifest, ReadError, Reader};
 use super::desk::Desk;
 use super::failure::Failure;
+use super::settle::settle;
 use super::store::{self, Durability, Store};
 use crate::api::{DumpReport, Epoch, MigrationUid, Refusal};
 
@@ -76,6 +77,10 @@ async fn take(
     store::remove(&place)?; // of an earlier dump of this epoch whose report got lost
     std::fs::rename(&partial.path, &place)
         .map_err(|source| store::StoreError { path: place.clone(), source })?;
+    tokio::task::spawn_blocking(move || match settle(&place) {
+        Err(error) if place.exists() => tracing::warn!(%error, "an archive is not safe from a power failure"),
+        _ => {} // on the disk, or not needed any more
+    });
     let total_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(migration = %uid, %epoch, bytes = manifest.bytes, total_ms, "archive received");
     Ok(DumpReport { digest: manifest.digest, bytes: manifest.bytes, frozen_ms: 0, total_ms })

@@ -18,6 +18,8 @@ const DUMPS: &str = "dumps";
 const TICKETS: &str = "tickets";
 const EPOCHS: &str = "epochs";
 const CLOSED: &str = "closed";
+/// The machine's life in which the agent ran last.
+const BOOT: &str = "boot.json";
 /// `shadow-runc` knows the name too.
 const CRIU_CONFIG: &str = "criu.conf";
 /// Connections do not move (`tcp-close`), so nothing has to keep packets away while their state is read: CRIU would
@@ -84,6 +86,10 @@ impl Store {
     /// CRIU's settings for our own dumps and restores alone; those of /etc/criu are for everybody's.
     pub fn criu_config(&self) -> PathBuf {
         self.dir.join(CRIU_CONFIG)
+    }
+
+    pub fn boot(&self) -> PathBuf {
+        self.dir.join(BOOT)
     }
 
     pub fn ticket(&self, id: &TicketId) -> PathBuf {
@@ -203,6 +209,17 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     }
 }
 
+/// Reads a record of which a machine that lost its power may have left an empty or broken file: then there is none.
+pub fn read_intact<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    match read(path) {
+        Err(error) if matches!(error.source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
+            tracing::warn!(%error, "a record that cannot be read is removed");
+            remove(path).map(|()| None)
+        }
+        read => read,
+    }
+}
+
 /// Removes a file or folder; success if it is not there.
 pub fn remove(path: &Path) -> Result<(), StoreError> {
     let removed = match fs::symlink_metadata(path) {
@@ -257,5 +274,16 @@ mod tests {
         let path = dir.path().join("x.json");
         fs::write(&path, "{").unwrap();
         assert!(read::<u32>(&path).unwrap_err().to_string().contains("x.json"));
+    }
+
+    #[test]
+    fn what_a_power_failure_left_of_a_record_is_removed_where_it_may_be_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        for left in ["", "{", "\0\0\0"] {
+            let path = dir.path().join("x.json");
+            fs::write(&path, left).unwrap();
+            assert_eq!(read_intact::<u32>(&path).unwrap(), None, "{left:?}");
+            assert!(!path.exists());
+        }
     }
 }

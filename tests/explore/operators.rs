@@ -115,10 +115,12 @@ impl Model {
     }
 
     /// `attempt` in the driver gives up what only tidies up and is refused for longer than a deposed operator goes on and
-    /// than the broker takes to notice a dead connection.
+    /// than the broker takes to notice a dead connection, if no order waits to be read.
     fn give_up_tidying(&self, world: &World, effect: Effect, moves: &mut Moves) {
         let unnoticed = Who::ALL.into_iter().any(|who| world.is_connected(who) && !world.of(who).is_alive());
-        if world.deposed != NOBODY || unnoticed {
+        let control = world.survivor().and_then(|who| self.control(world, who));
+        let order_waits = control.is_some_and(|queue| world.broker.len(queue) > 0);
+        if world.deposed != NOBODY || unnoticed || order_waits {
             return;
         }
         let mut next = self.told(world, Happening::Done(effect));

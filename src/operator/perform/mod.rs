@@ -30,7 +30,7 @@ pub struct EffectError {
     pub failure: Failure,
     /// The same call may succeed in a moment (a connection broke, an agent restarts).
     pub transient: bool,
-    /// Whoever was asked did not answer at all.
+    /// Whoever was asked or told did not answer yet.
     pub unanswered: bool,
 }
 

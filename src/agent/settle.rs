@@ -1,0 +1,106 @@
+//! Archives and a machine that loses its power. Nothing waits for an archive to be on the disk: that would be a part of
+//! the pause. It is brought there afterwards and marked; what has no mark when the machine comes back is removed, because
+//! its files may be there by name and hold nothing. Blocking file operations.
+//!
+//! Guarantees: no archive of an earlier life of the machine stays unless every byte of it was on the disk; a restart of
+//! the agent alone removes none.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use super::archive::MANIFEST;
+use super::store::{self, Durability, Store, StoreError};
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// In an archive all of which is on the disk: the text of its manifest, so that it is no mark of one that came later.
+const MARK: &str = "settled";
+
+/// Forces an archive to the disk and marks it.
+pub fn settle(archive: &Path) -> Result<(), StoreError> {
+    let forced =
+        fs::read_to_string(archive.join(MANIFEST)).and_then(|manifest| force(archive).map(|()| manifest));
+    let manifest = forced.map_err(|source| StoreError { path: archive.to_owned(), source })?;
+    store::write(&archive.join(MARK), &manifest, Durability::Disk)
+}
+
+fn is_settled(archive: &Path) -> Result<bool, StoreError> {
+    let manifest = fs::read_to_string(archive.join(MANIFEST)).unwrap_or_default();
+    Ok(!manifest.is_empty() && store::read_intact::<String>(&archive.join(MARK))? == Some(manifest))
+}
+
+fn force(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            force(&entry?.path())?;
+        }
+    }
+    File::open(path)?.sync_all()
+}
+
+/// Removes what the machine may have lost since its last life; to be called once, before anything else is read.
+pub fn remove_unsettled(store: &Store) -> Result<(), StoreError> {
+    let boot = fs::read_to_string(BOOT_ID)
+        .map_err(|source| StoreError { path: BOOT_ID.into(), source })?
+        .trim()
+        .to_owned();
+    remove_unsettled_before(store, &boot)
+}
+
+fn remove_unsettled_before(store: &Store, boot: &str) -> Result<(), StoreError> {
+    let path = store.boot();
+    let known = store::read_intact::<String>(&path)?;
+    if known.as_deref() == Some(boot) {
+        return Ok(());
+    }
+    for (uid, epoch) in store.archives()? {
+        let archive = store.archive(&uid, epoch);
+        if !is_settled(&archive)? {
+            tracing::warn!(migration = %uid, %epoch, "the machine was restarted before this archive was on the disk: removed");
+            store::remove(&archive)?;
+        }
+    }
+    store::write(&path, &boot, Durability::Disk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Epoch;
+
+    #[test]
+    fn only_archives_that_are_on_the_disk_outlive_a_restart_of_the_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        remove_unsettled_before(&store, "first").unwrap();
+        let [safe, unsafe_one] = [1, 2].map(|epoch| {
+            let archive = store.archive(&"ab".into(), Epoch(epoch));
+            fs::create_dir_all(archive.join("images")).unwrap();
+            fs::write(archive.join("images/pages-1.img"), "x").unwrap();
+            fs::write(archive.join(MANIFEST), "{}").unwrap();
+            archive
+        });
+        settle(&safe).unwrap();
+        remove_unsettled_before(&store, "first").unwrap();
+        assert!(safe.exists() && unsafe_one.exists(), "only the agent was restarted");
+        remove_unsettled_before(&store, "second").unwrap();
+        assert!(safe.exists() && !unsafe_one.exists());
+    }
+
+    #[test]
+    fn the_mark_of_an_earlier_archive_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(MANIFEST), "old").unwrap();
+        settle(dir.path()).unwrap();
+        assert!(is_settled(dir.path()).unwrap());
+        fs::write(dir.path().join(MANIFEST), "new").unwrap();
+        assert!(!is_settled(dir.path()).unwrap());
+    }
+
+    #[test]
+    fn an_archive_that_went_meanwhile_gets_no_mark() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(settle(&dir.path().join("gone")).is_err());
+        assert!(!dir.path().join("gone").exists());
+    }
+}
