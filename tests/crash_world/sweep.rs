@@ -14,6 +14,9 @@ const LATE: Duration = Duration::from_secs(25);
 /// No scenario does with fewer.
 const FEW_CALLS: usize = 20;
 
+/// How many calls at the end some runs make and others do not: what is tidied up last depends on who is faster.
+const LAST_CALLS: usize = 3;
+
 /// What is done at every call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Every {
@@ -59,6 +62,8 @@ pub struct Summary {
     pub points: usize,
     pub calls: usize,
     pub runs: usize,
+    /// The last call that was struck, and how many runs there had been by then.
+    last: (usize, usize),
     /// Runs in which a deposed operator left something for the sweep.
     swept: usize,
     took: Duration,
@@ -75,9 +80,10 @@ impl Summary {
     pub fn shows_nothing(&self, moves: bool) -> Option<String> {
         let moved: usize =
             self.ends.iter().filter(|(end, _)| end.starts_with("moved")).map(|(_, runs)| runs).sum();
-        if self.calls < FEW_CALLS || self.points * 20 < self.runs * 19 {
+        let (last_call, runs) = self.last;
+        if self.calls < FEW_CALLS || last_call + LAST_CALLS < self.calls || self.points * 20 < runs * 19 {
             return Some(format!(
-                "{} of {} runs were struck, of {} calls",
+                "{} of {} runs were struck, of {} calls, the last of them {last_call}",
                 self.points, self.runs, self.calls
             ));
         }
@@ -134,6 +140,7 @@ pub fn sweep(scenario: Scenario, every: Every, until: Until) -> Summary {
     let calls = play(scenario, None).calls;
     let mut summary = Summary { calls, ..Summary::default() };
     for call in 1..=calls {
+        let mut struck = false;
         for strike in every.strikes() {
             let blow = Blow { call, strike };
             let outcome = play(scenario, Some(blow));
@@ -141,9 +148,13 @@ pub fn sweep(scenario: Scenario, every: Every, until: Until) -> Summary {
             summary.runs += 1;
             summary.swept += usize::from(outcome.by_the_deposed);
             *summary.ends.entry(outcome.end.clone()).or_default() += 1;
+            struck |= outcome.was_struck;
             if !outcome.violations.is_empty() {
                 summary.failed.push((blow, outcome));
             }
+        }
+        if struck {
+            summary.last = (call, summary.runs);
         }
         if until == Until::FirstFailure && summary.failures() > 0 {
             break;
