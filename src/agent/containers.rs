@@ -41,6 +41,8 @@ struct Layout {
     runc_root: &'static str,
     pod_uid: &'static str,
     container_name: &'static str,
+    /// Folder with a folder for each container, in which the engine keeps what it knows of it.
+    records: &'static str,
 }
 
 const CONTAINERD: Layout = Layout {
@@ -49,6 +51,7 @@ const CONTAINERD: Layout = Layout {
     runc_root: "/run/containerd/runc/k8s.io",
     pod_uid: "io.kubernetes.cri.sandbox-uid",
     container_name: "io.kubernetes.cri.container-name",
+    records: "/var/lib/containerd/io.containerd.grpc.v1.cri/containers",
 };
 /// The kubelet's folder of a pod; it outlives a reboot of the node.
 const KUBELET_PODS: &str = "/var/lib/kubelet/pods";
@@ -57,6 +60,16 @@ const KUBELET_PODS: &str = "/var/lib/kubelet/pods";
 struct Config {
     #[serde(default)]
     annotations: BTreeMap<String, String>,
+}
+
+/// What the engine has put on record, times in nanoseconds.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Record {
+    #[serde(default)]
+    started_at: i64,
+    #[serde(default)]
+    finished_at: i64,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +116,19 @@ impl Containers {
     /// A sandbox or container of this pod may still have a bundle.
     pub fn has_task(&self, pod: &PodUid) -> bool {
         self.of_pod(pod).map_or(true, |bundles| !bundles.is_empty())
+    }
+
+    /// The engine has started it for good. Until it has put that on record it kills what it started if its client goes
+    /// away: a kubelet that dies takes containers with it whose `create` has long succeeded. An engine that keeps its
+    /// records elsewhere is taken at its word.
+    pub fn has_started(&self, id: &str) -> bool {
+        let records = self.host.path(Path::new(self.layout.records));
+        if !records.is_dir() {
+            return true;
+        }
+        let text = fs::read_to_string(records.join(id).join("status")).unwrap_or_default();
+        serde_json::from_str::<Record>(&text)
+            .is_ok_and(|record| record.started_at > 0 && record.finished_at == 0)
     }
 
     fn of_pod(&self, pod: &PodUid) -> Result<Vec<(String, Config)>, ScanError> {
@@ -285,6 +311,25 @@ mod tests {
         add(root.path(), "app", "u1", Some("app"), 1);
         fs::write(root.path().join(&CONTAINERD.runc_root[1..]).join("app/state.json"), "{").unwrap();
         assert!(containers.find(&wanted("u1", "app")).is_err());
+    }
+
+    #[test]
+    fn a_container_is_started_once_the_engine_says_so_and_as_long_as_it_has_not_ended() {
+        let root = tempfile::tempdir().unwrap();
+        let containers = Containers::new(Host::at(root.path()));
+        assert!(containers.has_started("c"), "no records: taken at its word");
+        let record = root.path().join(&CONTAINERD.records[1..]).join("c");
+        fs::create_dir_all(&record).unwrap();
+        assert!(!containers.has_started("c") && !containers.has_started("other"));
+        for (text, started) in [
+            (r#"{"Version":"v1","Pid":0,"CreatedAt":1,"StartedAt":0,"FinishedAt":0}"#, false),
+            (r#"{"Version":"v1","Pid":7,"CreatedAt":1,"StartedAt":2,"FinishedAt":0}"#, true),
+            (r#"{"Version":"v1","Pid":7,"CreatedAt":1,"StartedAt":2,"FinishedAt":3}"#, false),
+            ("{", false),
+        ] {
+            fs::write(record.join("status"), text).unwrap();
+            assert_eq!(containers.has_started("c"), started, "{text}");
+        }
     }
 
     #[test]

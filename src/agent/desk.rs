@@ -28,6 +28,8 @@ use crate::api::{
 const TOMBSTONE_AGE: Duration = Duration::from_secs(24 * 3600);
 /// That a pod has left the node is no event: waiting claims look again this often.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Nor is it one that the engine has started a container.
+const LOOK_FOR_START: Duration = Duration::from_millis(5);
 
 /// What is left of a closed migration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -273,7 +275,11 @@ impl Desk {
             if ticket.state >= order.at_least || news || Instant::now() >= deadline {
                 return Ok(ticket);
             }
-            let _ = timeout_at(deadline, changes.changed()).await;
+            let look_again = match ticket.state {
+                TicketState::Restored => deadline.min(Instant::now() + LOOK_FOR_START),
+                _ => deadline,
+            };
+            let _ = timeout_at(look_again, changes.changed()).await;
         }
     }
 
@@ -286,8 +292,15 @@ impl Desk {
             entry.told = entry.failures;
             entry.ticket.clone()
         });
+        drop(book);
+        let state = match (ticket.state, &ticket.holder) {
+            _ if closed => TicketState::Closed,
+            (TicketState::Restored, Some(holder)) if self.containers.has_started(&holder.container_id) => {
+                TicketState::Started
+            }
+            (state, _) => state,
+        };
         let (pod, pod_ip) = ticket.holder.map_or((None, None), |holder| (Some(holder.pod), holder.pod_ip));
-        let state = if closed { TicketState::Closed } else { ticket.state };
         (AwaitedTicket { state, pod, pod_ip, failure: ticket.failure }, news)
     }
 

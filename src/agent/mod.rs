@@ -14,6 +14,7 @@ mod freezer;
 pub mod host;
 mod install;
 mod layer;
+mod leftovers;
 mod metrics;
 mod node;
 mod orders;
@@ -113,6 +114,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let socket = claims::listen(&args.socket)
         .map_err(|source| RunError::Listen { what: args.socket.display().to_string(), source })?;
     let installing = tokio::spawn(install(host.clone(), args.install.clone(), installed, shutdown.clone()));
+    let sweeping = tokio::spawn(leftovers::sweep_leftovers(host.clone()));
     let claims = tokio::spawn(claims::serve(socket, Arc::clone(&desk), store.clone(), shutdown.clone()));
 
     let tls = match &args.tls_dir {
@@ -127,7 +129,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     tracing::info!(address = %args.address, port = args.port, "agent runs");
     serve_tls(orders, orders::router(Arc::clone(&node)), node.tls.clone(), ClientAuth::Required, shutdown)
         .await?;
-    for task in [claims, installing] {
+    for task in [claims, installing, sweeping] {
         task.abort();
     }
     drop(healthy);

@@ -97,8 +97,10 @@ pub enum TicketState {
     Waiting,
     /// The archive was handed out, the restore runs.
     Restoring,
-    /// The process lives again.
+    /// The process lives again, but its `create` or `start` may still be broken off, and then it is killed.
     Restored,
+    /// The engine keeps it, whoever asked for it.
+    Started,
     /// Spent: whoever shows it now starts fresh.
     Closed,
 }

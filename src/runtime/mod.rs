@@ -10,7 +10,6 @@ mod cmdline;
 mod criu;
 mod hosts;
 mod layer;
-mod leftovers;
 mod outcome;
 mod restore;
 mod runc;

@@ -8,7 +8,7 @@ use std::process::Command;
 use super::bundle::Bundle;
 use super::cmdline::{CommandLine, Create};
 use super::criu::{CRIU_CONFIG_VARIABLE, last_errors};
-use super::{CreateError, layer, leftovers, runc};
+use super::{CreateError, layer, runc};
 use crate::api::NODE_DIR;
 
 /// The agent's settings for CRIU, in its folder.
@@ -24,7 +24,6 @@ pub fn restore(
     bundle: &Bundle,
     archive: &Path,
 ) -> Result<(), CreateError> {
-    leftovers::sweep();
     layer::apply(&archive.join("rootfs.tar"), &bundle.rootfs())?;
     let work = bundle.work_dir();
     match fs::create_dir(&work) {

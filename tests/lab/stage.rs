@@ -98,10 +98,11 @@ impl Lab {
     /// Everything that helps to see why a test failed.
     pub async fn description(&self) -> String {
         let n = self.namespace.as_str();
-        let questions: [&[&str]; 6] = [
+        let questions: [&[&str]; 7] = [
             &["-n", n, "get", "statefulmigrations", "-o", "yaml"],
             &["-n", n, "get", "pods", "-o", "wide"],
             &["-n", n, "get", "events", "--sort-by=.metadata.creationTimestamp"],
+            &["-n", n, "logs", "-l", "app", "--tail=60", "--prefix"],
             &["get", "nodes", "-o", "wide"],
             &["-n", "shadow-system", "get", "pods", "-o", "wide"],
             &["-n", "shadow-system", "logs", "-l", PARTS, "--tail=120", "--prefix", "--max-log-requests=20"],

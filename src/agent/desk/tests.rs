@@ -114,7 +114,32 @@ async fn a_waiting_claim_is_seen_by_the_operator_and_woken_by_the_opening() {
     fixture.open(Role::Shadow, &manifest).unwrap();
     assert_eq!(claimant.await.unwrap().unwrap(), Verdict::Restore);
     fixture.desk.ended(&id(Role::Shadow, 1), &RestoreOutcome::Restored).unwrap();
-    assert_eq!(fixture.awaited(TicketState::Restored, 1, 20_000).await.unwrap().state, TicketState::Restored);
+    assert_eq!(fixture.awaited(TicketState::Started, 1, 20_000).await.unwrap().state, TicketState::Started);
+}
+
+/// A kubelet that dies while its engine starts what was restored has it killed: that is not the pod that carries on.
+#[tokio::test]
+async fn what_is_restored_counts_only_once_the_engine_has_started_it_and_is_restored_again_if_it_never_does()
+{
+    let fixture = Fixture::new();
+    let record = fixture.dir.path().join("node/var/lib/containerd/io.containerd.grpc.v1.cri/containers/c");
+    std::fs::create_dir_all(&record).unwrap();
+    fixture.restoring(Role::Shadow).await;
+    fixture.desk.ended(&id(Role::Shadow, 1), &RestoreOutcome::Restored).unwrap();
+    assert_eq!(fixture.awaited(TicketState::Started, 1, 60).await.unwrap().state, TicketState::Restored);
+    let again = ClaimRequest { container_id: "c2".into(), ..request(Role::Shadow, 1, "p") };
+    let verdict = fixture.desk.claim(&again, Instant::now()).await.unwrap();
+    assert_eq!(verdict, Verdict::Restore, "the first one never started");
+    fixture.desk.ended(&id(Role::Shadow, 1), &RestoreOutcome::Restored).unwrap();
+    let record = record.with_file_name("c2");
+    std::fs::create_dir_all(&record).unwrap();
+    let awaited = fixture.awaited(TicketState::Started, 1, 20_000);
+    let started = async {
+        tokio::task::yield_now().await;
+        std::fs::write(record.join("status"), r#"{"StartedAt":1}"#).unwrap();
+    };
+    let (awaited, ()) = tokio::join!(awaited, started);
+    assert_eq!(awaited.unwrap().state, TicketState::Started);
 }
 
 #[tokio::test]
@@ -123,10 +148,10 @@ async fn a_failed_restore_wakes_the_operator_once_with_its_reason() {
     fixture.restoring(Role::Shadow).await;
     let failed = RestoreOutcome::Failed { reason: "no such file".into() };
     fixture.desk.ended(&id(Role::Shadow, 1), &failed).unwrap();
-    let told = fixture.awaited(TicketState::Restored, 1, 20_000).await.unwrap();
+    let told = fixture.awaited(TicketState::Started, 1, 20_000).await.unwrap();
     assert_eq!((told.state, told.failure.as_deref()), (TicketState::Waiting, Some("no such file")));
     let begun = Instant::now();
-    let again = fixture.awaited(TicketState::Restored, 1, 60).await.unwrap();
+    let again = fixture.awaited(TicketState::Started, 1, 60).await.unwrap();
     assert!(begun.elapsed() >= Duration::from_millis(60) && again.failure.is_some());
 }
 
@@ -266,5 +291,5 @@ async fn a_restore_that_cannot_be_put_on_record_gives_its_ticket_back() {
     std::fs::rename(&aside, &folder).unwrap();
     assert_eq!(fixture.claim(Role::Replacement, 1, "p").await, Verdict::Restore);
     fixture.desk.ended(&id, &RestoreOutcome::Restored).unwrap();
-    assert_eq!(fixture.desk.look(&id).0.state, TicketState::Restored);
+    assert_eq!(fixture.desk.look(&id).0.state, TicketState::Started);
 }

@@ -49,12 +49,12 @@ impl Performer {
         };
         agent.open_ticket(&self.uid, role, &order).await?;
         let epoch = journal.state.epoch;
-        let waited = agent.await_ticket(&self.uid, epoch, role, TicketState::Restored, TICKET_PATIENCE);
+        let waited = agent.await_ticket(&self.uid, epoch, role, TicketState::Started, TICKET_PATIENCE);
         let ticket = match role {
             Role::Shadow => waited.await?,
             Role::Replacement => self.making_room(journal, waited).await??,
         };
-        if ticket.state == TicketState::Restored {
+        if ticket.state == TicketState::Started {
             return Ok(ticket);
         }
         let why = ticket.failure.unwrap_or_else(|| format!("its ticket is {:?}", ticket.state));

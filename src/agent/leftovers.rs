@@ -1,28 +1,46 @@
 //! What a CRIU that was killed in the middle of a restore leaves on the node: the tmpfs in which it builds the mount
-//! tree. Does I/O. Nothing that a living CRIU uses is touched, and nothing is reported: the next restore tries again.
+//! tree. Does I/O. Nothing that a living CRIU uses is touched; what cannot be removed now is tried again.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::mount::{UnmountFlags, unmount};
+use super::host::{Host, HostError};
 
-const MOUNTS: &str = "/proc/self/mountinfo";
+/// Of the node's first process; the agent sees its processes too.
+const MOUNTS: &str = "/proc/1/mountinfo";
 /// CRIU's `mnt_roots`, which it removes itself unless it is killed.
 const ROOTS: &str = "/tmp/.criu.mntns.";
 const CRIU: &str = "criu";
+const PERIOD: Duration = Duration::from_secs(10);
+const COMMAND_LIMIT: Duration = Duration::from_secs(10);
+
+/// Sweeps for ever.
+pub async fn sweep_leftovers(host: Host) {
+    let mut ticks = tokio::time::interval(PERIOD);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = sweep(&host).await {
+            tracing::warn!(%error, "what a dead CRIU has mounted is left for now");
+        }
+    }
+}
 
 /// Removes the mount trees of CRIUs that are dead.
-pub fn sweep() {
+async fn sweep(host: &Host) -> Result<(), HostError> {
     let roots = roots(&fs::read_to_string(MOUNTS).unwrap_or_default());
     // In this order: whoever made one of these and is not found now is dead.
     if roots.is_empty() || lives(CRIU) {
-        return;
+        return Ok(());
     }
     for root in roots {
-        if unmount(&root, UnmountFlags::DETACH).is_ok() {
-            let _ = fs::remove_dir(&root);
-        }
+        host.run("umount", &[OsStr::new("--lazy"), root.as_os_str()], &[], COMMAND_LIMIT).await?;
+        // An empty folder in /tmp; where it is none, it is not CRIU's any more.
+        let _ = host.run("rmdir", &[root.as_os_str()], &[], COMMAND_LIMIT).await;
+        tracing::info!(mount = %root.display(), "removed what a dead CRIU had mounted");
     }
+    Ok(())
 }
 
 /// Mount points of CRIU's in the text of a mountinfo, the innermost first.
