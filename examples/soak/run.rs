@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::lab::{Drain, DrainOptions, Probe, Result, Scene, Snapshot, Verdict, consuming, fail, status_of};
 use crate::leftovers::Survey;
-use crate::plan::{Plan, Victim};
+use crate::plan::{Plan, Side, Victim};
 use crate::strike::strike;
 
 /// Load runs for this long before the drain and after it.
@@ -190,8 +190,11 @@ async fn drained(scene: &Scene<'_>, plan: &Plan, record: &mut Record) -> Result 
 
 /// Moved, or as before: there is no third.
 fn is_one_of_two(phase: Phase, plan: &Plan, before: &Snapshot, now: &Snapshot) -> Result {
-    // A restore that is broken off is made again, which counts as a restart; the cookie says whose memory it has.
-    let begun_once = now.restarts == 0 || plan.kills(Victim::Restore);
+    // A restore that is broken off is made again, which counts as a restart (an engine kills what it starts if the kubelet
+    // that asked for it dies); the cookie says whose memory it has.
+    let broken_off = [Victim::Restore, Victim::Kubelet(Side::Source), Victim::Kubelet(Side::Target)]
+        .map(|v| plan.kills(v));
+    let begun_once = now.restarts == 0 || broken_off.contains(&true);
     let moved = now.uid != before.uid && now.node != before.node && begun_once;
     let stayed = now == before;
     let right = if phase == Phase::Completed { moved } else { stayed };
