@@ -173,8 +173,9 @@ impl Plan {
         self.faults.iter().any(|timed| timed.fault == Fault::BrokerDies)
     }
 
-    pub fn kills(&self, victim: Victim) -> bool {
-        self.faults.iter().any(|timed| timed.fault == Fault::Kill(victim))
+    /// How often it is killed.
+    pub fn count(&self, victim: Victim) -> usize {
+        self.faults.iter().filter(|timed| timed.fault == Fault::Kill(victim)).count()
     }
 }
 

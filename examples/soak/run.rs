@@ -192,9 +192,8 @@ async fn drained(scene: &Scene<'_>, plan: &Plan, record: &mut Record) -> Result 
 fn is_one_of_two(phase: Phase, plan: &Plan, before: &Snapshot, now: &Snapshot) -> Result {
     // A restore that is broken off is made again, which counts as a restart (an engine kills what it starts if the kubelet
     // that asked for it dies); the cookie says whose memory it has.
-    let broken_off = [Victim::Restore, Victim::Kubelet(Side::Source), Victim::Kubelet(Side::Target)]
-        .map(|v| plan.kills(v));
-    let begun_once = now.restarts == 0 || broken_off.contains(&true);
+    let broken_off = plan.count(Victim::Restore) + plan.count(Victim::Kubelet(Side::Target));
+    let begun_once = usize::try_from(now.restarts).is_ok_and(|restarts| restarts <= broken_off);
     let moved = now.uid != before.uid && now.node != before.node && begun_once;
     let stayed = now == before;
     let right = if phase == Phase::Completed { moved } else { stayed };

@@ -120,13 +120,14 @@ impl Containers {
 
     /// The engine has started it for good. Until it has put that on record it kills what it started if its client goes
     /// away: a kubelet that dies takes containers with it whose `create` has long succeeded. An engine that keeps its
-    /// records elsewhere is taken at its word.
+    /// records elsewhere is taken at its word: it makes them before the bundle.
     pub fn has_started(&self, id: &str) -> bool {
         let records = self.host.path(Path::new(self.layout.records));
-        if !records.is_dir() {
-            return true;
+        let record = records.join(id);
+        if !record.is_dir() {
+            return !records.is_dir() || self.host.path(Path::new(self.layout.bundles)).join(id).is_dir();
         }
-        let text = fs::read_to_string(records.join(id).join("status")).unwrap_or_default();
+        let text = fs::read_to_string(record.join("status")).unwrap_or_default();
         serde_json::from_str::<Record>(&text)
             .is_ok_and(|record| record.started_at > 0 && record.finished_at == 0)
     }
@@ -319,8 +320,12 @@ mod tests {
         let containers = Containers::new(Host::at(root.path()));
         assert!(containers.has_started("c"), "no records: taken at its word");
         let record = root.path().join(&CONTAINERD.records[1..]).join("c");
+        fs::create_dir_all(record.with_file_name("other")).unwrap();
+        assert!(!containers.has_started("c"), "it is gone");
+        add(root.path(), "c", "u1", Some("app"), 1);
+        assert!(containers.has_started("c"), "the records are an earlier engine's");
         fs::create_dir_all(&record).unwrap();
-        assert!(!containers.has_started("c") && !containers.has_started("other"));
+        assert!(!containers.has_started("c"));
         for (text, started) in [
             (r#"{"Version":"v1","Pid":0,"CreatedAt":1,"StartedAt":0,"FinishedAt":0}"#, false),
             (r#"{"Version":"v1","Pid":7,"CreatedAt":1,"StartedAt":2,"FinishedAt":0}"#, true),

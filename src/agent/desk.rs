@@ -78,7 +78,9 @@ impl Desk {
         settle::remove_unsettled(&store)?;
         let mut book = Book::default();
         for uid in store.fences()? {
-            book.fences.insert(uid.clone(), store::read(&store.epochs(&uid))?.unwrap_or_default());
+            // Not forced to the disk: of a machine that lost its power no process is left that a late order could move.
+            let fence = store::read_intact(&store.epochs(&uid))?.unwrap_or_default();
+            book.fences.insert(uid.clone(), fence);
         }
         for uid in store.tombstones()? {
             let path = store.tombstone(&uid);
@@ -144,7 +146,7 @@ impl Desk {
         let mut fence = known.unwrap_or_default();
         check(&mut fence)?;
         if known != Some(fence) {
-            store::write(&self.store.epochs(uid), &fence, Durability::Disk)?;
+            store::write(&self.store.epochs(uid), &fence, Durability::Process)?;
             book.fences.insert(uid.clone(), fence);
             drop(book);
             self.changed();
@@ -363,8 +365,10 @@ impl Desk {
         let tickets = self.store.tickets()?.into_iter().map(|id| (id.migration, id.epoch));
         let mut kept = Kept::default();
         for (uid, epoch) in self.store.archives()?.into_iter().chain(self.store.dumps()?).chain(tickets) {
+            // Closed is everything up to what was seen, or nothing.
+            let seen = self.fence(&uid).seen;
             let largest = kept.migrations.entry(uid).or_insert(epoch);
-            *largest = epoch.max(*largest);
+            *largest = epoch.max(*largest).max(seen);
         }
         Ok(kept)
     }

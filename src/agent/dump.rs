@@ -75,7 +75,7 @@ pub async fn dump(node: &Arc<Node>, uid: &MigrationUid, order: DumpOrder) -> Out
         match jobs.get(&(uid.clone(), order.epoch)) {
             Some(job) => job.clone(),
             None => {
-                if let Some(report) = store::read(&node.store.dump(uid, order.epoch).join(REPORT))? {
+                if let Some(report) = store::read_intact(&node.store.dump(uid, order.epoch).join(REPORT))? {
                     return Ok(report);
                 }
                 let (sender, receiver) = watch::channel(None);
@@ -291,7 +291,7 @@ pub async fn recover(store: &Store, containers: &Containers) -> Result<(), Failu
         if dir.join(REPORT).exists() {
             continue;
         }
-        if let Some(job) = store::read::<Job>(&dir.join(JOB))? {
+        if let Some(job) = store::read_intact::<Job>(&dir.join(JOB))? {
             if let Some(container) = find(containers, &job.container).await? {
                 container.freezer.thaw(Instant::now() + THAW).await?;
             }

@@ -34,12 +34,20 @@ async fn sweep(host: &Host) -> Result<(), HostError> {
     if roots.is_empty() || lives(CRIU) {
         return Ok(());
     }
+    let mut swept = Ok(());
     for root in roots {
-        host.run("umount", &[OsStr::new("--lazy"), root.as_os_str()], &[], COMMAND_LIMIT).await?;
-        // An empty folder in /tmp; where it is none, it is not CRIU's any more.
-        let _ = host.run("rmdir", &[root.as_os_str()], &[], COMMAND_LIMIT).await;
-        tracing::info!(mount = %root.display(), "removed what a dead CRIU had mounted");
+        let removed = remove(host, &root).await;
+        match removed {
+            Ok(()) => tracing::info!(mount = %root.display(), "removed what a dead CRIU had mounted"),
+            Err(_) => swept = removed,
+        }
     }
+    swept
+}
+
+async fn remove(host: &Host, root: &Path) -> Result<(), HostError> {
+    host.run("umount", &[OsStr::new("--lazy"), root.as_os_str()], &[], COMMAND_LIMIT).await?;
+    host.run("rmdir", &[root.as_os_str()], &[], COMMAND_LIMIT).await?;
     Ok(())
 }
 

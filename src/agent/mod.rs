@@ -109,6 +109,12 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let store = Store::open(&args.dir)?;
     let containers = Containers::new(host.clone());
     let desk = Arc::new(Desk::open(store.clone(), containers.clone())?);
+    let unsettled = store.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = settle::settle_all(&unsettled) {
+            tracing::warn!(%error, "an archive is not safe from a power failure");
+        }
+    });
     dump::recover(&store, &containers).await.map_err(RunError::Recover)?;
     // The kubelet may be waiting for us already, and needs no operator for that: claims are served before orders.
     let socket = claims::listen(&args.socket)

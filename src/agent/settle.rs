@@ -24,6 +24,17 @@ pub fn settle(archive: &Path) -> Result<(), StoreError> {
     store::write(&archive.join(MARK), &manifest, Durability::Disk)
 }
 
+/// Forces to the disk what an agent before this one has not got to.
+pub fn settle_all(store: &Store) -> Result<(), StoreError> {
+    for (uid, epoch) in store.archives()? {
+        let archive = store.archive(&uid, epoch);
+        if !is_settled(&archive)? {
+            settle(&archive)?;
+        }
+    }
+    Ok(())
+}
+
 fn is_settled(archive: &Path) -> Result<bool, StoreError> {
     let manifest = fs::read_to_string(archive.join(MANIFEST)).unwrap_or_default();
     Ok(!manifest.is_empty() && store::read_intact::<String>(&archive.join(MARK))? == Some(manifest))
@@ -53,6 +64,10 @@ fn remove_unsettled_before(store: &Store, boot: &str) -> Result<(), StoreError> 
     if known.as_deref() == Some(boot) {
         return Ok(());
     }
+    if known.is_none() {
+        // The first agent that keeps this: nothing says that the machine was restarted.
+        return store::write(&path, &boot, Durability::Disk);
+    }
     for (uid, epoch) in store.archives()? {
         let archive = store.archive(&uid, epoch);
         if !is_settled(&archive)? {
@@ -72,7 +87,7 @@ mod tests {
     fn only_archives_that_are_on_the_disk_outlive_a_restart_of_the_machine() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        remove_unsettled_before(&store, "first").unwrap();
+        remove_unsettled_before(&store, "first").unwrap(); // notes it
         let [safe, unsafe_one] = [1, 2].map(|epoch| {
             let archive = store.archive(&"ab".into(), Epoch(epoch));
             fs::create_dir_all(archive.join("images")).unwrap();
@@ -85,6 +100,20 @@ mod tests {
         assert!(safe.exists() && unsafe_one.exists(), "only the agent was restarted");
         remove_unsettled_before(&store, "second").unwrap();
         assert!(safe.exists() && !unsafe_one.exists());
+    }
+
+    #[test]
+    fn the_first_agent_that_looks_removes_nothing_and_what_was_not_settled_is_settled_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let archive = store.archive(&"ab".into(), Epoch(1));
+        fs::create_dir_all(&archive).unwrap();
+        fs::write(archive.join(MANIFEST), "{}").unwrap();
+        remove_unsettled_before(&store, "first").unwrap();
+        assert!(archive.exists());
+        settle_all(&store).unwrap();
+        remove_unsettled_before(&store, "second").unwrap();
+        assert!(archive.exists());
     }
 
     #[test]

@@ -196,7 +196,10 @@ fn write_bytes(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), 
             _ => Ok(()),
         }
     })();
-    written.map_err(|source| StoreError { path: path.to_owned(), source })
+    written.map_err(|source| {
+        let _ = fs::remove_file(&new); // half a record, on a disk that may be full
+        StoreError { path: path.to_owned(), source }
+    })
 }
 
 /// Reads a record; nothing if there is none.
@@ -266,6 +269,16 @@ mod tests {
         assert_eq!(store.tombstones().unwrap(), ["ab".into()]);
         remove(&path).unwrap();
         remove(&path).unwrap();
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_written_leaves_nothing_and_the_old_one_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        // Renaming a file over a folder fails, as writing does where the disk is full.
+        fs::create_dir(&path).unwrap();
+        assert!(write(&path, &7_u32, Durability::Process).is_err());
+        assert!(path.is_dir() && fs::read_dir(dir.path()).unwrap().count() == 1);
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl From<TicketId> for String {
     }
 }
 
-/// Life of a ticket on the node that restores. Only ever moves down this list.
+/// Life of a ticket on the node that restores; what did not succeed begins again at `Restoring`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum TicketState {
@@ -99,7 +99,7 @@ pub enum TicketState {
     Restoring,
     /// The process lives again, but its `create` or `start` may still be broken off, and then it is killed.
     Restored,
-    /// The engine keeps it, whoever asked for it.
+    /// The engine keeps it, whoever asked for it. Read from the engine's records, never written down.
     Started,
     /// Spent: whoever shows it now starts fresh.
     Closed,

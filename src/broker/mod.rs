@@ -13,5 +13,6 @@ pub use amqp::{AmqpBroker, Limits};
 pub use error::BrokerError;
 pub use gate::{ConsumerGate, Decision, answer};
 pub use orders::{
-    Broker, BrokerUrl, MigrationQueues, ParkOrder, Parked, Proof, QueueFacts, QueueKind, ResumeOrder, Resumed,
+    Broker, BrokerUrl, MigrationQueues, PARK_LIVES, ParkOrder, Parked, Proof, QueueFacts, QueueKind,
+    ResumeOrder, Resumed,
 };

@@ -8,6 +8,9 @@ use async_trait::async_trait;
 use super::BrokerError;
 use crate::api::{Epoch, MigrationUid};
 
+/// An order to park is not kept longer than any migration lasts: after that nobody obeys it any more.
+pub const PARK_LIVES: Duration = Duration::from_secs(600);
+
 /// What the operator needs of a message broker, for one migration.
 ///
 /// # Guarantees an implementation must give

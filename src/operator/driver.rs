@@ -23,16 +23,16 @@ use super::perform::{EffectError, Performer};
 use super::status::Measured;
 use super::subject::{Journal, Subject};
 use crate::api::{Epoch, LONGEST_DEADLINE, Phase, StatefulMigration, StatefulMigrationStatus};
+use crate::broker::PARK_LIVES;
 use crate::protocol::{Effect, Event, Failure, Outcome, Step, step};
 
 /// First pause between attempts, doubled each time.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(20);
 /// Before the commit an effect may stumble this long before the attempt is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What only tidies up and is refused for so long is left alone. Longer than a broker takes to notice that a connection
-/// is dead (two heartbeats): until then an order to park may come back, and whoever obeys it must be resumed. A broker
-/// that does not answer is waited for as long as it takes, for the same reason.
-const TIDY_PATIENCE: Duration = Duration::from_secs(300);
+/// What only tidies up is left alone after that. By then every order to park has expired; as long as one may come back,
+/// from a connection that the broker has not noticed to be dead, whoever obeys it must be resumed.
+const TIDY_PATIENCE: Duration = PARK_LIVES.saturating_add(Duration::from_secs(60));
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
@@ -132,6 +132,11 @@ impl Driver {
         step.is_revocable()
             || matches!(step, Step::Withdrawing)
             || (step.is_committed() && step < Step::Cleaning)
+    }
+
+    /// True while no other pod of its owner may begin to move: the names of shadows and of their queues are the owner's.
+    pub fn holds_owner(&self) -> bool {
+        self.is_active() || self.journal.state.step == Step::Cleaning
     }
 
     /// Drives to the end. `report` is called after every step.
@@ -268,15 +273,13 @@ async fn attempt(
     let insist = !journal.state.step.is_revocable();
     let mut pause = RETRY_FIRST;
     let mut reported = false;
-    let mut refused_since = None;
     loop {
-        let EffectError { failure, transient, unanswered } = match performer.perform(effect, journal).await {
+        let EffectError { failure, transient } = match performer.perform(effect, journal).await {
             Ok(outcome) => return Ok(outcome),
             Err(error) => error,
         };
-        refused_since = (!unanswered).then(|| refused_since.unwrap_or_else(Instant::now));
         if let Some(outcome) = effect.left_alone()
-            && refused_since.is_some_and(|since: Instant| since.elapsed() > TIDY_PATIENCE)
+            && started.elapsed() > TIDY_PATIENCE
         {
             tracing::warn!(effect = effect.as_str(), failure.message, "left to expire or be swept");
             return Ok(outcome);

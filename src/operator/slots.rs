@@ -14,19 +14,23 @@ pub struct Claim {
     pub priority: i32,
     /// RFC 3339, sorts as text.
     pub created: String,
-    /// It works already (it holds a slot); otherwise it waits for one.
+    /// It works already (it holds a slot); otherwise it waits for one, or tidies up.
     pub active: bool,
+    /// No other pod of its owner may begin to move.
+    pub holds_owner: bool,
 }
 
 impl Claim {
-    pub fn new(uid: &str, subject: &Subject, priority: i32, created: &str, active: bool) -> Self {
+    /// One that waits.
+    pub fn new(uid: &str, subject: &Subject, priority: i32, created: &str) -> Self {
         Self {
             uid: uid.to_owned(),
             owner: subject.owner_uid.clone(),
             node: subject.node.0.clone(),
             priority,
             created: created.to_owned(),
-            active,
+            active: false,
+            holds_owner: false,
         }
     }
 }
@@ -48,12 +52,14 @@ pub fn admissible(claims: &[Claim], limits: Limits) -> Vec<String> {
     let mut owners: HashMap<&str, usize> = HashMap::new();
     let mut nodes: HashMap<&str, usize> = HashMap::new();
     let mut total = 0;
-    for claim in claims.iter().filter(|claim| claim.active) {
+    for claim in claims.iter().filter(|claim| claim.holds_owner) {
         *owners.entry(&claim.owner).or_default() += 1;
+    }
+    for claim in claims.iter().filter(|claim| claim.active) {
         *nodes.entry(&claim.node).or_default() += 1;
         total += 1;
     }
-    let mut waiting: Vec<_> = claims.iter().filter(|claim| !claim.active).collect();
+    let mut waiting: Vec<_> = claims.iter().filter(|claim| !claim.holds_owner).collect();
     waiting.sort_by(|a, b| {
         b.priority.cmp(&a.priority).then_with(|| a.created.cmp(&b.created)).then_with(|| a.uid.cmp(&b.uid))
     });
@@ -83,6 +89,7 @@ mod tests {
             priority,
             created: format!("2026-01-01T00:00:0{}Z", uid.len()),
             active,
+            holds_owner: active,
         }
     }
 
@@ -100,6 +107,18 @@ mod tests {
             claim("a", "o1", "n1", 0, true),
             claim("b", "o1", "n2", 0, false),
             claim("c", "o2", "n1", 0, false),
+        ];
+        assert_eq!(admissible(&claims, Limits::default()), ["c"]);
+    }
+
+    #[test]
+    fn who_tidies_up_keeps_its_owner_and_no_slot() {
+        let tidying = Claim { holds_owner: true, ..claim("a", "o1", "n1", 0, false) };
+        let claims = [
+            tidying,
+            claim("b", "o1", "n2", 0, false),
+            claim("c", "o2", "n1", 0, false),
+            claim("d", "o3", "n1", 0, true),
         ];
         assert_eq!(admissible(&claims, Limits::default()), ["c"]);
     }

@@ -139,7 +139,7 @@ impl Supervisor {
             if let Some(live) = self.live.get_mut(&uid) {
                 live.admitted.send_replace(true);
                 if let Some(claim) = &mut live.claim {
-                    claim.active = true;
+                    (claim.active, claim.holds_owner) = (true, true);
                 }
             }
         }
@@ -184,7 +184,11 @@ async fn drive(
     let (uid, reports) = (uid.to_owned(), reports.clone());
     driver
         .run(orders, move |driver| {
-            let claim = Claim::new(&uid, driver.subject(), priority, &created, driver.is_active());
+            let claim = Claim {
+                active: driver.is_active(),
+                holds_owner: driver.holds_owner(),
+                ..Claim::new(&uid, driver.subject(), priority, &created)
+            };
             let _ = reports.send(Report::Progress(uid.clone(), claim));
         })
         .await?;

@@ -18,7 +18,7 @@ pub enum Effect {
     Park,
     /// Dump the source's container and stream it; done when the archive is verified on the target.
     Dump,
-    /// Open the shadow's ticket; done when its process lives.
+    /// Open the shadow's ticket; done when its process lives and the engine has it on record.
     RestoreShadow,
     /// Let readers reach the shadow.
     AddBridge,
@@ -31,7 +31,7 @@ pub enum Effect {
     /// Kill the frozen source once its pod object is gone (its kubelet would start it anew); done when no process is
     /// left.
     KillSource,
-    /// Open the replacement's ticket; done when its process lives.
+    /// Open the replacement's ticket; done when its process lives and the engine has it on record.
     RestoreReplacement,
     /// Let readers reach the replacement in the shadow's place, then fence the shadow; done when it cannot answer.
     SwitchReaders,

@@ -167,7 +167,7 @@ fn came_by_migration(asked: &Asked, pod: &PodFacts, live: bool, facts: &Facts) -
     }
     let staying = facts.node.as_deref().is_some_and(|node| !node.leaving);
     let young = is_recent(pod.created, facts.now) || is_recent(migration.succeeded_at, facts.now);
-    if asked.uid.is_none() && staying && (young || migration.is_running()) {
+    if asked.uid.is_none() && staying && (young || migration.is_moving()) {
         // A new drain cordons the node a moment before it evicts, and 404 tells it that nothing is left there: only
         // the API server knows whether the node stays.
         if !live {
@@ -179,11 +179,11 @@ fn came_by_migration(asked: &Asked, pod: &PodFacts, live: bool, facts: &Facts) -
         );
         return Some(answer(Why::AlreadyMoved, EvictionAnswer::NotFound { message }));
     }
-    if migration.is_running() {
+    if migration.is_moving() {
         let cause = format!("migration {}/{} is moving it here", migration.namespace, migration.name);
         return Some(wait(Why::IsTarget, asked, &cause));
     }
-    None // moved long ago, or to a node that is drained now: a pod like any other
+    None // handed over, or moved to a node that is drained now: a pod like any other
 }
 
 /// There is a migration of this very pod object already.

@@ -36,7 +36,7 @@ pub struct Scenario {
     pub machines: bool,
     /// The broker goes down for ever.
     pub broker: bool,
-    /// Another operator takes over and the first one does not know.
+    /// Another operator takes over and the first one does not know; tidying up is given up.
     pub operators: bool,
 }
 

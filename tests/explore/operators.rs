@@ -64,7 +64,9 @@ impl Model {
         let may_end = state.step.is_revocable() || matches!(state.step, Step::Accepted | Step::BackingOff);
         for effect in facts.outstanding.iter().copied() {
             if world.past.broker_lost && needs_broker(effect) {
-                if state.step.is_revocable() {
+                if effect.left_alone().is_some() {
+                    self.event(world, Happening::Done(effect), moves);
+                } else if state.step.is_revocable() {
                     self.event(world, Happening::Failed(effect, true), moves);
                 }
                 continue;
@@ -114,8 +116,8 @@ impl Model {
         }
     }
 
-    /// `attempt` in the driver gives up what only tidies up and is refused for longer than a deposed operator goes on and
-    /// than the broker takes to notice a dead connection, if no order waits to be read.
+    /// `attempt` in the driver gives up what only tidies up after longer than a deposed operator goes on and than an order
+    /// to park is kept by the broker.
     fn give_up_tidying(&self, world: &World, effect: Effect, moves: &mut Moves) {
         let unnoticed = Who::ALL.into_iter().any(|who| world.is_connected(who) && !world.of(who).is_alive());
         let control = world.survivor().and_then(|who| self.control(world, who));
@@ -130,6 +132,8 @@ impl Model {
         let in_the_way = world.past.deposed && world.of(Who::Shadow).is_alive();
         if in_the_way || world.past.stray {
             moves.happens(act, next);
+        } else if self.scenario.operators {
+            moves.fault(act, next);
         }
     }
 

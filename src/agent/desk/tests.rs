@@ -124,6 +124,7 @@ async fn what_is_restored_counts_only_once_the_engine_has_started_it_and_is_rest
     let fixture = Fixture::new();
     let record = fixture.dir.path().join("node/var/lib/containerd/io.containerd.grpc.v1.cri/containers/c");
     std::fs::create_dir_all(&record).unwrap();
+    std::fs::create_dir_all(record.with_file_name("c2")).unwrap();
     fixture.restoring(Role::Shadow).await;
     fixture.desk.ended(&id(Role::Shadow, 1), &RestoreOutcome::Restored).unwrap();
     assert_eq!(fixture.awaited(TicketState::Started, 1, 60).await.unwrap().state, TicketState::Restored);
@@ -132,7 +133,6 @@ async fn what_is_restored_counts_only_once_the_engine_has_started_it_and_is_rest
     assert_eq!(verdict, Verdict::Restore, "the first one never started");
     fixture.desk.ended(&id(Role::Shadow, 1), &RestoreOutcome::Restored).unwrap();
     let record = record.with_file_name("c2");
-    std::fs::create_dir_all(&record).unwrap();
     let awaited = fixture.awaited(TicketState::Started, 1, 20_000);
     let started = async {
         tokio::task::yield_now().await;

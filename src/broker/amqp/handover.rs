@@ -17,7 +17,9 @@ use super::link::{Link, Session, name};
 use super::queues::{Counts, Probe, declare_durable, declare_replies};
 use crate::api::control_queue;
 use crate::broker::control::{Answer, AnswerType, Fence, Order, OrderPayload, OrderType};
-use crate::broker::{BrokerError, MigrationQueues, ParkOrder, Parked, Proof, ResumeOrder, Resumed};
+use crate::broker::{
+    BrokerError, MigrationQueues, PARK_LIVES, ParkOrder, Parked, Proof, ResumeOrder, Resumed,
+};
 
 /// How often the broker is looked at.
 const LOOK: Duration = Duration::from_millis(5);
@@ -30,8 +32,6 @@ const EARLIER_GRACE: Duration = Duration::from_millis(200);
 /// A quorum queue shows a cancelled consumer some milliseconds late, and a lost connection may be shown for a moment;
 /// after this long what the broker shows is settled.
 const SETTLED: Duration = Duration::from_secs(1);
-/// A PARK is not kept longer than any migration lasts.
-const PARK_LIVES: Duration = Duration::from_secs(600);
 
 pub(super) async fn leave_park(link: &Link, order: &ParkOrder) -> Result<(), BrokerError> {
     let session = link.session().await?;

@@ -34,7 +34,7 @@ impl Performer {
         }))
     }
 
-    /// Opens the ticket of `role` on the target and waits until its process lives.
+    /// Opens the ticket of `role` on the target and waits until its process lives for good.
     pub(super) async fn redeem(&self, journal: &Journal, role: Role) -> Result<AwaitedTicket, EffectError> {
         let archive = journal
             .state

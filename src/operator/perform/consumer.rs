@@ -11,9 +11,9 @@ use super::super::context::Brokers;
 use super::super::shadow_pod::shadow_name;
 use super::super::subject::{Journal, Subject};
 use super::{EffectError, Performer};
-use crate::api::{MessageQueue, Reason, control_queue};
+use crate::api::{MessageQueue, Reason};
 use crate::broker::{Broker, BrokerError, BrokerUrl, MigrationQueues, ParkOrder, ResumeOrder};
-use crate::protocol::{Failure, Outcome};
+use crate::protocol::Outcome;
 
 /// Shorter than the step's limit, so that the broker's own explanation is what people read.
 const PARK_LIMIT: Duration = Duration::from_secs(9);
@@ -77,9 +77,9 @@ impl From<BrokerError> for EffectError {
             error,
             BrokerError::Unreachable { .. } | BrokerError::Protocol { .. } | BrokerError::InUse { .. }
         );
-        let unanswered = matches!(error, BrokerError::Unreachable { .. } | BrokerError::Blocked { .. });
-        let failure = Failure::retryable(error.reason(), error.to_string());
-        Self { failure, transient, unanswered }
+        let reason = error.reason();
+        let message = error.to_string();
+        if transient { Self::transient(reason, message) } else { Self::failed(reason, message) }
     }
 }
 
@@ -166,19 +166,15 @@ impl Performer {
     /// Whoever still sits on the parking queue is told once more to take messages: it may have started anew and found
     /// the old order to park.
     pub(super) async fn drop_parking(&self, journal: &Journal) -> Result<Outcome, EffectError> {
-        let survivor = journal.state.replacement.as_ref().map_or(&journal.subject.source.name, |r| &r.name);
         let (broker, queue) = self.broker.get(&journal.subject).await?;
         let dropped = broker.drop_parking(&self.queues(journal, &queue)).await;
         if matches!(dropped, Err(BrokerError::InUse { .. })) {
+            let survivor =
+                journal.state.replacement.as_ref().map_or(&journal.subject.source.name, |r| &r.name);
             let order = self.resume_order(journal, &queue, survivor);
             self.heeded(broker.resume(&order, RESUME_LIMIT).await).await?;
         }
-        // Whoever reads an order to park while its queue is there obeys it: then it must not be left alone.
-        let order_waits = dropped.is_err()
-            && broker.preflight(&control_queue(survivor)).await.is_ok_and(|facts| facts.messages > 0);
-        match self.heeded(dropped).await {
-            Ok(()) => Ok(Outcome::ParkingDropped),
-            Err(error) => Err(EffectError { unanswered: error.unanswered || order_waits, ..error }),
-        }
+        self.heeded(dropped).await?;
+        Ok(Outcome::ParkingDropped)
     }
 }

@@ -30,17 +30,15 @@ pub struct EffectError {
     pub failure: Failure,
     /// The same call may succeed in a moment (a connection broke, an agent restarts).
     pub transient: bool,
-    /// Whoever was asked or told did not answer yet.
-    pub unanswered: bool,
 }
 
 impl EffectError {
     pub fn transient(reason: Reason, message: impl Into<String>) -> Self {
-        Self { failure: Failure::retryable(reason, message), transient: true, unanswered: false }
+        Self { failure: Failure::retryable(reason, message), transient: true }
     }
 
     pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
-        Self { failure: Failure::retryable(reason, message), transient: false, unanswered: false }
+        Self { failure: Failure::retryable(reason, message), transient: false }
     }
 
     /// A call to the API server failed.

@@ -108,11 +108,7 @@ enum Standing {
 fn forsaken(why: &str, journal: &Journal) -> EffectError {
     let pod = &journal.subject.source.name;
     let message = format!("pod {pod} will not be restored: {why} after the commit of its migration");
-    EffectError {
-        failure: Failure::terminal(Reason::SourceGone, message),
-        transient: false,
-        unanswered: false,
-    }
+    EffectError { failure: Failure::terminal(Reason::SourceGone, message), transient: false }
 }
 
 /// The smallest requests that leave the QoS class as it is, which a resize must; `None` where nothing can be given up.

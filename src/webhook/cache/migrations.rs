@@ -32,6 +32,8 @@ pub struct MigrationFacts {
     pub committed: bool,
     /// Committed, and the source's owner has to make a pod that takes over.
     pub replacing: bool,
+    /// The pod carries on where it is; what the migration has made is taken away, however long a broker takes for that.
+    pub tidying: bool,
     pub reason: Option<String>,
     pub message: Option<String>,
     pub owner_uid: Option<String>,
@@ -43,6 +45,11 @@ pub struct MigrationFacts {
 impl MigrationFacts {
     pub fn is_running(&self) -> bool {
         !self.phase.is_terminal()
+    }
+
+    /// The pod is on its way, or was just handed over.
+    pub fn is_moving(&self) -> bool {
+        self.is_running() && !self.tidying
     }
 
     pub fn ended_because(&self, reason: Reason) -> bool {
@@ -73,6 +80,7 @@ impl From<StatefulMigration> for MigrationFacts {
             replacing: status.committed
                 && !status.phase.is_terminal()
                 && (at(Step::Freezing) || at(Step::Deleting) || at(Step::Replacing)),
+            tidying: at(Step::Cleaning),
             succeeded_at: status
                 .conditions
                 .iter()
@@ -219,6 +227,7 @@ mod tests {
         ] {
             let facts = facts("m", &json!({ "phase": "Finalizing", "step": step, "committed": committed }));
             assert_eq!(facts.replacing, expected, "{step}");
+            assert_eq!(facts.is_moving(), step != "Cleaning", "{step}");
         }
     }
 
