@@ -1,5 +1,5 @@
-//! What a CRIU that was killed in the middle of a restore leaves on the node: the tmpfs in which it builds the mount
-//! tree. Does I/O. Nothing that a living CRIU uses is touched; what cannot be removed now is tried again.
+//! What a CRIU or runc that was killed in the middle of a restore leaves on the node: the tmpfs in which the one builds the
+//! mount tree, and the mount by which the other shows it the new root. Does I/O. Nothing that a living CRIU uses is touched; what cannot be removed now is tried again.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,6 +12,9 @@ use super::host::{Host, HostError};
 const MOUNTS: &str = "/proc/1/mountinfo";
 /// CRIU's `mnt_roots`, which it removes itself unless it is killed.
 const ROOTS: &str = "/tmp/.criu.mntns.";
+/// runc's `criu-root`, below its folder for a container.
+const RUNC: &str = "/run/containerd/runc/";
+const RUNC_ROOT: &str = "/criu-root";
 const CRIU: &str = "criu";
 const PERIOD: Duration = Duration::from_secs(10);
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
@@ -51,11 +54,12 @@ async fn remove(host: &Host, root: &Path) -> Result<(), HostError> {
     Ok(())
 }
 
-/// Mount points of CRIU's in the text of a mountinfo, the innermost first.
+/// Mount points of CRIU's and runc's restores in the text of a mountinfo, the innermost first.
 fn roots(mountinfo: &str) -> Vec<PathBuf> {
+    let is_root =
+        |point: &&str| point.starts_with(ROOTS) || (point.starts_with(RUNC) && point.ends_with(RUNC_ROOT));
     let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
-    let mut roots: Vec<PathBuf> =
-        points.filter(|point| point.starts_with(ROOTS)).map(PathBuf::from).collect();
+    let mut roots: Vec<PathBuf> = points.filter(is_root).map(PathBuf::from).collect();
     roots.sort_by(|a, b| b.cmp(a));
     roots
 }
@@ -75,16 +79,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_criu_mounted_is_found_and_the_innermost_first() {
+    fn only_what_restores_mounted_is_found_and_the_innermost_first() {
         let mountinfo = "22 1 0:20 / / rw - overlay overlay rw\n\
             90 22 0:40 / /tmp rw - tmpfs tmp rw\n\
             91 90 0:41 / /tmp/.criu.mntns.SsduBl rw - tmpfs none rw\n\
             92 91 0:42 / /tmp/.criu.mntns.SsduBl/7-0000000000 rw - tmpfs none rw\n\
-            93 90 0:43 / /tmp/.criu.mntnsX rw - tmpfs none rw\n";
+            93 90 0:43 / /tmp/.criu.mntnsX rw - tmpfs none rw\n\
+            94 22 0:44 / /run/containerd/runc/k8s.io/ab/criu-root rw - overlay overlay rw\n\
+            95 22 0:45 / /run/containerd/io.containerd.runtime.v2.task/k8s.io/ab/rootfs rw - overlay overlay rw\n";
         let found = roots(mountinfo);
         assert_eq!(
             found,
-            ["/tmp/.criu.mntns.SsduBl/7-0000000000", "/tmp/.criu.mntns.SsduBl"].map(PathBuf::from)
+            [
+                "/tmp/.criu.mntns.SsduBl/7-0000000000",
+                "/tmp/.criu.mntns.SsduBl",
+                "/run/containerd/runc/k8s.io/ab/criu-root"
+            ]
+            .map(PathBuf::from)
         );
     }
 

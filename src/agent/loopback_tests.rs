@@ -16,6 +16,7 @@ use super::failure::Failure;
 use super::host::Host;
 use super::node::{Locks, Node};
 use super::peer::Peer;
+use super::settle;
 use super::store::Store;
 use super::{dump, orders};
 use crate::api::{
@@ -146,6 +147,12 @@ async fn an_archive_arrives_whole_and_may_be_sent_again_until_it_is_used() {
         std::fs::read(dir.path().join("images/pages-1.img")).unwrap()
     );
     assert_eq!(cluster.target.desk.archive(&uid(), Epoch(1)).unwrap(), Some(sent.clone()));
+    let settled = async {
+        while !settle::is_settled(&archive).unwrap() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), settled).await.expect("it is brought to the disk");
     let order = OpenTicketOrder { epoch: Epoch(1), container: "app".into(), digest: sent.digest };
     cluster.target.desk.open_ticket(&uid(), Role::Shadow, &order).unwrap();
     assert_eq!(refusal(peer.send(dir.path(), &origin(1), soon()).await), Refusal::StaleEpoch);

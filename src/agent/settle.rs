@@ -35,7 +35,8 @@ pub fn settle_all(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn is_settled(archive: &Path) -> Result<bool, StoreError> {
+/// All of it is on the disk.
+pub fn is_settled(archive: &Path) -> Result<bool, StoreError> {
     let manifest = fs::read_to_string(archive.join(MANIFEST)).unwrap_or_default();
     Ok(!manifest.is_empty() && store::read_intact::<String>(&archive.join(MARK))? == Some(manifest))
 }

@@ -44,6 +44,9 @@ pub enum CreateError {
 /// Entry of the OCI runtime.
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if args.first().is_some_and(|first| first == runc::TIED) {
+        return runc::exec_tied(&args[1..]);
+    }
     let line = CommandLine::parse(&args);
     match &line.verb {
         Verb::Start { id } if outcome::is_restored(&line, id) => ExitCode::SUCCESS,

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::process::Command;
 
 use super::bundle::Bundle;
 use super::cmdline::{CommandLine, Create};
@@ -32,7 +31,7 @@ pub fn restore(
         }
         _ => {}
     }
-    let mut command = Command::new(runc::path());
+    let mut command = runc::tied();
     command.args(&line.globals).arg("restore").arg("--detach").arg("--bundle").arg(&create.bundle);
     if let Some(file) = &create.pid_file {
         command.arg("--pid-file").arg(file);

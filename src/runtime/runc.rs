@@ -7,6 +7,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
 use super::cmdline::CommandLine;
 
 /// Names another runc than the one in PATH.
@@ -37,6 +39,38 @@ pub fn exec(args: &[OsString]) -> ExitCode {
     let error = Command::new(&runc).args(args).exec();
     eprintln!("shadow-runc: cannot execute {}: {error}; install runc or set {OVERRIDE}", runc.display());
     ExitCode::FAILURE
+}
+
+/// First argument of a `shadow-runc` that becomes another program and dies with the one that started it.
+pub const TIED: &str = "tied-to-parent";
+
+/// runc as a child that dies with us. Killed, we report to nobody: what it restored then would live beside what the next
+/// attempt restores. CRIU gives up as soon as its runc is gone.
+pub fn tied() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(TIED).arg(std::process::id().to_string()).arg(path());
+    command
+}
+
+/// Serves [`TIED`]: `PARENT PROGRAM ARGS...`. Returns only if that fails.
+pub fn exec_tied(args: &[OsString]) -> ExitCode {
+    let failed = |why: String| {
+        eprintln!("shadow-runc: {why}");
+        ExitCode::FAILURE
+    };
+    let [parent, program, args @ ..] = args else {
+        return failed(format!("{TIED} needs a parent and a program"));
+    };
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        return failed(format!("cannot be tied to process {}: {error}", parent.to_string_lossy()));
+    }
+    // It may have died before.
+    let is_there = getppid().is_some_and(|pid| parent.to_str() == Some(&pid.to_string()));
+    if !is_there {
+        return failed(format!("process {} is gone", parent.to_string_lossy()));
+    }
+    let error = Command::new(program).args(args).exec();
+    failed(format!("cannot execute {}: {error}", program.to_string_lossy()))
 }
 
 /// `runc delete --force`: best effort, for what must not live on after a failure.
