@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What only tidies up is left alone after that. By then every order to park has expired; as long as one may come back,
 /// from a connection that the broker has not noticed to be dead, whoever obeys it must be resumed.
 const TIDY_PATIENCE: Duration = PARK_LIVES.saturating_add(Duration::from_secs(60));
+/// The same for an attempt that ordered nobody to park.
+const TIDY_PATIENCE_UNPARKED: Duration = Duration::from_secs(20);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
@@ -271,6 +273,7 @@ async fn attempt(
 ) -> Result<Outcome, Failure> {
     let started = Instant::now();
     let insist = !journal.state.step.is_revocable();
+    let tidy_patience = if journal.state.park_sent { TIDY_PATIENCE } else { TIDY_PATIENCE_UNPARKED };
     let mut pause = RETRY_FIRST;
     let mut reported = false;
     loop {
@@ -279,7 +282,7 @@ async fn attempt(
             Err(error) => error,
         };
         if let Some(outcome) = effect.left_alone()
-            && started.elapsed() > TIDY_PATIENCE
+            && started.elapsed() > tidy_patience
         {
             tracing::warn!(effect = effect.as_str(), failure.message, "left to expire or be swept");
             return Ok(outcome);
