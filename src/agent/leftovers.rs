@@ -1,5 +1,6 @@
 //! What a CRIU or runc that was killed in the middle of a restore leaves on the node: the tmpfs in which the one builds the
-//! mount tree, and the mount by which the other shows it the new root. Does I/O. Nothing that a living CRIU uses is touched; what cannot be removed now is tried again.
+//! mount tree, and the mount by which the other shows it the new root. Does I/O. Nothing that a living CRIU uses is
+//! touched; what cannot be removed now is tried again.
 
 use std::ffi::OsStr;
 use std::fs;

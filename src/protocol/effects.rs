@@ -54,7 +54,7 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// For what only tidies up: the outcome to go on with if it keeps being refused. Not for [`Self::CloseArchives`]: a
+    /// For what only tidies up: the outcome to go on with if it keeps failing. Not for [`Self::CloseArchives`]: a
     /// ticket that stays open would restore an old state.
     pub fn left_alone(self) -> Option<Outcome> {
         match self {

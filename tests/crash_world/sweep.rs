@@ -139,7 +139,8 @@ pub fn sweep(scenario: Scenario, every: Every, until: Until) -> Summary {
     let begun = Instant::now();
     let calls = play(scenario, None).calls;
     let mut summary = Summary { calls, ..Summary::default() };
-    for call in 1..=calls {
+    // Some runs make more calls than the first one did: those are struck, too.
+    for call in 1..=calls + LAST_CALLS {
         let mut struck = false;
         for strike in every.strikes() {
             let blow = Blow { call, strike };
@@ -155,6 +156,8 @@ pub fn sweep(scenario: Scenario, every: Every, until: Until) -> Summary {
         }
         if struck {
             summary.last = (call, summary.runs);
+        } else if call > calls {
+            break;
         }
         if until == Until::FirstFailure && summary.failures() > 0 {
             break;

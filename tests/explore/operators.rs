@@ -8,7 +8,7 @@ use super::mistake::Mistake;
 use super::model::Model;
 use super::moves::{Act, By, Moves};
 use super::protocol::{Facts, Happening};
-use super::world::{Machine, NOBODY, Named, Who, World};
+use super::world::{Machine, NOBODY, Named, Order, Who, World};
 
 impl Model {
     pub(super) fn operators(&self, world: &World, moves: &mut Moves) {
@@ -75,7 +75,7 @@ impl Model {
                 moves.happens(Act::Learn(Happening::Done(effect)), self.told(world, Happening::Done(effect)));
             }
             if effect.left_alone().is_some() {
-                self.give_up_tidying(world, effect, moves);
+                self.give_up_tidying(world, facts, effect, moves);
             }
         }
         match state.step {
@@ -116,13 +116,14 @@ impl Model {
         }
     }
 
-    /// `attempt` in the driver gives up what only tidies up after longer than a deposed operator goes on and than an order
-    /// to park is kept by the broker.
-    fn give_up_tidying(&self, world: &World, effect: Effect, moves: &mut Moves) {
+    /// `attempt` in the driver gives up what only tidies up after longer than a deposed operator goes on; and where somebody
+    /// was ordered to park, than the broker keeps such an order.
+    fn give_up_tidying(&self, world: &World, facts: &Facts, effect: Effect, moves: &mut Moves) {
         let unnoticed = Who::ALL.into_iter().any(|who| world.is_connected(who) && !world.of(who).is_alive());
         let control = world.survivor().and_then(|who| self.control(world, who));
-        let order_waits = control.is_some_and(|queue| world.broker.len(queue) > 0);
-        if world.deposed != NOBODY || unnoticed || order_waits {
+        let park = Order::park(facts.epoch).code();
+        let waits = control.is_some_and(|queue| world.broker.all(queue).any(|code| code == park));
+        if world.deposed != NOBODY || (facts.state.park_sent && (unnoticed || waits)) {
             return;
         }
         let mut next = self.told(world, Happening::Done(effect));

@@ -58,7 +58,7 @@ impl Performer {
             return Ok(ticket);
         }
         let why = ticket.failure.unwrap_or_else(|| format!("its ticket is {:?}", ticket.state));
-        Err(EffectError::transient(Reason::RestoreFailed, format!("{role} not restored: {why}")))
+        Err(EffectError::transient(Reason::RestoreFailed, format!("{role} is not there yet: {why}")))
     }
 
     pub(super) async fn restore_shadow(&self, journal: &Journal) -> Result<Outcome, EffectError> {
