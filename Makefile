@@ -27,6 +27,11 @@ examples-image: ## consumer, producer and counter as a tar: target/image/example
 	$(CLUSTER) image target/image/examples.tar localhost/shadow-examples:1 --entrypoint '["/consumer"]' \
 	  $(OUT)/examples/consumer=/consumer $(OUT)/examples/producer=/producer $(OUT)/examples/counter=/counter
 
+.PHONY: scheduler-image
+scheduler-image: ## the test cluster's own kube-scheduler as a tar, for the second scheduler
+	$(CLUSTER) image target/image/scheduler.tar localhost/kube-scheduler:1 --entrypoint '["kube-scheduler"]' \
+	  $$($(CLUSTER) program kube-scheduler)=/usr/local/bin/kube-scheduler
+
 .PHONY: crds
 crds: build ## writes the CRD that the code speaks into deploy/
 	$(OUT)/shadow crd > deploy/base/crd.yaml
@@ -56,11 +61,11 @@ cluster-down: ## takes it away
 	$(CLUSTER) down
 
 .PHONY: install
-install: image ## into the cluster that runs
-	$(CLUSTER) load $(TAR)
+install: image scheduler-image ## into the cluster that runs
+	$(CLUSTER) load $(TAR) target/image/scheduler.tar
 	$(CLUSTER) kubectl apply -k deploy/overlays/test
 	$(CLUSTER) kubectl -n shadow-system rollout status --timeout=120s \
-	  deployment/shadow-operator deployment/shadow-webhook daemonset/shadow-agent
+	  deployment/shadow-operator deployment/shadow-webhook deployment/shadow-scheduler daemonset/shadow-agent
 
 .PHONY: uninstall
 uninstall: ## out of it again; migrations first, while the operator can still bring them to an end
@@ -70,7 +75,7 @@ uninstall: ## out of it again; migrations first, while the operator can still br
 # --- see it, test it, measure it (need root; bring the cluster up themselves) ---
 
 .PHONY: demo
-demo: image examples-image ## drains a node under load and tells what happens; leaves the cluster up
+demo: image examples-image scheduler-image ## drains a node under load and tells what happens; leaves the cluster up
 	cargo run --release --locked --example demo
 
 .PHONY: demo-down
@@ -81,15 +86,19 @@ test: ## everything, on the real cluster too; the last line counts
 	tests/run
 
 .PHONY: soak
-soak: image examples-image ## N=100 SEED=1: drains while faults drawn from the seed strike; target/soak/result.json
+soak: image examples-image scheduler-image ## N=100 SEED=1: drains while faults drawn from the seed strike; target/soak/result.json
 	cargo build --release --locked --example soak
 	N="$(N)" SEED="$(SEED)" $(OUT)/examples/soak
 
 .PHONY: bench-drain
-bench-drain: image examples-image ## RATES="10 60 120" RUNS=10: target/bench/drain.json
+bench-drain: image examples-image scheduler-image ## RATES="10 60 120" RUNS=10: target/bench/drain.json
 	RATES="$(RATES)" RUNS="$(RUNS)" cargo bench --locked --bench drain
 
 .PHONY: bench-webhook
-bench-webhook: image examples-image ## how fast the webhook answers: target/bench/webhook.json, webhook-cluster.json
+bench-webhook: image examples-image scheduler-image ## how fast the webhook answers: target/bench/webhook.json, webhook-cluster.json
 	cargo bench --locked --bench webhook
 	cargo bench --locked --bench webhook_cluster
+
+.PHONY: bench-extender
+bench-extender: ## how fast the extender answers for 500 and 5,000 nodes: target/bench/extender.json
+	cargo bench --locked --bench extender

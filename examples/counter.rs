@@ -70,7 +70,7 @@ impl Counter {
 type Shared = Arc<Mutex<Counter>>;
 
 fn main() -> ExitCode {
-    shadow::kit::start(until_stopped(run(Options::parse())))
+    shadow::kit::start(None, until_stopped(run(Options::parse())))
 }
 
 /// Process 1 of a container gets SIGTERM only if it asks for it.

@@ -6,8 +6,10 @@ pub mod agent; // on every node: dump, stream, archives, tickets, freeze and kil
 pub mod api; // what users and parts exchange: CRD, annotations, orders, tickets (pure)
 pub mod broker; // park, resume, proof, per-migration queues; control messages
 pub mod cli; // the kubectl plugin
+pub mod extender; // tells kube-scheduler which nodes can take a checkpoint
 pub mod kit; // what every role needs: client, TLS, server, lease, shutdown, metrics, Events
 pub mod operator; // drives migrations: observe, step, write, perform
+pub mod placement; // which nodes can take a checkpoint, how well, and why not the others (pure)
 pub mod protocol; // state, events, effects, `step`: the migration as a pure function
 pub mod runtime; // what `shadow-runc` does
 pub mod webhook; // answers evictions and pod creations

@@ -25,9 +25,9 @@ fn strings(list: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn the_committed_crd_is_the_one_that_the_code_speaks() {
-    let generated = shadow::api::manifest().unwrap();
-    assert!(documents("crd.yaml") == [generated], "deploy/base/crd.yaml is out of date: run `make crds`");
+fn the_committed_crds_are_those_that_the_code_speaks() {
+    let generated = shadow::api::manifests().unwrap();
+    assert!(documents("crd.yaml") == generated, "deploy/base/crd.yaml is out of date: run `make crds`");
 }
 
 #[test]
@@ -52,14 +52,19 @@ fn no_role_has_wildcards_and_none_reads_secrets_it_does_not_name() {
 }
 
 #[test]
-fn the_agent_is_bound_to_no_role() {
+fn an_agent_writes_its_capacity_and_its_lease_and_reads_nothing() {
     let bound =
         |file: &str| documents(file).iter().any(|d| d["subjects"].to_string().contains("shadow-agent"));
-    assert!(
-        !["rbac/operator.yaml", "rbac/webhook.yaml", "rbac/agent.yaml", "rbac/users.yaml"]
-            .into_iter()
-            .any(bound)
-    );
+    assert!(!["rbac/operator.yaml", "rbac/webhook.yaml", "rbac/users.yaml"].into_iter().any(bound));
+    let own = documents("rbac/agent.yaml");
+    for rule in own.iter().flat_map(|role| role["rules"].as_array().into_iter().flatten()) {
+        assert!(
+            [["nodecapacities"], ["leases"]].contains(&strings(&rule["resources"]).try_into().unwrap()),
+            "{rule}"
+        );
+        assert_eq!(strings(&rule["verbs"]), ["create", "patch"], "{rule}");
+    }
+    assert!(!own.iter().any(|role| role["kind"] == "ClusterRole" && role.to_string().contains("leases")));
 }
 
 #[test]

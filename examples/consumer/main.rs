@@ -32,7 +32,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    shadow::kit::start(until_stopped(run(Options::parse())))
+    shadow::kit::start(None, until_stopped(run(Options::parse())))
 }
 
 /// Process 1 of a container gets SIGTERM only if it asks for it.

@@ -42,7 +42,7 @@ struct App {
 }
 
 fn main() -> ExitCode {
-    shadow::kit::start(until_stopped(run(Options::parse())))
+    shadow::kit::start(None, until_stopped(run(Options::parse())))
 }
 
 /// Process 1 of a container gets SIGTERM only if it asks for it.

@@ -25,9 +25,11 @@ use super::peer::Peer;
 use super::receive::room_for;
 use super::store::{self, Durability, Store};
 use super::{layer, metrics};
-use crate::api::{ContainerRef, DumpOrder, DumpReport, Epoch, Hold, MigrationUid, Refusal};
+use crate::api::{ArchiveSize, ContainerRef, DumpOrder, DumpReport, Epoch, Hold, MigrationUid, Refusal};
 use crate::runtime::{CRIU_CONFIG_VARIABLE, last_errors};
 
+/// For another that counts the same files.
+const SIZE_WAIT: Duration = Duration::from_secs(2);
 /// Beside memory and changed files.
 const IMAGES_OVERHEAD: u64 = 16 << 20;
 /// How long CRIU may go on after the order's time limit before it is killed.
@@ -119,6 +121,27 @@ fn log(uid: &MigrationUid, order: &DumpOrder, outcome: &Outcome) {
     }
 }
 
+/// How large an archive of the container would be now. Its files are counted by one at a time, also where whoever asked has
+/// given up.
+pub async fn size(node: &Arc<Node>, container: &ContainerRef) -> Result<ArchiveSize, Failure> {
+    let lock = node.locks.lock(&container.pod.uid, Instant::now() + SIZE_WAIT).await?;
+    let (container, upper) = locate(node, container).await?;
+    let counted = tokio::spawn(async move {
+        let bytes = expected_bytes(&container, &upper).await;
+        drop(lock);
+        bytes
+    });
+    let bytes = counted.await.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
+    Ok(ArchiveSize { bytes })
+}
+
+/// Page cache is not dumped.
+async fn expected_bytes(container: &Container, upper: &Path) -> u64 {
+    let upper = upper.to_owned();
+    let files = tokio::task::spawn_blocking(move || layer::size(&upper)).await.unwrap_or(0);
+    container.memory_bytes() + IMAGES_OVERHEAD + files
+}
+
 async fn run(
     node: &Arc<Node>,
     uid: &MigrationUid,
@@ -128,10 +151,7 @@ async fn run(
 ) -> Outcome {
     let peer = Peer::new(&node.tls, &order.target, node.peer_port)?;
     let (container, upper) = locate(node, &order.container).await?;
-    let expected = container.memory_bytes() + IMAGES_OVERHEAD + {
-        let upper = upper.clone();
-        tokio::task::spawn_blocking(move || layer::size(&upper)).await.unwrap_or(0)
-    };
+    let expected = expected_bytes(&container, &upper).await;
     room_for(&node.store, expected)?;
     let located_ms = millis(begun.elapsed());
     peer.reserve(uid, order.epoch, expected, deadline).await?;

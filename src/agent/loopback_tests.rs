@@ -52,9 +52,18 @@ impl Cluster {
         let store = Store::open(&dir.path().join("shadow")).unwrap();
         let containers = Containers::new(host.clone());
         let desk = Arc::new(Desk::open(store.clone(), containers.clone()).unwrap());
-        let (jobs, locks) = (dump::Jobs::default(), Locks::default());
-        let target =
-            Arc::new(Node { host, store, containers, desk, tls: tls.clone(), peer_port: port, jobs, locks });
+        let (jobs, locks, meter) = (dump::Jobs::default(), Locks::default(), Arc::default());
+        let target = Arc::new(Node {
+            host,
+            store,
+            containers,
+            desk,
+            tls: tls.clone(),
+            peer_port: port,
+            jobs,
+            locks,
+            meter,
+        });
         let shutdown = Shutdown::with_lag(Duration::ZERO);
         let router = orders::router(Arc::clone(&target));
         tokio::spawn(serve_tls(listener, router, tls, ClientAuth::Required, shutdown.clone()));

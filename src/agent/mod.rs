@@ -4,6 +4,7 @@
 //! operator only and never takes a path, an image or a tag from the network.
 
 pub mod archive;
+pub mod capacity;
 mod claims;
 pub mod containers;
 pub mod desk;
@@ -36,12 +37,13 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::api::{AGENT_PORT, AGENT_SOCKET, NODE_DIR};
+use crate::api::{AGENT_PORT, AGENT_SOCKET, NODE_DIR, NodeName, SYSTEM_NAMESPACE};
 use crate::kit::tls::{ClientAuth, Credentials, TlsStore};
 use crate::kit::{
     AgentIdentity, KitError, LogFormat, Readiness, Shutdown, agent_certificate, health_router, init_tracing,
     serve_plain, serve_tls,
 };
+use capacity::{Meter, Publisher};
 use containers::Containers;
 use desk::Desk;
 use host::Host;
@@ -72,6 +74,12 @@ pub struct Args {
     /// Take `tls.crt`, `tls.key` and `ca.crt` from this folder in place of asking the operator: for trying things out.
     #[arg(long)]
     tls_dir: Option<PathBuf>,
+    /// Name of the node, to publish its capacity under; nothing is published without it.
+    #[arg(long, env = "NODE_NAME")]
+    node_name: Option<String>,
+    /// Namespace that SHADOW is installed in.
+    #[arg(long, env = "POD_NAMESPACE", default_value = SYSTEM_NAMESPACE)]
+    namespace: String,
     #[arg(long, env = "SHADOW_LOG", value_enum, default_value_t)]
     log: LogFormat,
     #[command(flatten)]
@@ -119,7 +127,25 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     // The kubelet may be waiting for us already, and needs no operator for that: claims are served before orders.
     let socket = claims::listen(&args.socket)
         .map_err(|source| RunError::Listen { what: args.socket.display().to_string(), source })?;
-    let installing = tokio::spawn(install(host.clone(), args.install.clone(), installed, shutdown.clone()));
+    let meter = Arc::new(Meter::default());
+    let publisher = args.node_name.as_deref().map(|node| Publisher {
+        node: NodeName::from(node),
+        namespace: args.namespace.clone(),
+        dir: args.dir.clone(),
+        host: host.clone(),
+        store: store.clone(),
+        meter: Arc::clone(&meter),
+    });
+    let installing = {
+        let (host, install_args, shutdown) = (host.clone(), args.install.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            install(host, install_args, installed, shutdown.clone()).await;
+            // CRIU's settings are a part of what is published.
+            if let Some(publisher) = publisher {
+                publisher.publish(shutdown).await;
+            }
+        })
+    };
     let sweeping = tokio::spawn(leftovers::sweep_leftovers(host.clone()));
     let claims = tokio::spawn(claims::serve(socket, Arc::clone(&desk), store.clone(), shutdown.clone()));
 
@@ -130,7 +156,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     certified.open();
     let (jobs, locks) = (dump::Jobs::default(), node::Locks::default());
     let peer_port = args.port;
-    let node = Arc::new(Node { host, store, containers, desk, tls, peer_port, jobs, locks });
+    let node = Arc::new(Node { host, store, containers, desk, tls, peer_port, jobs, locks, meter });
     let orders = listen(SocketAddr::new(args.address, args.port)).await?;
     tracing::info!(address = %args.address, port = args.port, "agent runs");
     serve_tls(orders, orders::router(Arc::clone(&node)), node.tls.clone(), ClientAuth::Required, shutdown)

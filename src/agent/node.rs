@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
+use super::capacity::Meter;
 use super::containers::{Container, Containers};
 use super::desk::Desk;
 use super::dump::Jobs;
@@ -26,6 +27,7 @@ pub struct Node {
     pub peer_port: u16,
     pub jobs: Jobs,
     pub locks: Locks,
+    pub meter: Arc<Meter>,
 }
 
 impl Node {

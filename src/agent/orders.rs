@@ -21,8 +21,8 @@ use super::failure::Failure;
 use super::node::Node;
 use super::receive::{receive, room_for};
 use crate::api::{
-    AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, DumpReport, Epoch, Kept, MigrationReport,
-    MigrationUid, OpenTicketOrder, Refusal, Role, TLS_NAME_OPERATOR, tls_name_agent,
+    ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, DumpReport, Epoch, Kept,
+    MigrationReport, MigrationUid, OpenTicketOrder, Refusal, Role, TLS_NAME_OPERATOR, tls_name_agent,
 };
 use crate::kit::PeerName;
 
@@ -40,6 +40,7 @@ type Done = Answer<serde_json::Value>;
 pub fn router(node: Arc<Node>) -> Router {
     let orders = Router::new()
         .route("/v1/kept", post(kept))
+        .route("/v1/size", post(size))
         .route("/v1/migrations/{uid}", get(report))
         .route("/v1/migrations/{uid}/dump", post(dump_container))
         .route("/v1/migrations/{uid}/freeze", post(freeze))
@@ -183,6 +184,10 @@ async fn report(State(node): State<Arc<Node>>, Path(of): Path<String>) -> Answer
     Ok(Json(node.desk.report(&uid(&of)?)?))
 }
 
+async fn size(State(node): State<Arc<Node>>, bytes: Bytes) -> Answer<ArchiveSize> {
+    dump::size(&node, &body(&bytes)?).await.map(Json)
+}
+
 async fn kept(State(node): State<Arc<Node>>) -> Answer<Kept> {
     Ok(Json(node.desk.kept()?))
 }
@@ -200,7 +205,7 @@ async fn put_archive(
     Query(query): Query<ArchiveQuery>,
     body: Body,
 ) -> Answer<DumpReport> {
-    receive(&node.desk, &node.store, &uid(&of)?, query.epoch, body).await.map(Json)
+    receive(&node.desk, &node.store, &node.meter, &uid(&of)?, query.epoch, body).await.map(Json)
 }
 
 /// Asked before the source is stopped: would an archive of that size be taken?

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::archive::{MANIFEST, Manifest, ReadError, Reader};
+use super::capacity::Meter;
 use super::desk::Desk;
 use super::failure::Failure;
 use super::settle::settle;
@@ -27,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// How long the rest of a refused stream is read for nothing.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Room that must be left beside an archive, for everybody else on the node.
-const SPARE: u64 = 64 << 20;
+pub const SPARE: u64 = 64 << 20;
 
 /// Is there room for an archive of that size?
 pub fn room_for(store: &Store, bytes: u64) -> Result<(), Failure> {
@@ -43,12 +44,16 @@ pub fn room_for(store: &Store, bytes: u64) -> Result<(), Failure> {
 pub async fn receive(
     desk: &Desk,
     store: &Store,
+    meter: &Meter,
     uid: &MigrationUid,
     epoch: Epoch,
     body: Body,
 ) -> Result<DumpReport, Failure> {
     let mut body = body.into_data_stream();
     let received = take(desk, store, uid, epoch, &mut body).await;
+    if let Ok(report) = &received {
+        meter.arrived(report.bytes, Duration::from_millis(report.total_ms));
+    }
     if received.is_err() {
         // A sender that is cut off while it sends may never read why.
         let _ = timeout(DRAIN, async { while let Some(Ok(_)) = body.next().await {} }).await;

@@ -16,6 +16,8 @@ pub enum ConditionType {
     Succeeded,
     /// False, with the reason, where the pod cannot be moved as it is.
     Movable,
+    /// False, with a reason for each node, while none has room or can restore it; true once its shadow has one.
+    Placeable,
 }
 
 impl ConditionType {
@@ -25,6 +27,7 @@ impl ConditionType {
             Self::Committed => "Committed",
             Self::Succeeded => "Succeeded",
             Self::Movable => "Movable",
+            Self::Placeable => "Placeable",
         }
     }
 }

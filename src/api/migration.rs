@@ -202,6 +202,19 @@ impl Phase {
     }
 }
 
+/// Room that a migration holds, from before its shadow is made until its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldRoom {
+    /// Expected size of the archive.
+    pub bytes: u64,
+    /// When it was taken (RFC 3339); the older has precedence.
+    pub since: String,
+    /// When it ends by itself (RFC 3339), should nobody release it.
+    #[serde(default)]
+    pub until: String,
+}
+
 /// The operator writes this and nobody else; `journal` is all it remembers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -243,6 +256,9 @@ pub struct StatefulMigrationStatus {
     pub position: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive_bytes: Option<u64>,
+    /// Room that is kept for the archive, on the target or as long as there is none, anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<HeldRoom>,
     /// Milliseconds spent in each step of the last attempt, from a monotonic clock.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub phase_timings: BTreeMap<String, u64>,

@@ -2,6 +2,9 @@
 //!
 //! Pure: no I/O, no clock, no async. Everything else may depend on this module, it depends on nothing of ours.
 
+mod capacity;
+mod check;
+mod compatibility;
 mod conditions;
 mod ids;
 mod manifest;
@@ -11,17 +14,20 @@ mod orders;
 mod policy;
 mod ticket;
 
+pub use capacity::{NodeCapacity, NodeCapacitySpec};
+pub use check::{Check, CheckRefusal, CheckedNode};
+pub use compatibility::{Compatibility, Difference};
 pub use conditions::{ConditionType, Reason};
 pub use ids::{ArchiveDigest, Epoch, MigrationUid, NodeName, PodIdentity, PodUid};
-pub use manifest::manifest;
+pub use manifest::manifests;
 pub use migration::{
-    EvictionPolicy, MessageQueue, Phase, StateFrom, StatefulMigration, StatefulMigrationSpec,
+    EvictionPolicy, HeldRoom, MessageQueue, Phase, StateFrom, StatefulMigration, StatefulMigrationSpec,
     StatefulMigrationStatus, Strategy, SyncMode, migration_name,
 };
 pub use names::*;
 pub use orders::{
-    AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport, DumpTarget,
-    Hold, Kept, MigrationReport, OpenTicketOrder, OrderError, Refusal,
+    ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport,
+    DumpTarget, Hold, Kept, MigrationReport, OpenTicketOrder, OrderError, Refusal,
 };
 pub use policy::{DEFAULT_DEADLINE, LONGEST_DEADLINE, Policy, PolicyError, pod_policy};
 pub use ticket::{ClaimAnswer, ClaimRequest, RestoreOutcome, Role, TicketId, TicketParseError, TicketState};

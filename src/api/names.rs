@@ -1,5 +1,7 @@
 //! Names that others rely on: API group, annotations, labels, paths on a node.
 
+use super::NodeName;
+
 /// API group of the CRD and prefix of every annotation and label.
 pub const GROUP: &str = "migration.ms2m.io";
 /// Field manager and `app.kubernetes.io/managed-by` value of objects that the operator writes.
@@ -44,6 +46,25 @@ pub const ANNOTATION_TICKET: &str = "migration.ms2m.io/ticket";
 /// On restored pods: the node selector entry was put there by the webhook and is no wish of the user's.
 pub const ANNOTATION_PLACED_ON: &str = "migration.ms2m.io/placed-on";
 
+/// On shadow pods: the node that the pod comes from.
+pub const ANNOTATION_SOURCE_NODE: &str = "migration.ms2m.io/source-node";
+/// On shadow pods: how large its archive will be, in bytes.
+pub const ANNOTATION_ARCHIVE_BYTES: &str = "migration.ms2m.io/archive-bytes";
+/// On nodes, from their agents: what must be the same where a container is dumped and where it is restored.
+pub const LABEL_CPU_VENDOR: &str = "migration.ms2m.io/cpu-vendor";
+pub const LABEL_XSAVE_SIZE: &str = "migration.ms2m.io/xsave-size";
+pub const LABEL_OCI_RUNTIME: &str = "migration.ms2m.io/oci-runtime";
+pub const LABEL_ENGINE: &str = "migration.ms2m.io/engine";
+pub const LABEL_CGROUP_VERSION: &str = "migration.ms2m.io/cgroup-version";
+pub const LABEL_CRIU_CONFIG: &str = "migration.ms2m.io/criu-config";
+/// On nodes: when it was last found to have room that a waiting shadow needs. Written to wake the scheduler.
+pub const ANNOTATION_ROOM_SINCE: &str = "migration.ms2m.io/room-since";
+
+/// What shadow pods ask for none of, so that their scheduler asks the extender: no node has it and none needs to.
+pub const RESOURCE_CHECKPOINT: &str = "migration.ms2m.io/checkpoint";
+/// The scheduler that asks the extender.
+pub const SCHEDULER: &str = "shadow-scheduler";
+
 /// RuntimeClass and containerd handler whose OCI runtime is `shadow-runc`.
 pub const RUNTIME_CLASS: &str = "shadow";
 /// Namespace that SHADOW is installed in by default.
@@ -55,6 +76,19 @@ pub const NODE_DIR: &str = "/var/lib/shadow";
 pub const AGENT_SOCKET: &str = "/run/shadow/agent.sock";
 /// TCP port of the agent (mTLS), on the node's address.
 pub const AGENT_PORT: u16 = 9443;
+
+/// An agent that has not renewed its Lease for so long is taken for dead.
+pub const LEASE_SECONDS: i32 = 20;
+
+/// The Lease by which the agent on `node` shows that it lives, in SHADOW's namespace.
+pub fn lease_of_agent(node: &NodeName) -> String {
+    format!("agent-{node}")
+}
+
+/// The node whose agent's Lease has this name.
+pub fn node_of_lease(name: &str) -> Option<NodeName> {
+    name.strip_prefix("agent-").map(NodeName::from)
+}
 
 /// TLS name of the operator in client and server certificates.
 pub const TLS_NAME_OPERATOR: &str = "operator.shadow.internal";

@@ -12,6 +12,7 @@
 //! | await a ticket's state | `POST /v1/migrations/{uid}/tickets/{role}/await` | [`AwaitOrder`] -> [`AwaitedTicket`] |
 //! | close: tickets spent, archive removed, UID remembered | `POST /v1/migrations/{uid}/close` | [`CloseOrder`] -> `{}` |
 //! | what do you know | `GET /v1/migrations/{uid}` | [`MigrationReport`] |
+//! | how large would an archive of this container be | `POST /v1/size` | [`ContainerRef`] -> [`ArchiveSize`] |
 //! | what is kept here of migrations that are not closed | `POST /v1/kept` | `{}` -> [`Kept`] |
 //! | is there room for an archive of B bytes (agents only) | `POST /v1/migrations/{uid}/archive?epoch=N&bytes=B` | -> `{}` |
 //! | receive an archive (agents only) | `PUT /v1/migrations/{uid}/archive?epoch=N` | tar stream -> [`DumpReport`] |
@@ -124,6 +125,13 @@ pub struct MigrationReport {
     /// Of the largest epoch, by role.
     pub tickets: BTreeMap<String, TicketState>,
     pub closed: bool,
+}
+
+/// What an archive of a container is expected to take: its memory without page cache, and its changed files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiveSize {
+    pub bytes: u64,
 }
 
 /// Archives, dumps and tickets on a node: whose, and the largest epoch of each.

@@ -6,5 +6,5 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let args = shadow::cli::Args::parse();
-    shadow::kit::start(async { shadow::cli::run(args).await.map_err(Into::into) })
+    shadow::kit::start(None, async { shadow::cli::run(args).await.map_err(Into::into) })
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use shadow::{agent, api, operator, webhook};
+use shadow::{agent, api, extender, operator, webhook};
 
 #[derive(Parser)]
 #[command(version, about = "Moves stateful pods between nodes with their memory")]
@@ -20,8 +20,17 @@ enum Role {
     Operator(operator::Args),
     /// Checkpoints, streams and keeps archives on its node.
     Agent(agent::Args),
-    /// Prints the CRD.
+    /// Tells kube-scheduler which nodes can take a checkpoint.
+    Extender(extender::Args),
+    /// Prints the CRDs.
     Crd,
+}
+
+impl Role {
+    /// kube-scheduler asks one thing at a time: a second thread would only take the processor from it.
+    fn threads(&self) -> Option<usize> {
+        matches!(self, Self::Extender(_)).then_some(extender::THREADS)
+    }
 }
 
 fn main() -> ExitCode {
@@ -30,17 +39,20 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|first| first == agent::HOST_EXEC) {
         return agent::host_exec(&args.collect::<Vec<_>>());
     }
-    shadow::kit::start(async {
-        match Cli::parse().role {
+    let role = Cli::parse().role;
+    shadow::kit::start(role.threads(), async {
+        match role {
             Role::Webhook(args) => webhook::run(args).await.map_err(Into::into),
             Role::Operator(args) => operator::run(args).await.map_err(Into::into),
             Role::Agent(args) => agent::run(args).await.map_err(Into::into),
+            Role::Extender(args) => extender::run(args).await.map_err(Into::into),
             Role::Crd => print_crd(),
         }
     })
 }
 
 fn print_crd() -> Result<(), Box<dyn std::error::Error>> {
-    print!("{}", serde_yaml_ng::to_string(&api::manifest()?)?);
+    let documents: Result<Vec<_>, _> = api::manifests()?.iter().map(serde_yaml_ng::to_string).collect();
+    print!("{}", documents?.join("---\n"));
     Ok(())
 }

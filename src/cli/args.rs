@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::api::SYSTEM_NAMESPACE;
+
 /// Moves stateful pods between nodes with their memory.
 #[derive(Parser)]
 #[command(name = "kubectl-shadow", bin_name = "kubectl shadow", version)]
@@ -26,6 +28,19 @@ pub enum Command {
         /// Do not wait for the end.
         #[arg(long)]
         no_wait: bool,
+    },
+    /// Tells whether a pod can be moved, where to, and if not, why; touches nothing. Exits with 1 if it cannot.
+    Check {
+        pod: String,
+        /// Only this node.
+        #[arg(long)]
+        to: Option<String>,
+        /// Namespace that SHADOW is installed in.
+        #[arg(long, default_value = SYSTEM_NAMESPACE)]
+        operator_namespace: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Lists migrations, or tells all about one.
     Status { migration: Option<String> },

@@ -1,9 +1,6 @@
 //! What the plugin does. Does I/O: calls the API server, prints to standard output.
 
-use std::collections::BTreeMap;
-
 use futures::StreamExt as _;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -11,11 +8,12 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use super::args::{Args, CALL_LIMIT, Command};
+use super::check::{CheckError, check};
 use crate::api::{
     EvictionPolicy, Phase, PodUid, Policy, PolicyError, StatefulMigration, StatefulMigrationSpec,
     migration_name, pod_policy,
 };
-use crate::kit::{KitError, kube_client, kube_watch_client};
+use crate::kit::{KitError, OwnerError, kube_client, kube_watch_client, owner_annotations};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -27,6 +25,10 @@ pub enum CliError {
     NotAnnotated(String),
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
     #[error("migration {name} failed: {reason}: {message}")]
     Failed { name: String, reason: String, message: String },
     #[error("the watch of migration {0} ended early")]
@@ -43,6 +45,9 @@ pub async fn run(args: Args) -> Result<(), CliError> {
             let name = start(&client, &migrations, &namespace, &pod, to).await?;
             println!("migration {namespace}/{name}");
             if no_wait { Ok(()) } else { follow(&namespace, &name).await }
+        }
+        Command::Check { pod, to, operator_namespace, json } => {
+            Ok(check(&client, &operator_namespace, &namespace, &pod, to.as_deref(), json).await?)
         }
         Command::Status { migration: None } => list(&migrations).await,
         Command::Status { migration: Some(name) } => {
@@ -78,7 +83,7 @@ async fn start(
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pod = pods.get(pod_name).await.map_err(api(format!("pod {pod_name}")))?;
     let uid = PodUid(pod.uid().unwrap_or_default());
-    let owner = owner_annotations(client, namespace, &pod).await?;
+    let owner = owner_annotations(client, &pod).await?;
     let policy: Policy =
         pod_policy(pod.annotations(), &owner)?.ok_or_else(|| CliError::NotAnnotated(pod_name.to_owned()))?;
     let spec = StatefulMigrationSpec {
@@ -94,37 +99,6 @@ async fn start(
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(name),
         Err(error) => Err(api(format!("create migration {name}"))(error)),
     }
-}
-
-/// Annotations of the StatefulSet or Deployment that the pod belongs to.
-async fn owner_annotations(
-    client: &Client,
-    namespace: &str,
-    pod: &Pod,
-) -> Result<BTreeMap<String, String>, CliError> {
-    let Some(owner) = pod.owner_references().iter().find(|owner| owner.controller == Some(true)) else {
-        return Ok(BTreeMap::new());
-    };
-    let what = || format!("{} {}", owner.kind, owner.name);
-    Ok(match owner.kind.as_str() {
-        "StatefulSet" => {
-            let sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
-            sets.get(&owner.name).await.map_err(api(what()))?.annotations().clone()
-        }
-        "ReplicaSet" => {
-            let sets: Api<ReplicaSet> = Api::namespaced(client.clone(), namespace);
-            let set = sets.get(&owner.name).await.map_err(api(what()))?;
-            match set.owner_references().iter().find(|owner| owner.kind == "Deployment") {
-                Some(deployment) => {
-                    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-                    let what = format!("Deployment {}", deployment.name);
-                    deployments.get(&deployment.name).await.map_err(api(what))?.annotations().clone()
-                }
-                None => set.annotations().clone(),
-            }
-        }
-        _ => BTreeMap::new(),
-    })
 }
 
 /// Prints each step as it comes; ends with the migration.

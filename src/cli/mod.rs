@@ -1,6 +1,7 @@
-//! The kubectl plugin: `kubectl shadow migrate | status | abort`. Talks to the API server with the user's own rights.
+//! The kubectl plugin: `kubectl shadow migrate | check | status | abort`. Talks to the API server with the user's own rights.
 
 mod args;
+mod check;
 mod commands;
 
 pub use args::Args;

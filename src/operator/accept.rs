@@ -67,6 +67,20 @@ pub async fn accept(
     Ok(Some(journal))
 }
 
+/// How large its archive would be now, by the source's agent; nothing where that does not answer.
+pub async fn expected_bytes(ctx: &Context, subject: &Subject) -> Option<u64> {
+    let asked = match ctx.agents.on(&subject.node) {
+        Ok(agent) => agent.size(&subject.source_container()).await,
+        Err(error) => Err(error),
+    };
+    asked
+        .inspect_err(
+            |error| tracing::warn!(pod = subject.source.name, %error, "size of its archive not known"),
+        )
+        .ok()
+        .map(|size| size.bytes)
+}
+
 /// What is known of a pod that is refused: enough to evict it.
 fn bare_subject(namespace: &str, pod: &str, uid: Option<PodUid>, node: Option<String>) -> Subject {
     Subject {
@@ -81,5 +95,6 @@ fn bare_subject(namespace: &str, pod: &str, uid: Option<PodUid>, node: Option<St
         owner_uid: String::new(),
         queue: None,
         bridges: Vec::new(),
+        archive_bytes: None,
     }
 }

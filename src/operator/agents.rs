@@ -12,12 +12,15 @@ use serde::de::DeserializeOwned;
 
 use super::courier::Courier;
 use crate::api::{
-    AGENT_PORT, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport,
-    Epoch, Kept, MigrationUid, NodeName, OpenTicketOrder, OrderError, Refusal, Role, TicketState,
+    AGENT_PORT, ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder,
+    DumpReport, Epoch, Kept, MigrationUid, NodeName, OpenTicketOrder, OrderError, Refusal, Role, TicketState,
 };
 
 /// Quick orders: the agent answers as soon as runc has.
 const ORDER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Files of the container are counted; whoever asks waits for it.
+const SIZE_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -151,6 +154,11 @@ impl Agent {
     ) -> Result<(), AgentError> {
         let _: serde_json::Value = self.post(uid, what, body, ORDER_LIMIT).await?;
         Ok(())
+    }
+
+    /// How large an archive of the container would be now.
+    pub async fn size(&self, container: &ContainerRef) -> Result<ArchiveSize, AgentError> {
+        self.ask("size", "/v1/size", container, SIZE_LIMIT).await
     }
 
     /// What lies there and was not closed.

@@ -8,36 +8,32 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::watcher;
-use kube::{Api, ResourceExt as _};
-use tokio::sync::watch;
+use kube::ResourceExt as _;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::accept::accept;
+use super::accept::{accept, expected_bytes};
+use super::admission::{Orders, is_no_node};
 use super::announce::Announcer;
+use super::attempt::attempt;
 use super::context::Context;
 use super::journal::{Book, JournalError};
-use super::perform::{EffectError, Performer};
+use super::perform::Performer;
+use super::slots::Standing;
+use super::source_watch::source_watch;
 use super::status::Measured;
 use super::subject::{Journal, Subject};
-use crate::api::{Epoch, LONGEST_DEADLINE, Phase, StatefulMigration, StatefulMigrationStatus};
-use crate::broker::PARK_LIVES;
+use crate::api::{
+    Epoch, HeldRoom, LONGEST_DEADLINE, MigrationUid, NodeName, Phase, Reason, StatefulMigration,
+    StatefulMigrationStatus,
+};
+use crate::placement::Reservation;
 use crate::protocol::{Effect, Event, Failure, Outcome, Step, step};
 
 /// First pause between attempts, doubled each time.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(20);
-/// Before the commit an effect may stumble this long before the attempt is given up.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// What only tidies up is left alone after that. By then every order to park has expired; as long as one may come back,
-/// from a connection that the broker has not noticed to be dead, whoever obeys it must be resumed.
-const TIDY_PATIENCE: Duration = PARK_LIVES.saturating_add(Duration::from_secs(60));
-/// The same for an attempt that ordered nobody to park.
-const TIDY_PATIENCE_UNPARKED: Duration = Duration::from_secs(20);
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_LONGEST: Duration = Duration::from_secs(2);
-
+/// A pod that waits grows meanwhile.
+const SIZE_PERIOD: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
     #[error(transparent)]
@@ -50,29 +46,6 @@ impl DriveError {
     /// Nothing changes by trying again soon.
     pub fn is_lasting(&self) -> bool {
         matches!(self, Self::Journal(JournalError::Unreadable(..)))
-    }
-}
-
-/// What the supervisor says to a driver.
-#[derive(Clone)]
-pub struct Orders {
-    /// The object as last seen (for `abort` and deletion).
-    pub object: watch::Receiver<Arc<StatefulMigration>>,
-    /// True once a slot is free.
-    pub admitted: watch::Receiver<bool>,
-}
-
-impl Orders {
-    async fn admission(&self) {
-        if self.admitted.clone().wait_for(|admitted| *admitted).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    async fn abort(&self) {
-        if self.object.clone().wait_for(|object| wants_abort(object)).await.is_err() {
-            std::future::pending::<()>().await;
-        }
     }
 }
 
@@ -89,6 +62,18 @@ pub struct Driver {
     started: Option<Instant>,
     paused: Option<Instant>,
     entered: Instant,
+    expected: Expected,
+    /// Bytes of an earlier attempt's archive.
+    last_archive: Option<u64>,
+}
+
+/// How large the next attempt's archive will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    NotAsked,
+    /// The source's agent did not answer.
+    Unknown,
+    Bytes(u64),
 }
 
 impl Driver {
@@ -120,6 +105,8 @@ impl Driver {
             started: None,
             paused: None,
             entered: Instant::now(),
+            expected: Expected::NotAsked,
+            last_archive: None,
         }))
     }
 
@@ -127,18 +114,49 @@ impl Driver {
         &self.journal.subject
     }
 
-    /// True while it holds a slot. What is only taken back, evicted or tidied up moves no memory, and may take as long as
-    /// a broker or a `PodDisruptionBudget` likes: it keeps nobody else waiting.
-    pub fn is_active(&self) -> bool {
-        let step = self.journal.state.step;
-        step.is_revocable()
-            || matches!(step, Step::Withdrawing)
-            || (step.is_committed() && step < Step::Cleaning)
+    /// What it does, as far as slots are concerned. What is only taken back, evicted or tidied up moves no memory, and may
+    /// take as long as a broker or a `PodDisruptionBudget` likes: it keeps nobody else waiting. Names of shadows and of
+    /// their queues are the owner's: while they are tidied up, no other pod of it may begin to move.
+    pub fn standing(&self) -> Standing {
+        match self.journal.state.step {
+            Step::Accepted if self.expected == Expected::NotAsked => Standing::Rests,
+            Step::Accepted => Standing::Waits,
+            Step::Cleaning => Standing::TidiesUp,
+            step if step.is_terminal() => Standing::Rests,
+            step if step.is_revocable() || step.is_committed() || step == Step::Withdrawing => {
+                Standing::Moves
+            }
+            _ => Standing::Rests,
+        }
     }
 
-    /// True while no other pod of its owner may begin to move: the names of shadows and of their queues are the owner's.
-    pub fn holds_owner(&self) -> bool {
-        self.is_active() || self.journal.state.step == Step::Cleaning
+    /// Expected size of the next attempt's archive.
+    pub fn expected_bytes(&self) -> Option<u64> {
+        match self.expected {
+            Expected::Bytes(bytes) => Some(bytes),
+            Expected::NotAsked | Expected::Unknown => None,
+        }
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.journal.state.epoch
+    }
+
+    /// Room that it holds.
+    pub fn reservation(&self) -> Option<Reservation> {
+        let room = self.measured.reservation.as_ref()?;
+        Some(Reservation {
+            migration: MigrationUid(self.book.object().uid()?),
+            source: self.journal.subject.node.clone(),
+            target: self.journal.state.target.clone(),
+            bytes: room.bytes,
+            since: room.since.clone(),
+        })
+    }
+
+    /// The node that somebody wants it on.
+    pub fn wanted(&self) -> Option<NodeName> {
+        self.book.object().spec.target_node.clone().map(NodeName)
     }
 
     /// Drives to the end. `report` is called after every step.
@@ -149,6 +167,7 @@ impl Driver {
         let mut source_gone = source_watch(&self.ctx, &self.journal.subject);
         let mut running: FuturesUnordered<BoxFuture<'static, Attempt>> = FuturesUnordered::new();
         self.perform_outstanding(&mut running);
+        let mut sizing = self.sizing(Duration::ZERO);
         report(&self);
         while !self.journal.state.step.is_terminal() {
             let state = &self.journal.state;
@@ -158,7 +177,13 @@ impl Driver {
                     Ok(outcome) => Event::Done(state.epoch, outcome),
                     Err(failure) => Event::Failed(state.epoch, effect, failure),
                 },
-                () = orders.admission(), if state.step == Step::Accepted => Event::Admitted,
+                event = orders.admission(state), if state.step == Step::Accepted => event,
+                bytes = &mut sizing, if state.step == Step::Accepted => {
+                    sizing = self.sizing(SIZE_PERIOD);
+                    self.expect(bytes);
+                    report(&self);
+                    continue;
+                }
                 () = orders.abort(), if may_abort(state.step) => Event::Abort,
                 () = &mut source_gone, if may_abort(state.step) => {
                     source_gone = Box::pin(std::future::pending());
@@ -191,6 +216,12 @@ impl Driver {
             Event::Failed(_, effect, _) => Some(*effect),
             _ => None,
         };
+        let unplaceable = match &event {
+            Event::NoNodeFits(why) if !is_no_node(self.journal.state.failure.as_ref()) => {
+                Some(why.message.clone())
+            }
+            _ => None,
+        };
         let (next, effects) = step(&self.journal.state, event);
         if next == self.journal.state {
             // A failure that means nothing yet may do so later: whoever still waits for the effect must hear of it.
@@ -203,14 +234,46 @@ impl Driver {
         if moved {
             self.measure(before, next.step);
         }
-        self.journal = Arc::new(Journal { subject: self.journal.subject.clone(), state: next });
+        if let (Some(room), Some(archive)) = (&mut self.measured.reservation, &next.archive)
+            && room.bytes != archive.bytes
+        {
+            self.ctx.metrics.archive(room.bytes, archive.bytes);
+            room.bytes = archive.bytes; // no more a guess
+        }
+        if next.step == Step::Discarding && next.done.contains(&Effect::CloseArchives) {
+            self.release();
+        }
+        self.last_archive = self.last_archive.max(next.archive.as_ref().map(|archive| archive.bytes));
+        let mut subject = self.journal.subject.clone();
+        if let (Step::Accepted, Some(bytes)) = (before, self.expected_bytes()) {
+            subject.archive_bytes = Some(bytes);
+        }
+        self.journal = Arc::new(Journal { subject, state: next });
         self.book.write(&self.journal, &self.measured).await?;
+        if let Some(why) = unplaceable {
+            self.announcer.warning(&self.journal.subject, Reason::NoNodeFits, &why);
+        }
         if moved {
             self.announcer.step(&self.journal, before);
             running.clear();
             self.perform_all(effects, running);
         }
         Ok(())
+    }
+
+    /// Asks the source's agent how large the archive would be, after a pause.
+    fn sizing(&self, after: Duration) -> BoxFuture<'static, Option<u64>> {
+        let (ctx, journal) = (self.ctx.clone(), Arc::clone(&self.journal));
+        Box::pin(async move {
+            sleep(after).await;
+            expected_bytes(&ctx, &journal.subject).await
+        })
+    }
+
+    /// The agent's answer. No less than the last attempt's archive was.
+    fn expect(&mut self, bytes: Option<u64>) {
+        let least = self.last_archive.unwrap_or_default();
+        self.expected = bytes.map_or(Expected::Unknown, |bytes| Expected::Bytes(bytes.max(least)));
     }
 
     fn perform_outstanding(&self, running: &mut FuturesUnordered<BoxFuture<'static, Attempt>>) {
@@ -230,6 +293,28 @@ impl Driver {
         }
     }
 
+    /// Room is taken before the shadow exists, for as long as the archive may lie on a node.
+    fn reserve(&mut self, next: Step) {
+        match next {
+            Step::Preparing => {
+                let now = Timestamp::now();
+                let until = now + LONGEST_DEADLINE;
+                let bytes = self.expected_bytes().unwrap_or_default();
+                let room = HeldRoom { bytes, since: now.to_string(), until: until.to_string() };
+                self.measured.reservation = Some(room);
+            }
+            Step::Cleaning | Step::BackingOff | Step::Completed | Step::Evicting | Step::Failed => {
+                self.release();
+            }
+            _ => {}
+        }
+    }
+
+    fn release(&mut self) {
+        self.measured.reservation = None;
+        self.ctx.bookings.release(&MigrationUid(self.book.object().uid().unwrap_or_default()));
+    }
+
     fn back_off(&self) -> Duration {
         pause_after(self.journal.state.epoch).saturating_sub(self.entered.elapsed())
     }
@@ -246,6 +331,7 @@ impl Driver {
         }
         self.entered = now;
         let queue = self.journal.state.plan.queue;
+        self.reserve(next);
         match next {
             Step::Preparing => self.started = Some(now),
             Step::Parking if queue => self.paused = Some(now),
@@ -263,79 +349,9 @@ impl Driver {
     }
 }
 
-/// Performs one effect, again where that makes sense. Ends by success, or before the commit by a failure; after the
-/// commit and in a rollback it insists, because only success leads on.
-async fn attempt(
-    performer: &Performer,
-    effect: Effect,
-    journal: &Journal,
-    announcer: &Announcer,
-) -> Result<Outcome, Failure> {
-    let started = Instant::now();
-    let insist = !journal.state.step.is_revocable();
-    let tidy_patience = if journal.state.park_sent { TIDY_PATIENCE } else { TIDY_PATIENCE_UNPARKED };
-    let mut pause = RETRY_FIRST;
-    let mut reported = false;
-    loop {
-        let EffectError { failure, transient } = match performer.perform(effect, journal).await {
-            Ok(outcome) => return Ok(outcome),
-            Err(error) => error,
-        };
-        if let Some(outcome) = effect.left_alone()
-            && started.elapsed() > tidy_patience
-        {
-            tracing::warn!(effect = effect.as_str(), failure.message, "left to expire or be swept");
-            return Ok(outcome);
-        }
-        let hopeless = if insist { !failure.retry } else { !transient || started.elapsed() > PATIENCE };
-        if hopeless {
-            return Err(failure);
-        }
-        tracing::info!(effect = effect.as_str(), failure.message, "tried again");
-        if !reported && started.elapsed() > PATIENCE {
-            announcer.stuck(journal, effect, &failure);
-            reported = true;
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(RETRY_LONGEST);
-    }
-}
-
-/// Resolves when the source pod object is gone or another one has its name.
-fn source_watch(ctx: &Context, subject: &Subject) -> BoxFuture<'static, ()> {
-    let pods: Api<Pod> = Api::namespaced(ctx.watch_client.clone(), &subject.source.namespace);
-    let (name, uid) = (subject.source.name.clone(), subject.source.uid.clone());
-    Box::pin(async move {
-        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let mut stream =
-            std::pin::pin!(kube::runtime::WatchStreamExt::default_backoff(watcher(pods, config)));
-        let mut seen = false;
-        while let Some(event) = stream.next().await {
-            match event {
-                Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
-                    if pod.uid().as_deref() != Some(uid.as_str()) {
-                        return;
-                    }
-                    seen = true;
-                }
-                Ok(watcher::Event::Delete(pod)) if pod.uid().as_deref() == Some(uid.as_str()) => return,
-                Ok(watcher::Event::InitDone) if !seen => return,
-                Ok(watcher::Event::Init) => seen = false,
-                Ok(_) => {}
-                Err(error) => tracing::debug!(%error, "watch of the source interrupted"),
-            }
-        }
-        std::future::pending::<()>().await;
-    })
-}
-
 /// Exponential: the next attempt is not more welcome than the last one.
 fn pause_after(epoch: Epoch) -> Duration {
     FIRST_BACK_OFF.saturating_mul(1 << epoch.0.saturating_sub(1).min(5))
-}
-
-fn wants_abort(object: &StatefulMigration) -> bool {
-    object.spec.abort || object.metadata.deletion_timestamp.is_some()
 }
 
 /// Steps in which abort or the loss of the source still means something.
@@ -355,6 +371,7 @@ fn measured_before(status: &StatefulMigrationStatus) -> Measured {
         total_ms: status.total_ms,
         pause_ms: status.pause_ms,
         retry_at: status.retry_at.clone(),
+        reservation: status.reservation.clone(),
     }
 }
 

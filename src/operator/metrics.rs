@@ -1,6 +1,8 @@
 //! Metrics of the operator. Labels are enums of ours, so their number is bounded.
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets,
+};
 
 use crate::api::Reason;
 use crate::protocol::{Effect, Step};
@@ -10,6 +12,7 @@ pub struct Metrics {
     steps: HistogramVec,
     ended: IntCounterVec,
     pub active: IntGauge,
+    archive: Histogram,
 }
 
 impl Metrics {
@@ -30,11 +33,19 @@ impl Metrics {
                 &["reason"],
             )?,
             active: IntGauge::new("shadow_migrations_active", "Migrations that hold a slot")?,
+            archive: Histogram::with_opts(
+                HistogramOpts::new(
+                    "shadow_archive_size_ratio",
+                    "Size of an archive as a part of what was expected",
+                )
+                .buckets(vec![0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0]),
+            )?,
         };
         registry.register(Box::new(metrics.effects.clone()))?;
         registry.register(Box::new(metrics.steps.clone()))?;
         registry.register(Box::new(metrics.ended.clone()))?;
         registry.register(Box::new(metrics.active.clone()))?;
+        registry.register(Box::new(metrics.archive.clone()))?;
         Ok(metrics)
     }
 
@@ -45,6 +56,14 @@ impl Metrics {
 
     pub fn step(&self, step: Step, seconds: f64) {
         self.steps.with_label_values(&[step.as_str()]).observe(seconds);
+    }
+
+    /// An archive was expected to be so large, and is so large; sizes in bytes.
+    #[allow(clippy::cast_precision_loss)] // a ratio for people
+    pub fn archive(&self, expected: u64, actual: u64) {
+        if expected > 0 {
+            self.archive.observe(actual as f64 / expected as f64);
+        }
     }
 
     pub fn ended(&self, reason: Reason) {

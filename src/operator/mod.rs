@@ -5,8 +5,12 @@
 //! the object.
 
 mod accept;
+mod admission;
 mod agents;
 mod announce;
+mod attempt;
+mod bookings;
+mod check;
 mod context;
 mod courier;
 mod driver;
@@ -15,10 +19,12 @@ mod metrics;
 mod node_labels;
 mod orphans;
 mod perform;
+mod placing;
 mod preflight;
 mod serve;
 mod shadow_pod;
 mod slots;
+mod source_watch;
 mod status;
 mod subject;
 mod supervisor;
@@ -27,6 +33,7 @@ pub mod certificates;
 
 // What [`lead`] is made of, for whoever runs it in a world of his own.
 pub use agents::Agents;
+pub use bookings::Bookings;
 pub use context::{Brokers, Context};
 pub use courier::{Courier, OrderAnswer};
 pub use metrics::Metrics;

@@ -93,6 +93,7 @@ pub fn preflight(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) 
             owner_uid,
             queue,
             bridges,
+            archive_bytes: None,
         },
         warnings,
     })

@@ -10,10 +10,12 @@ use kube::api::Api;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 
 use super::agents::Agents;
+use super::bookings::Bookings;
 use super::certificates::{self, CertificateError, Settings};
+use super::check::Checks;
 use super::context::Context;
 use super::courier::MtlsCourier;
 use super::metrics::Metrics;
@@ -29,6 +31,7 @@ use crate::kit::{
     Gate, KitError, LogFormat, Readiness, Shutdown, health_router, init_tracing, kube_client,
     kube_watch_client, serve_plain,
 };
+use crate::placement::watch;
 
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// An operator that cannot read nodes and agents for so long ends, and is started again.
@@ -48,7 +51,7 @@ pub struct Args {
     /// Where agents ask for certificates.
     #[arg(long, default_value = "0.0.0.0:8444")]
     issue_on: SocketAddr,
-    /// Health and metrics.
+    /// Health, metrics, and whether a pod can move.
     #[arg(long, default_value = "0.0.0.0:8080")]
     health_on: SocketAddr,
     /// Who makes the webhook's certificate.
@@ -60,6 +63,9 @@ pub struct Args {
     /// Migrations in the cluster at a time.
     #[arg(long, default_value_t = Limits::default().per_cluster)]
     per_cluster: usize,
+    /// A scheduler that asks the extender: it gets the shadow pods.
+    #[arg(long)]
+    scheduler: Option<String>,
     #[arg(long, value_enum, default_value_t)]
     log: LogFormat,
 }
@@ -85,8 +91,17 @@ pub enum RunError {
 
 /// Runs until asked to stop.
 pub async fn run(args: Args) -> Result<(), RunError> {
-    let Args { namespace, pod_name, issue_on, health_on, certificates: mode, per_node, per_cluster, log } =
-        args;
+    let Args {
+        namespace,
+        pod_name,
+        issue_on,
+        health_on,
+        certificates: mode,
+        per_node,
+        per_cluster,
+        scheduler,
+        log,
+    } = args;
     init_tracing(log)?;
     // Nobody is routed to an operator but agents for certificates: no need to linger.
     let shutdown = Shutdown::on_signals_with_lag(Duration::from_millis(500))?;
@@ -98,7 +113,9 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let listener = TcpListener::bind(health_on)
         .await
         .map_err(|source| RunError::Listen { address: health_on, source })?;
-    let health = tokio::spawn(serve_plain(listener, health_router(readiness), shutdown.clone()));
+    let checks = Checks::default();
+    let router = health_router(readiness).merge(checks.clone().router());
+    let health = tokio::spawn(serve_plain(listener, router, shutdown.clone()));
 
     let settings = Settings { namespace: namespace.clone(), mode, listen: issue_on };
     let authority = certificates::establish(client.clone(), settings, &shutdown).await?;
@@ -111,11 +128,17 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         agents_synced,
         |pod: &mut Pod| pod.metadata.managed_fields = None,
     );
+    let (views, following) = watch(&watch_client, &namespace);
+    let following = tokio::spawn(following);
     let ctx = Context {
+        namespace: namespace.clone(),
+        views,
+        bookings: Bookings::default(),
         agents: Agents::new(agent_pods.clone(), Arc::new(MtlsCourier::new(authority.tls()))),
         brokers: Arc::new(|url| Arc::new(AmqpBroker::new(url, "shadow-operator"))),
         agent_pods,
         nodes,
+        scheduler: scheduler.map(Into::into),
         recorder: Arc::new(Recorder::new(client.clone(), "operator", Some(pod_name.clone()))),
         metrics: Arc::new(Metrics::new(crate::kit::metrics::registry())?),
         client: client.clone(),
@@ -127,22 +150,20 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         ctx.agent_pods.wait_until_ready().await
     };
     tokio::time::timeout(CACHE_LIMIT, full).await.map_err(|_| RunError::Caches(CACHE_LIMIT))??;
+    checks.open(ctx.clone());
     let lease =
         Lease { namespace, name: LEASE_NAME.to_owned(), identity: pod_name, duration: Lease::DURATION };
     let leadership = lease.campaign(client, watch_client, shutdown.clone());
     let leading = tokio::spawn(lead_while_leader(ctx, Limits { per_node, per_cluster }, leadership.clone()));
     authority.run(leadership, shutdown).await?;
     leading.abort();
+    following.abort();
     health.abort();
     Ok(())
 }
 
 /// Runs the leader's loop while this process holds the lease; losing it drops the loop at once.
-async fn lead_while_leader(
-    ctx: Context,
-    limits: Limits,
-    mut leadership: watch::Receiver<Option<Leadership>>,
-) {
+async fn lead_while_leader(ctx: Context, limits: Limits, mut leadership: Receiver<Option<Leadership>>) {
     loop {
         let held = *leadership.borrow_and_update();
         if let Some(held) = held {

@@ -4,14 +4,15 @@
 use k8s_openapi::api::core::v1::{
     Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 
 use super::subject::Subject;
 use crate::api::{
-    ANNOTATION_PLACED_ON, ANNOTATION_TICKET, Epoch, LABEL_MIGRATION, LABEL_ROLE, MigrationUid, RUNTIME_CLASS,
-    Role, TicketId,
+    ANNOTATION_ARCHIVE_BYTES, ANNOTATION_PLACED_ON, ANNOTATION_SOURCE_NODE, ANNOTATION_TICKET, Epoch,
+    LABEL_MIGRATION, LABEL_ROLE, MigrationUid, RESOURCE_CHECKPOINT, RUNTIME_CLASS, Role, TicketId,
 };
 
 const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
@@ -32,14 +33,25 @@ pub fn shadow_name(source: &str, epoch: Epoch) -> String {
     format!("{}{suffix}", source[..keep].trim_end_matches(['-', '.']))
 }
 
-/// Builds the shadow. `target` pins it to a node that was asked for.
+/// Where the shadow may come to, and who decides.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Placement<'a> {
+    /// A node that was asked for.
+    pub wanted: Option<&'a str>,
+    /// Labels of a node that it must share with the source's.
+    pub alike: &'a [(&'static str, String)],
+    /// A scheduler that asks the extender.
+    pub scheduler: Option<&'a str>,
+}
+
+/// Builds the shadow.
 pub fn shadow_pod(
     source: &Pod,
     subject: &Subject,
     migration: &MigrationUid,
     owner: OwnerReference,
     epoch: Epoch,
-    target: Option<&str>,
+    placement: &Placement<'_>,
 ) -> Pod {
     let name = shadow_name(&subject.source.name, epoch);
     let ticket = TicketId { migration: migration.clone(), epoch, role: Role::Shadow };
@@ -50,9 +62,14 @@ pub fn shadow_pod(
     {
         selector.remove(HOSTNAME_LABEL);
     }
-    on_node(&mut spec, "NotIn", subject.node.as_str());
-    if let Some(node) = target {
-        on_node(&mut spec, "In", node);
+    // Away from the source's node, which a drain cordons but other migrations do not.
+    let field = |operator, node| requirement("metadata.name", operator, node);
+    let mut fields = vec![field("NotIn", subject.node.as_str())];
+    fields.extend(placement.wanted.map(|node| field("In", node)));
+    let labels = placement.alike.iter().map(|(key, value)| requirement(key, "In", value));
+    require(&mut spec, &fields, &labels.collect::<Vec<_>>());
+    if let Some(scheduler) = placement.scheduler {
+        ask_extender(&mut spec, scheduler);
     }
     Pod {
         metadata: ObjectMeta {
@@ -65,7 +82,17 @@ pub fn shadow_pod(
                 ]
                 .into(),
             ),
-            annotations: Some([(ANNOTATION_TICKET.to_owned(), ticket.to_string())].into()),
+            annotations: Some(
+                [
+                    (ANNOTATION_TICKET.to_owned(), ticket.to_string()),
+                    (ANNOTATION_SOURCE_NODE.to_owned(), subject.node.to_string()),
+                    (
+                        ANNOTATION_ARCHIVE_BYTES.to_owned(),
+                        subject.archive_bytes.unwrap_or_default().to_string(),
+                    ),
+                ]
+                .into(),
+            ),
             owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
@@ -105,13 +132,27 @@ fn strip(spec: &mut PodSpec) {
     }
 }
 
-/// Away from the source's node, which a drain cordons but other migrations do not; onto the node that was asked for.
-fn on_node(spec: &mut PodSpec, operator: &str, node: &str) {
-    let requirement = NodeSelectorRequirement {
-        key: "metadata.name".to_owned(),
+/// The scheduler asks the extender for pods that name this resource. None of it is asked for: so no node must have it,
+/// and a scheduler that does not know the extender places the pod as any other.
+fn ask_extender(spec: &mut PodSpec, scheduler: &str) {
+    spec.scheduler_name = Some(scheduler.to_owned());
+    if let Some(container) = spec.containers.first_mut() {
+        let resources = container.resources.get_or_insert_default();
+        for of in [&mut resources.requests, &mut resources.limits] {
+            of.get_or_insert_default().insert(RESOURCE_CHECKPOINT.to_owned(), Quantity("0".to_owned()));
+        }
+    }
+}
+
+fn requirement(key: &str, operator: &str, value: &str) -> NodeSelectorRequirement {
+    NodeSelectorRequirement {
+        key: key.to_owned(),
         operator: operator.to_owned(),
-        values: Some(vec![node.to_owned()]),
-    };
+        values: Some(vec![value.to_owned()]),
+    }
+}
+
+fn require(spec: &mut PodSpec, fields: &[NodeSelectorRequirement], labels: &[NodeSelectorRequirement]) {
     let selector = spec
         .affinity
         .get_or_insert_with(Affinity::default)
@@ -124,7 +165,10 @@ fn on_node(spec: &mut PodSpec, operator: &str, node: &str) {
     }
     // Terms are alternatives: each of them must ask for it.
     for term in &mut selector.node_selector_terms {
-        term.match_fields.get_or_insert_default().push(requirement.clone());
+        term.match_fields.get_or_insert_default().extend_from_slice(fields);
+        if !labels.is_empty() {
+            term.match_expressions.get_or_insert_default().extend_from_slice(labels);
+        }
     }
 }
 
@@ -145,6 +189,7 @@ mod tests {
             owner_uid: "o".into(),
             queue: None,
             bridges: vec![],
+            archive_bytes: Some(7),
         }
     }
 
@@ -166,7 +211,12 @@ mod tests {
     }
 
     fn build() -> Pod {
-        shadow_pod(&source(), &subject(), &"m1".into(), OwnerReference::default(), Epoch(2), None)
+        let alike = [("example/xsave", "2440".to_owned())];
+        made(&Placement { wanted: None, alike: &alike, scheduler: Some("asks") })
+    }
+
+    fn made(placement: &Placement<'_>) -> Pod {
+        shadow_pod(&source(), &subject(), &"m1".into(), OwnerReference::default(), Epoch(2), placement)
     }
 
     #[test]
@@ -176,6 +226,20 @@ mod tests {
         assert_eq!(shadow.labels()[LABEL_MIGRATION], "m1");
         assert_eq!(shadow.annotations()[ANNOTATION_TICKET], "m1.2.shadow");
         assert_eq!(shadow.name_any(), "web-0-shadow-2");
+    }
+
+    #[test]
+    fn the_extender_is_asked_and_told_what_it_needs_to_know() {
+        let shadow = build();
+        assert_eq!(shadow.annotations()[ANNOTATION_SOURCE_NODE], "n1");
+        assert_eq!(shadow.annotations()[ANNOTATION_ARCHIVE_BYTES], "7");
+        let spec = shadow.spec.unwrap();
+        assert_eq!(spec.scheduler_name.as_deref(), Some("asks"));
+        let resources = spec.containers[0].resources.as_ref().unwrap();
+        for of in [&resources.requests, &resources.limits] {
+            assert_eq!(of.as_ref().unwrap()[RESOURCE_CHECKPOINT].0, "0");
+        }
+        assert_eq!(made(&Placement::default()).spec.unwrap().scheduler_name, None);
     }
 
     #[test]

@@ -1,37 +1,46 @@
 //! Which waiting migrations may start: one per owner, two out of a node, five in the cluster; higher priority first,
-//! then the older. Pure.
+//! then the older; and only where a node has room. Pure.
 
 use std::collections::HashMap;
 
-use super::subject::Subject;
+use crate::api::{Epoch, MigrationUid, NodeName};
+use crate::placement::Reservation;
+
+/// What a live migration does, as far as slots are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Waits for a slot.
+    Waits,
+    /// Holds a slot.
+    Moves,
+    /// Holds none, but no other pod of its owner may begin to move.
+    TidiesUp,
+    /// Backs off, evicts, or does not know yet how large it is: nobody waits for it.
+    Rests,
+}
 
 /// A live migration as far as slots are concerned.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    pub uid: String,
+    pub uid: MigrationUid,
+    pub epoch: Epoch,
     pub owner: String,
-    pub node: String,
+    pub node: NodeName,
     pub priority: i32,
     /// RFC 3339, sorts as text.
     pub created: String,
-    /// It works already (it holds a slot); otherwise it waits for one, or tidies up.
-    pub active: bool,
-    /// No other pod of its owner may begin to move.
-    pub holds_owner: bool,
+    pub standing: Standing,
+    /// Expected size of its archive, if its agent tells.
+    pub bytes: Option<u64>,
+    /// The node that somebody wants it on.
+    pub wanted: Option<NodeName>,
+    /// Room that it holds.
+    pub reservation: Option<Reservation>,
 }
 
 impl Claim {
-    /// One that waits.
-    pub fn new(uid: &str, subject: &Subject, priority: i32, created: &str) -> Self {
-        Self {
-            uid: uid.to_owned(),
-            owner: subject.owner_uid.clone(),
-            node: subject.node.0.clone(),
-            priority,
-            created: created.to_owned(),
-            active: false,
-            holds_owner: false,
-        }
+    fn holds_owner(&self) -> bool {
+        matches!(self.standing, Standing::Moves | Standing::TidiesUp)
     }
 }
 
@@ -47,19 +56,24 @@ impl Default for Limits {
     }
 }
 
-/// UIDs of the waiting migrations that may start now.
-pub fn admissible(claims: &[Claim], limits: Limits) -> Vec<String> {
+/// UIDs of the waiting migrations that may start now. `place` is asked last, for one that has a slot: is there a node for
+/// it? One without keeps nobody else waiting.
+pub fn admissible(
+    claims: &[Claim],
+    limits: Limits,
+    mut place: impl FnMut(&Claim) -> bool,
+) -> Vec<MigrationUid> {
     let mut owners: HashMap<&str, usize> = HashMap::new();
-    let mut nodes: HashMap<&str, usize> = HashMap::new();
+    let mut nodes: HashMap<&NodeName, usize> = HashMap::new();
     let mut total = 0;
-    for claim in claims.iter().filter(|claim| claim.holds_owner) {
+    for claim in claims.iter().filter(|claim| claim.holds_owner()) {
         *owners.entry(&claim.owner).or_default() += 1;
     }
-    for claim in claims.iter().filter(|claim| claim.active) {
+    for claim in claims.iter().filter(|claim| claim.standing == Standing::Moves) {
         *nodes.entry(&claim.node).or_default() += 1;
         total += 1;
     }
-    let mut waiting: Vec<_> = claims.iter().filter(|claim| !claim.holds_owner).collect();
+    let mut waiting: Vec<_> = claims.iter().filter(|claim| claim.standing == Standing::Waits).collect();
     waiting.sort_by(|a, b| {
         b.priority.cmp(&a.priority).then_with(|| a.created.cmp(&b.created)).then_with(|| a.uid.cmp(&b.uid))
     });
@@ -67,7 +81,7 @@ pub fn admissible(claims: &[Claim], limits: Limits) -> Vec<String> {
     for claim in waiting {
         let owner = owners.entry(&claim.owner).or_default();
         let node = nodes.entry(&claim.node).or_default();
-        if total < limits.per_cluster && *owner == 0 && *node < limits.per_node {
+        if total < limits.per_cluster && *owner == 0 && *node < limits.per_node && place(claim) {
             *owner += 1;
             *node += 1;
             total += 1;
@@ -81,51 +95,76 @@ pub fn admissible(claims: &[Claim], limits: Limits) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn claim(uid: &str, owner: &str, node: &str, priority: i32, active: bool) -> Claim {
+    fn claim(uid: &str, owner: &str, node: &str, priority: i32, standing: Standing) -> Claim {
         Claim {
             uid: uid.into(),
+            epoch: Epoch(1),
             owner: owner.into(),
             node: node.into(),
             priority,
             created: format!("2026-01-01T00:00:0{}Z", uid.len()),
-            active,
-            holds_owner: active,
+            standing,
+            bytes: Some(0),
+            wanted: None,
+            reservation: None,
         }
+    }
+
+    fn admitted(claims: &[Claim]) -> Vec<String> {
+        admissible(claims, Limits::default(), |_| true).into_iter().map(|uid| uid.0).collect()
     }
 
     #[test]
     fn one_per_owner_two_per_node_five_per_cluster() {
         let claims: Vec<_> = (0..12)
-            .map(|i| claim(&format!("m{i:02}"), &format!("o{}", i / 2), &format!("n{}", i / 6), 0, false))
+            .map(|i| {
+                claim(&format!("m{i:02}"), &format!("o{}", i / 2), &format!("n{}", i / 6), 0, Standing::Waits)
+            })
             .collect();
-        assert_eq!(admissible(&claims, Limits::default()), ["m00", "m02", "m06", "m08"]);
+        assert_eq!(admitted(&claims), ["m00", "m02", "m06", "m08"]);
     }
 
     #[test]
     fn who_works_counts() {
         let claims = [
-            claim("a", "o1", "n1", 0, true),
-            claim("b", "o1", "n2", 0, false),
-            claim("c", "o2", "n1", 0, false),
+            claim("a", "o1", "n1", 0, Standing::Moves),
+            claim("b", "o1", "n2", 0, Standing::Waits),
+            claim("c", "o2", "n1", 0, Standing::Waits),
         ];
-        assert_eq!(admissible(&claims, Limits::default()), ["c"]);
+        assert_eq!(admitted(&claims), ["c"]);
     }
 
     #[test]
     fn who_tidies_up_keeps_its_owner_and_no_slot() {
-        let tidying = Claim { holds_owner: true, ..claim("a", "o1", "n1", 0, false) };
         let claims = [
-            tidying,
-            claim("b", "o1", "n2", 0, false),
-            claim("c", "o2", "n1", 0, false),
-            claim("d", "o3", "n1", 0, true),
+            claim("a", "o1", "n1", 0, Standing::TidiesUp),
+            claim("b", "o1", "n2", 0, Standing::Waits),
+            claim("c", "o2", "n1", 0, Standing::Waits),
+            claim("d", "o3", "n1", 0, Standing::Moves),
         ];
-        assert_eq!(admissible(&claims, Limits::default()), ["c"]);
+        assert_eq!(admitted(&claims), ["c"]);
+    }
+
+    #[test]
+    fn who_backs_off_takes_no_slot_and_gets_none() {
+        let claims = [
+            claim("a", "o1", "n1", 0, Standing::Rests),
+            claim("b", "o1", "n1", 0, Standing::Waits),
+            claim("c", "o2", "n1", 0, Standing::Waits),
+        ];
+        assert_eq!(admitted(&claims), ["b", "c"]);
     }
 
     #[test]
     fn higher_priority_goes_first() {
-        let claims = [claim("a", "o", "n", 0, false), claim("b", "o", "n", 9, false)];
-        assert_eq!(admissible(&claims, Limits::default()), ["b"]);
+        let claims = [claim("a", "o", "n", 0, Standing::Waits), claim("b", "o", "n", 9, Standing::Waits)];
+        assert_eq!(admitted(&claims), ["b"]);
+    }
+
+    #[test]
+    fn one_that_no_node_takes_lets_the_next_go() {
+        let claims = [claim("a", "o", "n", 9, Standing::Waits), claim("b", "o", "n", 0, Standing::Waits)];
+        let fits = |claim: &Claim| claim.uid.as_str() == "b";
+        assert_eq!(admissible(&claims, Limits::default(), fits), ["b".into()]);
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::shadow_pod::shadow_name;
 use super::subject::Journal;
-use crate::api::{ConditionType, Phase, Reason, StatefulMigrationStatus};
+use crate::api::{ConditionType, HeldRoom, Phase, Reason, StatefulMigrationStatus};
 use crate::protocol::Step;
 
 /// What the driver measured, beside the journal.
@@ -17,6 +17,8 @@ pub struct Measured {
     pub total_ms: Option<u64>,
     pub pause_ms: Option<u64>,
     pub retry_at: Option<String>,
+    /// Room that is kept for the archive.
+    pub reservation: Option<HeldRoom>,
 }
 
 /// The status for this journal; conditions keep their transition time where nothing changed.
@@ -45,6 +47,7 @@ pub fn status(
         replacement_pod_uid: state.replacement.as_ref().map(|r| r.pod.clone()),
         position: state.position,
         archive_bytes: state.archive.as_ref().map(|archive| archive.bytes),
+        reservation: measured.reservation.clone(),
         phase_timings: measured.timings.clone(),
         total_ms: measured.total_ms,
         pause_ms: measured.pause_ms,
@@ -63,6 +66,7 @@ pub fn summary(journal: &Journal) -> (Reason, String) {
     };
     match state.step {
         Step::Accepted if failure.is_none() => (Reason::Queued, "waits for a slot".to_owned()),
+        Step::Accepted if no_node(journal).is_some() => (Reason::NoNodeFits, caused("waits for a node")),
         Step::Accepted => (Reason::Queued, caused("tries again after")),
         Step::Completed => (
             Reason::Completed,
@@ -85,6 +89,12 @@ pub fn summary(journal: &Journal) -> (Reason, String) {
         step if step.is_committed() => (Reason::Committed, format!("goes forward: {}", step.as_str())),
         step => (Reason::Started, format!("in progress: {}", step.as_str())),
     }
+}
+
+/// Why no node can take it.
+fn no_node(journal: &Journal) -> Option<&str> {
+    let failure = journal.state.failure.as_ref().filter(|f| f.reason == Reason::NoNodeFits && f.retry)?;
+    Some(&failure.message)
 }
 
 /// A migration that failed under this policy ended in an eviction, unless it was called off.
@@ -113,9 +123,15 @@ fn conditions(
     };
     let movable =
         !journal.state.failure.as_ref().is_some_and(|f| !f.retry && is_property_of_the_pod(f.reason));
+    let placeable = match step {
+        Step::Accepted if no_node(journal).is_some() => "False",
+        Step::Accepted => "Unknown",
+        _ => as_status(journal.state.target.is_some()),
+    };
     [
         (ConditionType::Progressing, as_status(!phase.is_terminal())),
         (ConditionType::Movable, as_status(movable)),
+        (ConditionType::Placeable, placeable),
         (ConditionType::Committed, as_status(step.is_committed())),
         (ConditionType::Succeeded, succeeded),
     ]

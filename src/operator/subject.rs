@@ -24,6 +24,9 @@ pub struct Subject {
     pub queue: Option<MessageQueue>,
     /// Services that readers reach the source through.
     pub bridges: Vec<Bridge>,
+    /// How large its archive will be, as its agent expected before the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_bytes: Option<u64>,
 }
 
 /// One Service that selects the source, with what an `EndpointSlice` for it needs.

@@ -12,18 +12,25 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use super::admission::{Admission, Orders};
+use super::bookings::Bookings;
 use super::context::Context;
-use super::driver::{Driver, Orders};
+use super::driver::Driver;
 use super::journal::FINALIZER;
-use super::slots::{Claim, Limits, admissible};
-use crate::api::{ConditionType, Phase, Reason, StatefulMigration};
+use super::placing::Placing;
+use super::slots::{Claim, Limits, Standing, admissible};
+use crate::api::{ConditionType, Epoch, MigrationUid, Phase, Reason, StatefulMigration};
+use crate::placement::Stale;
 
 /// A driver that stopped on an error is started again after this.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// And after this where only another version of the operator can go on.
 const LASTING_PAUSE: Duration = Duration::from_secs(30);
 const SWEEP_PERIOD: Duration = Duration::from_secs(10);
+/// Why a migration waits is told no more often.
+const TELL_PERIOD: Duration = Duration::from_secs(5);
 /// Long enough for people to read and for late retries of drainers to be told "already moved".
 const KEEP_COMPLETED: SignedDuration = SignedDuration::from_mins(10);
 /// A drain that starts after this gets a new try.
@@ -31,12 +38,16 @@ const KEEP_FAILED: SignedDuration = SignedDuration::from_secs(60);
 
 struct Live {
     object: watch::Sender<Arc<StatefulMigration>>,
-    admitted: watch::Sender<bool>,
+    admission: watch::Sender<Admission>,
     claim: Option<Claim>,
+    /// The attempt that may begin.
+    granted: Option<Epoch>,
+    /// When it was last told why it waits.
+    told: Option<Instant>,
 }
 
 enum Report {
-    Progress(String, Claim),
+    Progress(String, Box<Claim>),
     Ended(String),
 }
 
@@ -45,6 +56,8 @@ pub async fn lead(ctx: Context, limits: Limits) {
     let api: Api<StatefulMigration> = Api::all(ctx.watch_client.clone());
     let mut objects = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
     let (reports, mut inbox) = mpsc::unbounded_channel();
+    // Another leader's time may lie between: drivers book again what they go on with.
+    let ctx = Context { bookings: Bookings::default(), ..ctx };
     let mut supervisor = Supervisor {
         ctx,
         limits,
@@ -54,19 +67,24 @@ pub async fn lead(ctx: Context, limits: Limits) {
         reports,
     };
     let mut sweep = tokio::time::interval(SWEEP_PERIOD);
+    let mut views = supervisor.ctx.views.clone();
     loop {
         tokio::select! {
             event = objects.next() => match event {
                 Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => supervisor.seen(object),
                 Some(Ok(watcher::Event::Delete(object))) => supervisor.gone(&object),
                 Some(Ok(watcher::Event::Init)) => supervisor.known.clear(),
-                Some(Ok(watcher::Event::InitDone)) => {}
+                Some(Ok(watcher::Event::InitDone)) => supervisor.ctx.bookings.keep(&supervisor.known),
                 Some(Err(error)) => tracing::warn!(%error, "watch of migrations interrupted"),
                 None => return,
             },
             Some(report) = inbox.recv() => supervisor.heard(report),
             Some(_) = supervisor.drivers.join_next() => {}
-            _ = sweep.tick() => supervisor.sweep().await,
+            () = views.changed() => supervisor.hand_out_slots(),
+            _ = sweep.tick() => {
+                supervisor.hand_out_slots();
+                supervisor.sweep().await;
+            }
         }
     }
 }
@@ -78,6 +96,20 @@ struct Supervisor {
     known: HashMap<String, Arc<StatefulMigration>>,
     drivers: JoinSet<()>,
     reports: mpsc::UnboundedSender<Report>,
+}
+
+impl Live {
+    fn waits(&self) -> bool {
+        self.claim.as_ref().is_some_and(|claim| claim.standing == Standing::Waits)
+    }
+
+    /// Each telling is a write of the status, and free bytes change all the time.
+    fn tell(&mut self, why: &str) {
+        if self.told.is_none_or(|at| at.elapsed() > TELL_PERIOD) {
+            self.told = Some(Instant::now());
+            self.admission.send_replace(Admission::NoNodeFits(why.into()));
+        }
+    }
 }
 
 impl Supervisor {
@@ -95,14 +127,16 @@ impl Supervisor {
     fn gone(&mut self, object: &StatefulMigration) {
         if let Some(uid) = object.uid() {
             self.known.remove(&uid);
+            self.ctx.bookings.release(&MigrationUid(uid));
         }
     }
 
     fn start(&mut self, uid: String, object: Arc<StatefulMigration>) {
         let (object_tx, object_rx) = watch::channel(object.clone());
-        let (admitted_tx, admitted_rx) = watch::channel(false);
-        self.live.insert(uid.clone(), Live { object: object_tx, admitted: admitted_tx, claim: None });
-        let orders = Orders { object: object_rx, admitted: admitted_rx };
+        let (admission, admission_rx) = watch::channel(Admission::Waiting);
+        let live = Live { object: object_tx, admission, claim: None, granted: None, told: None };
+        self.live.insert(uid.clone(), live);
+        let orders = Orders { object: object_rx, admission: admission_rx };
         let (ctx, reports) = (self.ctx.clone(), self.reports.clone());
         self.drivers.spawn(async move {
             if let Err(error) = Box::pin(drive(ctx, &uid, &object, orders, &reports)).await {
@@ -118,7 +152,11 @@ impl Supervisor {
         match report {
             Report::Progress(uid, claim) => {
                 if let Some(live) = self.live.get_mut(&uid) {
-                    live.claim = Some(claim);
+                    // It may have been let go and not know it yet.
+                    let unheard = claim.standing == Standing::Waits && live.granted == Some(claim.epoch);
+                    if !unheard {
+                        live.claim = Some(*claim);
+                    }
                 }
             }
             Report::Ended(uid) => {
@@ -131,16 +169,50 @@ impl Supervisor {
         self.hand_out_slots();
     }
 
+    /// To those that wait, have a slot, and some node has room for.
     fn hand_out_slots(&mut self) {
         let claims: Vec<Claim> = self.live.values().filter_map(|live| live.claim.clone()).collect();
-        let active = claims.iter().filter(|claim| claim.active).count();
+        let active = claims.iter().filter(|claim| claim.standing == Standing::Moves).count();
         self.ctx.metrics.active.set(i64::try_from(active).unwrap_or(i64::MAX));
-        for uid in admissible(&claims, self.limits) {
-            if let Some(live) = self.live.get_mut(&uid) {
-                live.admitted.send_replace(true);
+        if !claims.iter().any(|claim| claim.standing == Standing::Waits) {
+            return;
+        }
+        let view = self.ctx.views.newest();
+        if let Err(stale) = view.must_be_current() {
+            tracing::debug!(%stale, "nothing is let go before the nodes are known");
+            if stale == Stale::Silence {
+                self.live
+                    .values_mut()
+                    .filter(|live| live.waits())
+                    .for_each(|live| live.tell(&stale.to_string()));
+            }
+            return;
+        }
+        let bookings = &self.ctx.bookings;
+        let mut placing = Placing::new(self.ctx.nodes.state(), view.snapshot.clone(), &claims, bookings);
+        let (since, mut placed, mut unfit) = (Timestamp::now().to_string(), Vec::new(), Vec::new());
+        admissible(&claims, self.limits, |claim| match placing.place(claim, &since) {
+            Ok(reservation) => {
+                placed.push((claim.epoch, reservation));
+                true
+            }
+            Err(why) => {
+                unfit.push((claim.uid.clone(), why));
+                false
+            }
+        });
+        for (epoch, reservation) in placed {
+            if let Some(live) = self.live.get_mut(reservation.migration.as_str()) {
+                live.granted = Some(epoch);
+                live.admission.send_replace(Admission::Granted(epoch));
                 if let Some(claim) = &mut live.claim {
-                    (claim.active, claim.holds_owner) = (true, true);
+                    (claim.standing, claim.reservation) = (Standing::Moves, Some(reservation));
                 }
+            }
+        }
+        for (uid, why) in unfit {
+            if let Some(live) = self.live.get_mut(uid.as_str()) {
+                live.tell(&why);
             }
         }
     }
@@ -180,16 +252,24 @@ async fn drive(
     };
     let priority = live.spec.priority;
     let created = live.creation_timestamp().map(|t| t.0.to_string()).unwrap_or_default();
-    let Some(driver) = Driver::open(ctx, live).await? else { return Ok(()) };
+    let Some(driver) = Box::pin(Driver::open(ctx, live)).await? else { return Ok(()) };
     let (uid, reports) = (uid.to_owned(), reports.clone());
     driver
         .run(orders, move |driver| {
+            let subject = driver.subject();
             let claim = Claim {
-                active: driver.is_active(),
-                holds_owner: driver.holds_owner(),
-                ..Claim::new(&uid, driver.subject(), priority, &created)
+                uid: MigrationUid(uid.clone()),
+                epoch: driver.epoch(),
+                owner: subject.owner_uid.clone(),
+                node: subject.node.clone(),
+                priority,
+                created: created.clone(),
+                standing: driver.standing(),
+                bytes: driver.expected_bytes(),
+                wanted: driver.wanted(),
+                reservation: driver.reservation(),
             };
-            let _ = reports.send(Report::Progress(uid.clone(), claim));
+            let _ = reports.send(Report::Progress(uid.clone(), Box::new(claim)));
         })
         .await?;
     Ok(())

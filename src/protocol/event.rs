@@ -8,8 +8,10 @@ use crate::api::Epoch;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Event {
-    /// A slot is free: begin the attempt.
+    /// A slot is free and some node has room: begin the attempt.
     Admitted,
+    /// No node can take it now: it waits on, and tells why.
+    NoNodeFits(Failure),
     /// The pod cannot be moved as it is: nothing was touched, nothing will be.
     Refused(Failure),
     /// An effect of this epoch is done.

@@ -9,6 +9,9 @@ use crate::api::Reason;
 pub fn step(state: &State, event: Event) -> (State, Vec<Effect>) {
     let next = match event {
         Event::Admitted if state.step == Step::Accepted => enter(state.clone(), Step::Preparing),
+        Event::NoNodeFits(failure) if state.step == Step::Accepted => {
+            State { failure: Some(failure), ..state.clone() }
+        }
         Event::Refused(failure) if state.step == Step::Accepted => {
             settle(State { failure: Some(failure), ..state.clone() })
         }

@@ -57,6 +57,21 @@ fn until(target: Step, plan: Plan) -> State {
     state
 }
 
+#[test]
+fn while_no_node_fits_it_waits_and_tells_why_and_nothing_is_asked_for() {
+    let why = |text: &str| Failure::retryable(Reason::NoNodeFits, text);
+    let accepted = State::new(plan(true, true), None);
+    let (waiting, effects) = step(&accepted, Event::NoNodeFits(why("n2: full")));
+    assert_eq!((waiting.step, effects.len()), (Step::Accepted, 0));
+    assert_eq!(waiting.failure, Some(why("n2: full")));
+    let (ended, _) = step(&waiting, Event::DeadlineExceeded);
+    assert!(ended.failure.unwrap().message.contains("NoNodeFits: n2: full"), "the drain is told why");
+    let (begun, _) = step(&waiting, Event::Admitted);
+    assert_eq!(begun.step, Step::Preparing);
+    // Late: it has begun already.
+    assert_eq!(step(&begun, Event::NoNodeFits(why("n3: full"))), (begun, vec![]));
+}
+
 const REVOCABLE: [Step; 5] =
     [Step::Preparing, Step::Parking, Step::Dumping, Step::RestoringShadow, Step::Bridging];
 

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shadow::agent::archive::{IMAGES, LAYER, Origin, write};
+use shadow::agent::capacity::Meter;
 use shadow::agent::containers::Containers;
 use shadow::agent::desk::Desk;
 use shadow::agent::failure::Failure;
@@ -21,8 +22,8 @@ use shadow::agent::host::Host;
 use shadow::agent::receive::receive;
 use shadow::agent::store::{self, Durability, Store};
 use shadow::api::{
-    AwaitOrder, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport, Epoch, Hold, MigrationUid,
-    NodeName, OpenTicketOrder, Refusal, Role,
+    ArchiveSize, AwaitOrder, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport, Epoch, Hold,
+    MigrationUid, NodeName, OpenTicketOrder, Refusal, Role,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -101,6 +102,9 @@ impl Agent {
 
     /// An order as it comes from the network.
     pub async fn order(self: &Arc<Self>, world: &World, path: &str, bytes: &[u8]) -> Result<Value, Failure> {
+        if path == "/v1/size" {
+            return Ok(json!(ArchiveSize { bytes: 1 << 20 }));
+        }
         let parts: Vec<&str> = path.trim_start_matches("/v1/migrations/").split('/').collect();
         let uid = MigrationUid::from(parts[0]);
         let role = |text: &str| if text == "shadow" { Role::Shadow } else { Role::Replacement };
@@ -273,8 +277,9 @@ impl Agent {
         let (there, to) = (world.clone(), to.clone());
         let taken = async move {
             let agent = there.node(to.as_str()).agent().ok_or_else(cut_off)?;
+            let meter = Meter::default();
             tokio::select! {
-                taken = receive(&agent.desk, &agent.store, &origin.migration, origin.epoch, Body::from(stream)) => taken,
+                taken = receive(&agent.desk, &agent.store, &meter, &origin.migration, origin.epoch, Body::from(stream)) => taken,
                 () = agent.stopped.cancelled() => Err(cut_off()),
             }
         };

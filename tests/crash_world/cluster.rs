@@ -33,7 +33,8 @@ pub fn furnish(world: &World) {
     let create = |key: Key, object: Value| drop(world.objects.create(&key, object).unwrap());
     for node in NODES {
         let ready = json!([{ "type": "Ready", "status": "True" }]);
-        let object = json!({ "metadata": { "labels": { "kubernetes.io/hostname": node } }, "spec": {},
+        let object = json!({ "metadata": { "labels": { "kubernetes.io/hostname": node,
+            "migration.ms2m.io/ready": "true" } }, "spec": {},
             "status": { "conditions": ready } });
         create(Key::new("nodes", "", node), object);
     }

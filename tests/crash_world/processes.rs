@@ -9,9 +9,10 @@ use kube::Api;
 use kube::runtime::{reflector, watcher};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use shadow::api::StatefulMigration;
+use shadow::api::{NodeCapacitySpec, NodeName, StatefulMigration};
 use shadow::kit::events::Recorder;
-use shadow::operator::{Agents, Context, Limits, Metrics, lead};
+use shadow::operator::{Agents, Bookings, Context, Limits, Metrics, lead};
+use shadow::placement::{NodeView, Snapshot, View, Views};
 use shadow::webhook::cache::{Cache, follow};
 use shadow::webhook::{KubeCluster, Settings, Webhook, router};
 use tokio::task::JoinSet;
@@ -71,6 +72,10 @@ impl Processes {
             })
         };
         let context = Context {
+            namespace: "shadow-system".to_owned(),
+            views: roomy(),
+            bookings: Bookings::default(),
+            scheduler: None,
             recorder: Arc::new(Recorder::new(calls.clone(), "operator", None)),
             client: calls,
             watch_client: client(world, &line, User::Operator, None),
@@ -108,6 +113,16 @@ impl Processes {
         };
         *world.webhook.lock() = Some(router(Arc::new(webhook)));
     }
+}
+
+/// Every node has room for everything.
+fn roomy() -> Views {
+    let spec =
+        NodeCapacitySpec { free_bytes: u64::MAX, transfers_in: 2, transfers_out: 2, ..Default::default() };
+    let spec = Arc::new(spec);
+    let nodes =
+        NODES.iter().map(|name| (NodeName::from(*name), NodeView::new(Arc::clone(&spec), true))).collect();
+    Views::fixed(View { snapshot: Snapshot { nodes, reservations: vec![] }, is_synced: true })
 }
 
 /// A cache that never changes.

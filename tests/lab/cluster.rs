@@ -13,8 +13,10 @@ const QUICK: Duration = Duration::from_secs(90);
 /// Programs are built from source the first time.
 const UP: Duration = Duration::from_secs(30 * 60);
 
-/// Takes away whatever a test has mounted in place of CRIU.
-const WHOLE_CRIU: &str = "c=$(readlink -f $(command -v criu)); while mountpoint -q $c; do umount $c; done";
+/// Takes away whatever a test has mounted in place of CRIU, and what it made the agent say of the node.
+const WHOLE: &str = "c=$(readlink -f $(command -v criu)); while mountpoint -q $c; do umount $c; done; rm -f /var/lib/shadow/compatibility.json";
+/// With which tests keep the scheduler, and nobody else, off a node.
+pub const TAINT: &str = "lab/reserved";
 
 /// What can be done to a node, the control plane (`cp`) or the broker (`mq`).
 #[derive(Clone, Copy, Debug)]
@@ -192,7 +194,10 @@ impl Cluster {
         }
         for node in &self.nodes {
             self.kubectl(&["uncordon", node]).await?;
-            self.exec(node, &["sh", "-c", WHOLE_CRIU]).await?;
+            self.exec(node, &["sh", "-c", WHOLE]).await?;
+            self.spoil("heal", node, &[]).await?;
+            // It ends with an error where there is none.
+            let _ = self.kubectl(&["taint", "node", node, &format!("{TAINT}-")]).await;
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ mod unhurt;
 pub use app::{App, Kind, Program};
 pub use broker::Broker;
 pub use check::{Verdict, eventually};
-pub use cluster::{Cluster, NodeAction};
+pub use cluster::{Cluster, NodeAction, TAINT};
 pub use drain::{Drain, DrainOptions, Drained};
 pub use http::{Answer, request};
 pub use load::{Load, Producer, QueueType, Writer, Written};

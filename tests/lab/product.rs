@@ -14,9 +14,14 @@ use super::cluster::root;
 use super::{Cluster, Result, eventually, fail};
 
 const OVERLAY: &str = "deploy/overlays/test";
-const IMAGES: [&str; 2] = ["target/image/shadow.tar", "target/image/examples.tar"];
-const PARTS: [&str; 3] =
-    ["deployment/shadow-operator", "deployment/shadow-webhook", "daemonset/shadow-agent"];
+const IMAGES: [&str; 3] =
+    ["target/image/shadow.tar", "target/image/examples.tar", "target/image/scheduler.tar"];
+const PARTS: [&str; 4] = [
+    "deployment/shadow-operator",
+    "deployment/shadow-webhook",
+    "deployment/shadow-scheduler",
+    "daemonset/shadow-agent",
+];
 /// What is installed, as a digest; and on which nodes the images are.
 const MARK: &str = "lab-installed";
 
@@ -25,7 +30,10 @@ pub async fn ensure(cluster: &Cluster, client: &Client) -> Result {
     let images: Vec<PathBuf> = IMAGES.iter().map(|image| root().join(image)).collect();
     for image in &images {
         if !image.is_file() {
-            return fail(format!("{} is not there: make image", image.display()));
+            return fail(format!(
+                "{} is not there: make image examples-image scheduler-image",
+                image.display()
+            ));
         }
     }
     let wanted = fingerprint(cluster, &images)?;
@@ -74,12 +82,12 @@ pub async fn leader(client: &Client) -> Result<(String, String)> {
     .await
 }
 
-/// Operators and webhooks run elsewhere, so that the loss of this node is nothing but the loss of this node.
+/// Operators, webhooks and schedulers run elsewhere, so that the loss of this node is nothing but the loss of this node.
 pub async fn keep_off(cluster: &Cluster, client: &Client, node: &str) -> Result {
     cluster.kubectl(&["cordon", node]).await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     let own = ListParams::default()
-        .labels("app.kubernetes.io/name in (shadow-operator,shadow-webhook)")
+        .labels("app.kubernetes.io/name in (shadow-operator,shadow-webhook,shadow-scheduler)")
         .fields(&format!("spec.nodeName={node}"));
     for pod in pods.list(&own).await?.items {
         cluster.kubectl(&["-n", SYSTEM_NAMESPACE, "delete", "pod", &pod.name_any()]).await?;

@@ -18,7 +18,8 @@ use super::{
 
 const START: Duration = Duration::from_secs(90);
 const GONE: Duration = Duration::from_secs(90);
-const PARTS: &str = "app.kubernetes.io/name in (shadow-operator,shadow-webhook,shadow-agent)";
+const PARTS: &str =
+    "app.kubernetes.io/name in (shadow-operator,shadow-webhook,shadow-scheduler,shadow-agent)";
 /// The cluster is one: no two tests at a time, whatever the number of threads.
 static TURN: Mutex<()> = Mutex::new(());
 

@@ -1,9 +1,11 @@
 //! No other node can take the pod.
 
+use std::time::Duration;
+
 use shadow::api::Reason;
 
 use super::trouble::{Trouble, blocking_app};
-use crate::lab::{Lab, Result, on_cluster};
+use crate::lab::{Lab, Result, eventually, on_cluster, status_of};
 
 #[test]
 fn where_no_node_takes_the_pod_it_stays_as_it_is_and_the_drain_is_told_why() -> Result {
@@ -16,15 +18,18 @@ fn where_no_node_takes_the_pod_it_stays_as_it_is_and_the_drain_is_told_why() -> 
     })
 }
 
-/// The first attempt finds no node; one comes back before the deadline.
+/// No attempt is made while there is no node; one comes back before the deadline.
 #[test]
 fn once_a_node_can_take_it_the_same_drain_goes_through() -> Result {
     on_cluster("node-comes-back", async |lab| {
         let trouble = Trouble::ahead(lab, blocking_app().annotated("deadline", "90s")).await?;
         cordon_all_but(lab, &trouble.pod.node).await?;
         let drain = trouble.drain_patiently()?;
-        let soon = std::time::Duration::from_secs(60);
-        trouble.scene.watch().reaches(&trouble.pod.uid, &["BackingOff"], soon).await?;
+        eventually("it waits for a node", Duration::from_secs(30), async || {
+            let status = trouble.scene.watch().latest(&trouble.pod.name).map(|one| status_of(&one));
+            Ok(status.filter(|status| status.reason.as_deref() == Some(Reason::NoNodeFits.as_str())))
+        })
+        .await?;
         for node in &lab.cluster.nodes {
             if *node != trouble.pod.node {
                 lab.uncordon(node).await?;

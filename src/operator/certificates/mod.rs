@@ -165,8 +165,10 @@ impl Certificates {
             publish::bundle(&self.client, namespace, &authority).await?;
             if self.settings.mode == Mode::SelfSigned {
                 publish::ca_bundles(&self.client, &authority).await?;
-                publish::webhook_secret(&self.client, namespace, &authority).await?;
+                publish::serving_secret(&self.client, namespace, &authority, publish::WEBHOOK).await?;
             }
+            // Its scheduler trusts our authority, whoever makes the webhook's certificate.
+            publish::serving_secret(&self.client, namespace, &authority, publish::EXTENDER).await?;
         }
         Ok(())
     }

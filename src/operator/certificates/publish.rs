@@ -30,7 +30,9 @@ const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// ConfigMap with key `ca.crt`: whom to trust.
 const BUNDLE: &str = "shadow-ca";
 const BUNDLE_KEY: &str = "ca.crt";
-const WEBHOOK_SECRET: &str = "shadow-webhook-tls";
+/// Of the webhook and of the extender.
+pub(super) const WEBHOOK: Serving = Serving { secret: "shadow-webhook-tls", service: "shadow-webhook" };
+pub(super) const EXTENDER: Serving = Serving { secret: "shadow-extender-tls", service: "shadow-extender" };
 /// Name of both webhook configurations.
 const WEBHOOKS: &str = "shadow";
 
@@ -151,21 +153,29 @@ fn ca_bundle_patch(configuration: &Value, bundle: &str) -> Option<Patch> {
     Some(Patch(operations))
 }
 
-/// Secret `shadow-webhook-tls`: renewed when due, when another authority signs now, when it is unusable.
-pub(super) async fn webhook_secret(
+/// A part that others connect to, and the Secret with its certificate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Serving {
+    secret: &'static str,
+    service: &'static str,
+}
+
+/// A part's Secret: renewed when due, when another authority signs now, when it is unusable.
+pub(super) async fn serving_secret(
     client: &Client,
     namespace: &str,
     authority: &Authority,
+    serving: Serving,
 ) -> Result<(), CertificateError> {
     let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
-    let failed = || secret_error(WEBHOOK_SECRET);
-    let present = secrets.get_opt(WEBHOOK_SECRET).await.map_err(failed())?;
+    let failed = || secret_error(serving.secret);
+    let present = secrets.get_opt(serving.secret).await.map_err(failed())?;
     let data = present.as_ref().and_then(|secret| secret.data.as_ref());
     if data.is_some_and(|data| still_good(data, authority, SystemTime::now())) {
         return Ok(());
     }
-    let service = format!("shadow-webhook.{namespace}.svc");
-    let names = [service.clone(), format!("{service}.cluster.local")];
+    let service = format!("{}.{namespace}.svc", serving.service);
+    let names = [service.clone(), format!("{service}.cluster.local"), "localhost".to_owned()];
     let issued = authority.issue(&names, WEBHOOK_LIFE, SystemTime::now())?;
     let data = BTreeMap::from([
         ("tls.crt".to_owned(), ByteString(issued.certificate.into_bytes())),
@@ -174,12 +184,12 @@ pub(super) async fn webhook_secret(
     ]);
     if let Some(mut secret) = present {
         secret.data = Some(data);
-        secrets.replace(WEBHOOK_SECRET, &PostParams::default(), &secret).await.map_err(failed())?;
+        secrets.replace(serving.secret, &PostParams::default(), &secret).await.map_err(failed())?;
     } else {
-        let secret = tls_secret(namespace, WEBHOOK_SECRET, data);
+        let secret = tls_secret(namespace, serving.secret, data);
         secrets.create(&PostParams::default(), &secret).await.map_err(failed())?;
     }
-    tracing::info!("webhook certificate issued");
+    tracing::info!(secret = serving.secret, "certificate issued");
     Ok(())
 }
 

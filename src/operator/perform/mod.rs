@@ -10,6 +10,7 @@ mod replacement;
 mod room;
 mod shadow;
 mod source;
+mod wake;
 
 use std::sync::Arc;
 

@@ -4,18 +4,24 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
 
-use super::super::shadow_pod::{shadow_name, shadow_pod};
+use super::super::bookings::BookingError;
+use super::super::shadow_pod::{Placement, shadow_name, shadow_pod};
 use super::super::subject::Journal;
+use super::wake::Waker;
 use super::{EffectError, Performer};
 use crate::api::{ContainerRef, LABEL_MIGRATION, NodeName, PodIdentity, Reason, Role, TicketState};
+use crate::placement::Need;
 use crate::protocol::{Outcome, ShadowAt};
 
 /// A pod that no node takes right now may fit in a moment; after this long the scheduler's reason is reported.
 const SCHEDULING_PATIENCE: Duration = Duration::from_secs(15);
+/// Between looks whether a node has room again.
+const LOOK: Duration = Duration::from_millis(300);
 /// Sandbox, network and image, until the container's `create` waits for its ticket; asked again until the step ends.
 const WAITING_PATIENCE: Duration = Duration::from_secs(30);
 /// The replacement has its own readiness probe to pass before the bridge may go.
@@ -33,15 +39,16 @@ impl Performer {
         if live.uid().as_deref() != Some(source.uid.as_str()) {
             return Err(EffectError::failed(Reason::SourceGone, "another pod has the source's name"));
         }
-        let wanted = self.migration.spec.target_node.as_deref();
-        let pod = shadow_pod(
-            &live,
-            &journal.subject,
-            &self.uid,
-            self.owner_reference(),
-            journal.state.epoch,
-            wanted,
-        );
+        let view = self.ctx.views.newest();
+        let alike =
+            view.snapshot.nodes.get(&journal.subject.node).map(|node| node.capacity.compatibility.labels());
+        let placement = Placement {
+            wanted: self.migration.spec.target_node.as_deref(),
+            alike: alike.as_ref().map_or(&[], |labels| labels.as_slice()),
+            scheduler: self.ctx.scheduler.as_deref(),
+        };
+        let owner = self.owner_reference();
+        let pod = shadow_pod(&live, &journal.subject, &self.uid, owner, journal.state.epoch, &placement);
         let name = pod.name_any();
         match pods.create(&PostParams::default(), &pod).await {
             Ok(_) => {}
@@ -55,6 +62,7 @@ impl Performer {
             Err(error) => return Err(EffectError::api("create shadow pod")(error)),
         }
         let (node, uid) = self.scheduled(journal, &name).await?;
+        self.book(journal, &node)?;
         let ticket = self
             .ctx
             .agents
@@ -76,6 +84,20 @@ impl Performer {
         Ok(Outcome::ShadowPlaced(ShadowAt { node, pod: uid.as_str().into(), ip: ticket.pod_ip }))
     }
 
+    fn need(&self, journal: &Journal) -> Need {
+        let bytes = journal.subject.archive_bytes.unwrap_or_default();
+        Need { migration: self.uid.clone(), source: journal.subject.node.clone(), bytes }
+    }
+
+    /// Nobody is stopped for a node that cannot take the archive, or that was given to somebody else meanwhile.
+    fn book(&self, journal: &Journal, node: &NodeName) -> Result<(), EffectError> {
+        let view = self.ctx.views.newest();
+        let since = Timestamp::now().to_string();
+        // Whoever has just ended may still be counted.
+        let refused = |error: BookingError| EffectError::transient(Reason::NoNodeFits, error.to_string());
+        self.ctx.bookings.book(&self.need(journal), node, &since, &view).map_err(refused)
+    }
+
     async fn is_ours(&self, pods: &Api<Pod>, name: &str) -> Result<(), EffectError> {
         let there = pods.get(name).await.map_err(EffectError::api("get shadow pod"))?;
         if there.labels().get(LABEL_MIGRATION).map(String::as_str) == Some(self.uid.as_str()) {
@@ -94,34 +116,43 @@ impl Performer {
         let pods: Api<Pod> = Api::namespaced(self.ctx.watch_client.clone(), namespace);
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let mut stream = std::pin::pin!(watcher(pods, config).default_backoff().applied_objects());
-        let mut why = format!("shadow {name} was not scheduled");
+        let mut refused = None;
+        let mut waker = Waker::new(&self.ctx, self.need(journal));
+        let mut looks = tokio::time::interval(LOOK);
         let patience = tokio::time::sleep(SCHEDULING_PATIENCE);
         tokio::pin!(patience);
         loop {
             let pod = tokio::select! {
-                () = &mut patience => return Err(EffectError::failed(Reason::NoNodeFits, why)),
+                () = &mut patience => {
+                    let why = refused.unwrap_or_else(|| format!("shadow {name} was not scheduled"));
+                    return Err(EffectError::failed(Reason::NoNodeFits, why));
+                }
+                _ = looks.tick() => {
+                    // Only what the scheduler has put aside needs waking.
+                    if refused.is_some() {
+                        waker.look().await;
+                    }
+                    continue;
+                }
                 next = stream.next() => match next {
                     Some(Ok(pod)) => pod,
                     Some(Err(error)) => {
                         tracing::debug!(%error, "watch of the shadow interrupted");
                         continue;
                     }
-                    None => return Err(EffectError::transient(Reason::NoNodeFits, why)),
+                    None => {
+                        let why = format!("the watch of shadow {name} ended");
+                        return Err(EffectError::transient(Reason::NoNodeFits, why));
+                    }
                 },
             };
             let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
             if let (Some(node), Some(uid)) = (node, pod.uid()) {
                 return Ok((NodeName(node), uid));
             }
-            let refused = pod
-                .status
-                .iter()
-                .flat_map(|status| status.conditions.iter().flatten())
-                .find(|c| c.type_ == "PodScheduled" && c.status == "False")
-                .and_then(|c| c.message.clone());
-            if let Some(message) = refused {
-                why = message;
-            }
+            let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            let condition = conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+            refused = condition.and_then(|c| c.message.clone()).or(refused);
         }
     }
 

@@ -6,6 +6,7 @@ paragraph and exit code 1; commands that enter a machine pass on the exit code t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -33,6 +34,7 @@ kubelet, containerd, runc and CRIU, a control plane, and RabbitMQ. Needs root.
   image OUT REF --entrypoint JSON [--env K=V]... SRC=DEST...
                                       a container image from static files
   load TAR...                         give images to every node
+  program NAME                        where the program of that name is, built now if need be
 
   exec NAME [--timeout S] -- CMD...   run inside n1, n2, ..., cp or mq (60 s unless told)
   in NAME -- CMD...                   run here, but in that machine's network
@@ -159,6 +161,17 @@ def load(argv: list[str]) -> None:
     print(f"{len(args.archives)} image(s) on {', '.join(machine.name for machine in running)}")
 
 
+def program(argv: list[str]) -> None:
+    name = parser("program", name={}).parse_args(argv).name
+    module = next((module for module in programs.ALL if name in module.programs), None)
+    if module is None:
+        raise Failure(f"there is no program {name}; there are: {', '.join(sorted(one for m in programs.ALL for one in m.programs))}")
+    if not module.binary(name).exists():
+        with contextlib.redirect_stdout(sys.stderr):
+            cluster.provide(Board())
+    print(module.binary(name))
+
+
 def _load(machine: Machine, archives: list[Path]) -> None:
     for archive in archives:
         node.load(machine, archive)
@@ -267,4 +280,4 @@ def the_broker(argv: list[str]) -> None:
 
 
 COMMANDS = {"up": up, "down": down, "status": status, "build": build, "prune": prune, "kubectl": kubectl, "image": image,
-            "load": load, "exec": execute, "in": enter, "logs": logs, "node": one_node, "broker": the_broker}
+            "load": load, "program": program, "exec": execute, "in": enter, "logs": logs, "node": one_node, "broker": the_broker}

@@ -1,0 +1,106 @@
+//! What the supervisor says to a driver: whether an attempt may begin, and what became of the object. No I/O.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::api::{Epoch, Reason, StatefulMigration};
+use crate::protocol::{Event, Failure, State};
+
+/// What the supervisor says to a driver.
+#[derive(Clone)]
+pub struct Orders {
+    /// The object as last seen (for `abort` and deletion).
+    pub object: watch::Receiver<Arc<StatefulMigration>>,
+    /// Whether an attempt may begin.
+    pub admission: watch::Receiver<Admission>,
+}
+
+/// Whether an attempt may begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// For a slot.
+    Waiting,
+    /// And why, node by node.
+    NoNodeFits(Arc<str>),
+    /// This one may, and no later one.
+    Granted(Epoch),
+}
+
+impl Orders {
+    /// Resolves when the attempt may begin, or when there is something new to tell about why not.
+    pub async fn admission(&self, state: &State) -> Event {
+        let told = state.failure.as_ref().filter(|told| is_no_node(Some(told)));
+        let mut admission = self.admission.clone();
+        let news = admission.wait_for(|now| match now {
+            Admission::Waiting => false,
+            Admission::NoNodeFits(why) => told.is_none_or(|told| *told.message != **why),
+            Admission::Granted(epoch) => *epoch == state.epoch,
+        });
+        match news.await.map(|news| news.clone()) {
+            Ok(Admission::NoNodeFits(why)) => {
+                Event::NoNodeFits(Failure::retryable(Reason::NoNodeFits, why.to_string()))
+            }
+            Ok(_) => Event::Admitted,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Resolves when somebody calls it off.
+    pub async fn abort(&self) {
+        if self.object.clone().wait_for(|object| wants_abort(object)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// It waits for a node, or did.
+pub fn is_no_node(failure: Option<&Failure>) -> bool {
+    failure.is_some_and(|failure| failure.reason == Reason::NoNodeFits)
+}
+
+fn wants_abort(object: &StatefulMigration) -> bool {
+    object.spec.abort || object.metadata.deletion_timestamp.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::api::{EvictionPolicy, Hold};
+    use crate::protocol::Plan;
+
+    fn orders() -> (Orders, watch::Sender<Admission>) {
+        let object = serde_json::json!({"apiVersion": "migration.ms2m.io/v1alpha1", "kind": "StatefulMigration",
+            "metadata": {"name": "m"}, "spec": {"sourcePod": "web-0"}});
+        let object = watch::channel(Arc::new(serde_json::from_value(object).unwrap())).1;
+        let (sender, admission) = watch::channel(Admission::Waiting);
+        (Orders { object, admission }, sender)
+    }
+
+    fn state(epoch: u32, failure: Option<Failure>) -> State {
+        let plan =
+            Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: EvictionPolicy::MigrateOrBlock };
+        State { epoch: Epoch(epoch), failure, ..State::new(plan, None) }
+    }
+
+    #[test]
+    fn a_grant_is_for_one_attempt() {
+        let (orders, sender) = orders();
+        assert_eq!(orders.admission(&state(1, None)).now_or_never(), None);
+        sender.send_replace(Admission::Granted(Epoch(1)));
+        assert_eq!(orders.admission(&state(1, None)).now_or_never(), Some(Event::Admitted));
+        assert_eq!(orders.admission(&state(2, None)).now_or_never(), None, "it waits for its own");
+    }
+
+    #[test]
+    fn why_it_waits_is_told_once() {
+        let (orders, sender) = orders();
+        sender.send_replace(Admission::NoNodeFits("n2: full".into()));
+        let Some(Event::NoNodeFits(why)) = orders.admission(&state(1, None)).now_or_never() else { panic!() };
+        assert_eq!(orders.admission(&state(1, Some(why.clone()))).now_or_never(), None);
+        sender.send_replace(Admission::NoNodeFits("n2: cordoned".into()));
+        assert!(orders.admission(&state(1, Some(why))).now_or_never().is_some(), "there is something new");
+    }
+}

@@ -1,0 +1,59 @@
+//! One effect, again and again where that makes sense. Guarantees that it ends, or goes on for a reason.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::announce::Announcer;
+use super::perform::{EffectError, Performer};
+use super::subject::Journal;
+use crate::broker::PARK_LIVES;
+use crate::protocol::{Effect, Failure, Outcome};
+
+/// Before the commit an effect may stumble this long before the attempt is given up.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What only tidies up is left alone after that. By then every order to park has expired; as long as one may come back,
+/// from a connection that the broker has not noticed to be dead, whoever obeys it must be resumed.
+const TIDY_PATIENCE: Duration = PARK_LIVES.saturating_add(Duration::from_secs(60));
+/// The same for an attempt that ordered nobody to park.
+const TIDY_PATIENCE_UNPARKED: Duration = Duration::from_secs(20);
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_secs(2);
+
+/// Performs one effect, again where that makes sense. Ends by success, or before the commit by a failure; after the
+/// commit and in a rollback it insists, because only success leads on.
+pub async fn attempt(
+    performer: &Performer,
+    effect: Effect,
+    journal: &Journal,
+    announcer: &Announcer,
+) -> Result<Outcome, Failure> {
+    let started = Instant::now();
+    let insist = !journal.state.step.is_revocable();
+    let tidy_patience = if journal.state.park_sent { TIDY_PATIENCE } else { TIDY_PATIENCE_UNPARKED };
+    let mut pause = RETRY_FIRST;
+    let mut reported = false;
+    loop {
+        let EffectError { failure, transient } = match performer.perform(effect, journal).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error,
+        };
+        if let Some(outcome) = effect.left_alone()
+            && started.elapsed() > tidy_patience
+        {
+            tracing::warn!(effect = effect.as_str(), failure.message, "left to expire or be swept");
+            return Ok(outcome);
+        }
+        let hopeless = if insist { !failure.retry } else { !transient || started.elapsed() > PATIENCE };
+        if hopeless {
+            return Err(failure);
+        }
+        tracing::info!(effect = effect.as_str(), failure.message, "tried again");
+        if !reported && started.elapsed() > PATIENCE {
+            announcer.stuck(journal, effect, &failure);
+            reported = true;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(RETRY_LONGEST);
+    }
+}

@@ -1,0 +1,198 @@
+//! "Can this pod move, where to, and if not, why?" over HTTP, without touching anything: what `accept` and the leader's
+//! loop would find now. Any replica answers. Reads the API server and asks the source's agent for the archive's size.
+//!
+//! `kubectl shadow check` comes through the API server's proxy, which knows who asks. The port itself is plain HTTP, as for
+//! metrics, and whoever reaches it in the cluster's network is answered: with names of nodes, their free room and the size
+//! of a pod's memory, and nothing of its content.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::{StatusCode, header};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::Api;
+use kube::ResourceExt as _;
+use kube::api::ListParams;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::accept::expected_bytes;
+use super::context::Context;
+use super::placing::{Placing, Verdicts};
+use super::preflight::{Accepted, preflight};
+use crate::api::{
+    Check, CheckRefusal, CheckedNode, MigrationUid, NodeName, PodUid, PolicyError, StatefulMigrationSpec,
+    pod_policy,
+};
+use crate::kit::{OwnerError, owner_annotations};
+use crate::placement::{Need, Stale, score};
+
+/// At a time: each is a few calls to the API server.
+const AT_A_TIME: usize = 4;
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Answers once the operator knows what it needs to.
+#[derive(Clone)]
+pub struct Checks {
+    context: Arc<OnceLock<Context>>,
+    slots: Arc<Semaphore>,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self { context: Arc::default(), slots: Arc::new(Semaphore::new(AT_A_TIME)) }
+    }
+}
+
+impl Checks {
+    /// From now on.
+    pub fn open(&self, context: Context) {
+        let _ = self.context.set(context); // a second time says the same
+    }
+
+    pub fn router(self) -> Router {
+        Router::new().route("/v1/check/{namespace}/{pod}", get(serve)).with_state(self)
+    }
+}
+
+/// No answer.
+#[derive(Debug, thiserror::Error)]
+enum CheckError {
+    #[error("not ready yet: try again")]
+    NotReady,
+    #[error("{AT_A_TIME} checks are under way: try again")]
+    Busy,
+    #[error("there is no pod {0}")]
+    NoPod(String),
+    #[error("not answered within {} s", LIMIT.as_secs())]
+    TimedOut,
+    #[error("the API server does not answer: {0}")]
+    Api(#[from] kube::Error),
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
+    #[error("pod {0} is not annotated: set migration.ms2m.io/policy on it or on its owner")]
+    NotAnnotated(String),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error("the agent on {0} does not tell how large the archive would be: try again")]
+    NoSize(NodeName),
+    #[error("what is known of the nodes may be old: {0}; try again")]
+    Stale(#[from] Stale),
+}
+
+impl CheckError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NotReady | Self::NoSize(_) | Self::Stale(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoPod(_) => StatusCode::NOT_FOUND,
+            Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::Api(_) | Self::Owner(_) => StatusCode::BAD_GATEWAY,
+            Self::NotAnnotated(_) | Self::Policy(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    /// A node that it is to go to.
+    to: Option<String>,
+}
+
+async fn serve(
+    State(checks): State<Checks>,
+    Path((namespace, pod)): Path<(String, String)>,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let answered = async {
+        let context = checks.context.get().ok_or(CheckError::NotReady)?;
+        let _slot = checks.slots.try_acquire().map_err(|_| CheckError::Busy)?;
+        let checking = check(context, &namespace, &pod, asked.to.map(NodeName));
+        tokio::time::timeout(LIMIT, checking).await.map_err(|_| CheckError::TimedOut)?
+    };
+    let (status, body) = match answered.await {
+        Ok(found) => (StatusCode::OK, serde_json::to_string(&found).unwrap_or_default()),
+        Err(error) => (error.status(), json!({ "error": error.to_string() }).to_string()),
+    };
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+async fn check(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+    wanted: Option<NodeName>,
+) -> Result<Check, CheckError> {
+    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
+    let pod = pods.get_opt(name).await?.ok_or_else(|| CheckError::NoPod(format!("{namespace}/{name}")))?;
+    let owner = owner_annotations(&ctx.client, &pod).await?;
+    let policy =
+        pod_policy(pod.annotations(), &owner)?.ok_or_else(|| CheckError::NotAnnotated(name.to_owned()))?;
+    let spec = StatefulMigrationSpec::of(policy, name, PodUid(pod.uid().unwrap_or_default()));
+    let services: Api<Service> = Api::namespaced(ctx.client.clone(), namespace);
+    let services = services.list(&ListParams::default()).await?.items;
+    let Accepted { subject, warnings, .. } = match preflight(&pod, &spec, &services) {
+        Ok(accepted) => accepted,
+        Err(failure) => {
+            let refusal = CheckRefusal { reason: failure.reason, message: failure.message };
+            let source_node = pod.spec.and_then(|spec| spec.node_name).map(NodeName);
+            return Ok(Check {
+                movable: false,
+                refusal: Some(refusal),
+                warnings: vec![],
+                source_node,
+                archive_bytes: None,
+                nodes: vec![],
+            });
+        }
+    };
+    let bytes =
+        expected_bytes(ctx, &subject).await.ok_or_else(|| CheckError::NoSize(subject.node.clone()))?;
+    let view = ctx.views.newest();
+    view.must_be_current()?;
+    let need = Need { migration: MigrationUid(String::new()), source: subject.node.clone(), bytes };
+    let placing = Placing::new(ctx.nodes.state(), view.snapshot.clone(), &[], &ctx.bookings);
+    let nodes = tell(placing.verdicts(&need, wanted.as_ref()));
+    let movable = nodes.iter().any(|node| node.reason.is_none());
+    let (source_node, archive_bytes) = (Some(subject.node), Some(bytes));
+    Ok(Check { movable, refusal: None, warnings, source_node, archive_bytes, nodes })
+}
+
+fn tell(verdicts: Verdicts) -> Vec<CheckedNode> {
+    let rooms: Vec<_> = verdicts.iter().map(|(_, found)| found.as_ref().ok().copied()).collect();
+    let told = verdicts.into_iter().zip(score(&rooms)).map(|((node, found), score)| match found {
+        Ok(room) => CheckedNode { node, reason: None, free_bytes: Some(room.free), score: Some(score) },
+        Err(unfit) => CheckedNode { node, reason: Some(unfit.to_string()), free_bytes: None, score: None },
+    });
+    told.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::placing::Unfit;
+    use super::*;
+    use crate::placement::Room;
+
+    #[test]
+    fn each_node_is_told_with_its_score_or_its_reason() {
+        let room = |free| Ok(Room { free, bytes: 10, transfers: 1, stream: None });
+        let told =
+            tell(vec![("a".into(), room(110)), ("b".into(), Err(Unfit::Cordoned)), ("c".into(), room(1010))]);
+        let short: Vec<_> =
+            told.iter().map(|node| (node.node.as_str(), node.score, node.reason.as_deref())).collect();
+        assert_eq!(short, [("a", Some(0), None), ("b", None, Some("cordoned")), ("c", Some(10), None)]);
+    }
+
+    #[tokio::test]
+    async fn before_the_operator_is_ready_it_says_so() {
+        use tower::ServiceExt as _;
+        let request = http::Request::get("/v1/check/shop/web-0").body(axum::body::Body::empty()).unwrap();
+        let response = Checks::default().router().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
