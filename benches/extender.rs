@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test or an instrument that cannot go on says so
 
+mod figures;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -17,6 +19,8 @@ use shadow::kit::Shutdown;
 use shadow::kit::tls::{ClientAuth, Credentials, TlsStore};
 use shadow::placement::{NodeView, Reservation, Snapshot, View, Views};
 use tokio::net::TcpListener;
+
+use figures::{micros, resident_kib};
 
 const TLS_NAME: &str = "localhost";
 const ROUNDS: usize = 1_000;
@@ -251,15 +255,4 @@ fn body_of(answer: &[u8]) -> Result<Option<(usize, usize)>, Error> {
     }
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
     Ok(Some((end + 4, length.ok_or("no content-length")?)))
-}
-
-fn micros(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e7).round() / 10.0
-}
-
-/// Resident memory of this process; 0 where /proc does not tell.
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }

@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test or an instrument that cannot go on says so
 
+mod figures;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +24,8 @@ use shadow::webhook::{
     Asked, Facts, KubeCluster, Metrics, Settings, Sight, Webhook, decide_eviction, router,
 };
 use tokio::net::TcpListener;
+
+use figures::{micros, resident_kib};
 
 const PODS: usize = 5_000;
 const NAMESPACES: usize = 50;
@@ -352,15 +356,4 @@ fn report(series: &[Series], [before, filled, after]: [u64; 3]) -> Result<(), Er
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join("webhook.json"), serde_json::to_vec_pretty(&all)?)?;
     Ok(())
-}
-
-fn micros(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e7).round() / 10.0
-}
-
-/// Resident memory of this process; 0 where /proc does not tell.
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }

@@ -131,15 +131,16 @@ pub async fn size(node: &Arc<Node>, container: &ContainerRef) -> Result<ArchiveS
         drop(lock);
         bytes
     });
-    let bytes = counted.await.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
+    let bytes = counted.await.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??;
     Ok(ArchiveSize { bytes })
 }
 
 /// Page cache is not dumped.
-async fn expected_bytes(container: &Container, upper: &Path) -> u64 {
+async fn expected_bytes(container: &Container, upper: &Path) -> Result<u64, Failure> {
     let upper = upper.to_owned();
-    let files = tokio::task::spawn_blocking(move || layer::size(&upper)).await.unwrap_or(0);
-    container.memory_bytes() + IMAGES_OVERHEAD + files
+    let counted = tokio::task::spawn_blocking(move || layer::size(&upper)).await;
+    let files = counted.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
+    Ok(container.memory_bytes() + IMAGES_OVERHEAD + files)
 }
 
 async fn run(
@@ -151,7 +152,7 @@ async fn run(
 ) -> Outcome {
     let peer = Peer::new(&node.tls, &order.target, node.peer_port)?;
     let (container, upper) = locate(node, &order.container).await?;
-    let expected = expected_bytes(&container, &upper).await;
+    let expected = expected_bytes(&container, &upper).await?;
     room_for(&node.store, expected)?;
     let located_ms = millis(begun.elapsed());
     peer.reserve(uid, order.epoch, expected, deadline).await?;

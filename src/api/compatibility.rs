@@ -124,7 +124,7 @@ impl Compatibility {
             let (here, source) = (self.xsave_size_max, source.xsave_size_max);
             return Err(Difference::XsaveSizeMax { here, source });
         }
-        if bits(&source.xsave_features) & !bits(&self.xsave_features) != 0 {
+        if !has_bits(&self.xsave_features, &source.xsave_features) {
             let (here, source) = pair(&self.xsave_features, &source.xsave_features);
             return Err(Difference::XsaveFeatures { here, source });
         }
@@ -197,8 +197,10 @@ fn numbers(version: &str) -> Vec<u64> {
     numbers
 }
 
-fn bits(hexadecimal: &str) -> u64 {
-    u64::from_str_radix(hexadecimal.trim_start_matches("0x"), 16).unwrap_or_default()
+/// All of the source's bits; what is not hexadecimal has only itself.
+fn has_bits(here: &str, source: &str) -> bool {
+    let bits = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).ok();
+    here == source || matches!((bits(here), bits(source)), (Some(here), Some(source)) if source & !here == 0)
 }
 
 impl fmt::Display for Difference {
@@ -275,6 +277,9 @@ mod tests {
         assert_eq!(refused(|n| n.cpu_features = ["fma".into()].into()), "CPU lacks avx, avx2");
         assert_eq!(refused(|n| n.xsave_size = 2696), "xsave size 2696, source 2440");
         assert_eq!(refused(|n| n.xsave_features = "7".into()), "xsave features 7, source 2e7");
+        assert_eq!(refused(|n| n.xsave_features = "?".into()), "xsave features ?, source 2e7");
+        let unreadable = Compatibility { xsave_features: "?".into(), ..node() };
+        assert!(node().admits(&unreadable).is_err(), "what the source has is not known");
         assert_eq!(refused(|n| n.kernel = "5.15.0".into()), "kernel 5.15.0, source 6.1.0-45-amd64");
         assert_eq!(refused(|n| n.criu = "4.1.1".into()), "CRIU 4.1.1, source 4.2");
         assert_eq!(refused(|n| n.xsave_size_max = 11008), "largest xsave size 11008, source 2696");

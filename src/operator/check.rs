@@ -81,6 +81,8 @@ enum CheckError {
     Policy(#[from] PolicyError),
     #[error("the agent on {0} does not tell how large the archive would be: try again")]
     NoSize(NodeName),
+    #[error("the answer cannot be written: {0}")]
+    Unwritable(#[from] serde_json::Error),
     #[error("what is known of the nodes may be old: {0}; try again")]
     Stale(#[from] Stale),
 }
@@ -90,6 +92,7 @@ impl CheckError {
         match self {
             Self::NotReady | Self::NoSize(_) | Self::Stale(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unwritable(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NoPod(_) => StatusCode::NOT_FOUND,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::Api(_) | Self::Owner(_) => StatusCode::BAD_GATEWAY,
@@ -115,8 +118,12 @@ async fn serve(
         let checking = check(context, &namespace, &pod, asked.to.map(NodeName));
         tokio::time::timeout(LIMIT, checking).await.map_err(|_| CheckError::TimedOut)?
     };
-    let (status, body) = match answered.await {
-        Ok(found) => (StatusCode::OK, serde_json::to_string(&found).unwrap_or_default()),
+    let answered = match answered.await {
+        Ok(found) => serde_json::to_string(&found).map_err(CheckError::from),
+        Err(error) => Err(error),
+    };
+    let (status, body) = match answered {
+        Ok(body) => (StatusCode::OK, body),
         Err(error) => (error.status(), json!({ "error": error.to_string() }).to_string()),
     };
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()

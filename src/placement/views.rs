@@ -58,7 +58,7 @@ impl View {
         Ok(())
     }
 
-    /// With a migration's own reservation, every older one has been seen.
+    /// With a migration's own reservation, those that were written before it have been seen.
     pub fn must_know(&self, migration: &MigrationUid) -> Result<(), Stale> {
         self.must_be_current()?;
         self.snapshot.reservation(migration).map(|_| ()).ok_or(Stale::NoReservation)
