@@ -3,6 +3,7 @@
 //! Guarantees: what is not whole and verified is never seen under an archive's name; memory is bounded; a sender that
 //! falls silent is dropped; an archive on which a ticket was opened is never replaced.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::archive::{MANIFEST, Manifest, ReadError, Reader};
 use super::capacity::Meter;
 use super::desk::Desk;
 use super::failure::Failure;
-use super::settle::settle;
+use super::settle::Unsettled;
 use super::store::{self, Durability, Store};
 use crate::api::{DumpReport, Epoch, MigrationUid, Refusal};
 
@@ -78,12 +79,15 @@ async fn take(
     }
     store::write(&partial.path.join(MANIFEST), &manifest, Durability::Process)?;
     admit(desk, uid, epoch)?; // closed meanwhile?
+    let unsettled = Unsettled::hold(&partial.path)?;
     let place = store.archive(uid, epoch);
     store::remove(&place)?; // of an earlier dump of this epoch whose report got lost
     std::fs::rename(&partial.path, &place)
         .map_err(|source| store::StoreError { path: place.clone(), source })?;
-    tokio::task::spawn_blocking(move || match settle(&place) {
-        Err(error) if place.exists() => tracing::warn!(%error, "an archive is not safe from a power failure"),
+    tokio::task::spawn_blocking(move || match unsettled.settle() {
+        Err(error) if error.source.kind() != ErrorKind::NotFound => {
+            tracing::warn!(archive = %place.display(), %error, "an archive is not safe from a power failure");
+        }
         _ => {} // on the disk, or not needed any more
     });
     let total_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -3,11 +3,12 @@
 //! its files may be there by name and hold nothing. Blocking file operations.
 //!
 //! Guarantees: no archive of an earlier life of the machine stays unless every byte of it was on the disk; a restart of
-//! the agent alone removes none.
+//! the agent alone removes none; an archive that takes another's place meanwhile does not get the other's mark.
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
 
 use super::archive::MANIFEST;
 use super::store::{self, Durability, Store, StoreError};
@@ -16,20 +17,43 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// In an archive all of which is on the disk: the text of its manifest, so that it is no mark of one that came later.
 const MARK: &str = "settled";
 
-/// Forces an archive to the disk and marks it.
-pub fn settle(archive: &Path) -> Result<(), StoreError> {
-    let forced =
-        fs::read_to_string(archive.join(MANIFEST)).and_then(|manifest| force(archive).map(|()| manifest));
-    let manifest = forced.map_err(|source| StoreError { path: archive.to_owned(), source })?;
-    store::write(&archive.join(MARK), &manifest, Durability::Disk)
+/// An archive that is to be forced to the disk, held by its folder and not by its name: the name may belong to another
+/// archive by then.
+pub struct Unsettled {
+    folder: File,
+    path: PathBuf,
+}
+
+impl Unsettled {
+    pub fn hold(archive: &Path) -> Result<Self, StoreError> {
+        let path = archive.to_owned();
+        match File::open(archive) {
+            Ok(folder) => Ok(Self { folder, path }),
+            Err(source) => Err(StoreError { path, source }),
+        }
+    }
+
+    /// Forces it to the disk and marks it; an error of kind `NotFound` if it is removed meanwhile.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        let folder = PathBuf::from(format!("/proc/self/fd/{}/.", self.folder.as_raw_fd()));
+        let settled = fs::read_to_string(folder.join(MANIFEST))
+            .and_then(|manifest| force(&folder).map(|()| manifest))
+            .map_err(|source| StoreError { path: folder.clone(), source })
+            .and_then(|manifest| store::write(&folder.join(MARK), &manifest, Durability::Disk));
+        settled.map_err(|error| StoreError { path: self.path.clone(), source: error.source })
+    }
 }
 
 /// Forces to the disk what an agent before this one has not got to.
 pub fn settle_all(store: &Store) -> Result<(), StoreError> {
     for (uid, epoch) in store.archives()? {
         let archive = store.archive(&uid, epoch);
-        if !is_settled(&archive)? {
-            settle(&archive)?;
+        if is_settled(&archive)? {
+            continue;
+        }
+        match Unsettled::hold(&archive).and_then(|archive| archive.settle()) {
+            Err(error) if error.source.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {} // on the disk, or closed meanwhile
         }
     }
     Ok(())
@@ -81,6 +105,8 @@ fn remove_unsettled_before(store: &Store, boot: &str) -> Result<(), StoreError> 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::api::Epoch;
 
@@ -96,7 +122,7 @@ mod tests {
             fs::write(archive.join(MANIFEST), "{}").unwrap();
             archive
         });
-        settle(&safe).unwrap();
+        Unsettled::hold(&safe).unwrap().settle().unwrap();
         remove_unsettled_before(&store, "first").unwrap();
         assert!(safe.exists() && unsafe_one.exists(), "only the agent was restarted");
         remove_unsettled_before(&store, "second").unwrap();
@@ -121,16 +147,49 @@ mod tests {
     fn the_mark_of_an_earlier_archive_is_none() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(MANIFEST), "old").unwrap();
-        settle(dir.path()).unwrap();
+        Unsettled::hold(dir.path()).unwrap().settle().unwrap();
         assert!(is_settled(dir.path()).unwrap());
         fs::write(dir.path().join(MANIFEST), "new").unwrap();
         assert!(!is_settled(dir.path()).unwrap());
     }
 
     #[test]
-    fn an_archive_that_went_meanwhile_gets_no_mark() {
+    fn an_archive_that_went_meanwhile_gets_no_mark_and_the_one_in_its_place_neither() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(settle(&dir.path().join("gone")).is_err());
-        assert!(!dir.path().join("gone").exists());
+        let archive = dir.path().join("archive");
+        let arrive = || {
+            fs::create_dir(&archive).unwrap();
+            fs::write(archive.join(MANIFEST), "the same").unwrap();
+            Unsettled::hold(&archive).unwrap()
+        };
+        let first = arrive();
+        store::remove(&archive).unwrap();
+        assert_eq!(first.settle().unwrap_err().source.kind(), io::ErrorKind::NotFound);
+        assert!(!archive.exists());
+        let second = arrive();
+        assert!(first.settle().is_err() && !is_settled(&archive).unwrap());
+        second.settle().unwrap();
+        assert!(is_settled(&archive).unwrap());
+    }
+
+    #[test]
+    fn an_archive_is_removed_while_it_is_brought_to_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("archive");
+        for round in 0..400 {
+            fs::create_dir_all(archive.join("images")).unwrap();
+            fs::write(archive.join(MANIFEST), "{}").unwrap();
+            let held = Unsettled::hold(&archive).unwrap();
+            std::thread::scope(|scope| {
+                let settling = scope.spawn(|| held.settle());
+                // A little later each time, so that some removal falls into every moment of it.
+                std::thread::sleep(Duration::from_micros(10 * round));
+                store::remove(&archive).unwrap();
+                if let Err(error) = settling.join().unwrap() {
+                    assert_eq!(error.source.kind(), io::ErrorKind::NotFound, "{error}");
+                }
+            });
+            assert!(!archive.exists());
+        }
     }
 }

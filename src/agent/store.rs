@@ -223,10 +223,14 @@ pub fn read_intact<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreE
     }
 }
 
-/// Removes a file or folder; success if it is not there.
+/// How often a folder is emptied in which something appears meanwhile. Whoever brings an archive to the disk writes one
+/// file into it and renames it once, and then finds it gone.
+const EMPTYINGS: usize = 4;
+
+/// Removes a file or folder, also a folder that is still being written into; success if it is not there.
 pub fn remove(path: &Path) -> Result<(), StoreError> {
     let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(metadata) if metadata.is_dir() => remove_folder(path),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };
@@ -236,6 +240,16 @@ pub fn remove(path: &Path) -> Result<(), StoreError> {
         }
         _ => Ok(()),
     }
+}
+
+fn remove_folder(path: &Path) -> io::Result<()> {
+    for _ in 1..EMPTYINGS {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+            done => return done,
+        }
+    }
+    fs::remove_dir_all(path)
 }
 
 #[cfg(test)]
