@@ -1,10 +1,12 @@
-//! "Can this pod move, where to, and if not, why?" over HTTP, without touching anything: what `accept` and the leader's
-//! loop would find now. Any replica answers. Reads the API server and asks the source's agent for the archive's size.
+//! "Can this pod move, where to, and if not, why?" over HTTP, without touching anything: what `accept`, the leader's loop
+//! and the scheduler would find now. Any replica answers. Reads the API server and asks the source's agent for the
+//! archive's size.
 //!
 //! `kubectl shadow check` comes through the API server's proxy, which knows who asks. The port itself is plain HTTP, as for
 //! metrics, and whoever reaches it in the cluster's network is answered: with names of nodes, their free room and the size
 //! of a pod's memory, and nothing of its content.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,22 +14,25 @@ use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use http::{StatusCode, header};
-use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::Api;
-use kube::ResourceExt as _;
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt as _};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::accept::expected_bytes;
 use super::context::Context;
-use super::placing::{Placing, Verdicts};
+use super::placing::{Placing, Unfit, Verdicts};
 use super::preflight::{Accepted, preflight};
+use super::scheduling;
+use super::shadow_pod::{Placement, shadow_pod};
 use crate::api::{
-    Check, CheckRefusal, CheckedNode, MigrationUid, NodeName, PodUid, PolicyError, StatefulMigrationSpec,
-    pod_policy,
+    Check, CheckRefusal, CheckedNode, Epoch, MigrationUid, NodeName, PodUid, PolicyError,
+    StatefulMigrationSpec, pod_policy,
 };
 use crate::kit::{OwnerError, owner_annotations};
 use crate::placement::{Need, Stale, score};
@@ -35,6 +40,10 @@ use crate::placement::{Need, Stale, score};
 /// At a time: each is a few calls to the API server.
 const AT_A_TIME: usize = 4;
 const LIMIT: Duration = Duration::from_secs(10);
+/// Nodes whose pods are added up, for the requests; the rest are taken to have room.
+const ADDED_UP: usize = 32;
+/// Lists of a node's pods that are asked for at a time.
+const LISTS: usize = 4;
 
 /// Answers once the operator knows what it needs to.
 #[derive(Clone)]
@@ -143,7 +152,7 @@ async fn check(
     let spec = StatefulMigrationSpec::of(policy, name, PodUid(pod.uid().unwrap_or_default()));
     let services: Api<Service> = Api::namespaced(ctx.client.clone(), namespace);
     let services = services.list(&ListParams::default()).await?.items;
-    let Accepted { subject, warnings, .. } = match preflight(&pod, &spec, &services) {
+    let Accepted { subject, mut warnings, .. } = match preflight(&pod, &spec, &services) {
         Ok(accepted) => accepted,
         Err(failure) => {
             let refusal = CheckRefusal { reason: failure.reason, message: failure.message };
@@ -163,11 +172,64 @@ async fn check(
     let view = ctx.views.newest();
     view.must_be_current()?;
     let need = Need { migration: MigrationUid(String::new()), source: subject.node.clone(), bytes };
-    let placing = Placing::new(ctx.nodes.state(), view.snapshot.clone(), &[], &ctx.bookings);
-    let nodes = tell(placing.verdicts(&need, wanted.as_ref()));
+    let all = ctx.nodes.state();
+    let placing = Placing::new(all.clone(), view.snapshot.clone(), &[], &ctx.bookings);
+    let mut verdicts = placing.verdicts(&need, wanted.as_ref());
+    let shadow = shadow_pod(
+        &pod,
+        &subject,
+        &need.migration,
+        OwnerReference::default(),
+        Epoch::default(),
+        &Placement::default(),
+    );
+    warnings.extend(ask_scheduling(ctx, &shadow.spec.unwrap_or_default(), &all, &mut verdicts).await?);
+    let nodes = tell(verdicts);
     let movable = nodes.iter().any(|node| node.reason.is_none());
     let (source_node, archive_bytes) = (Some(subject.node), Some(bytes));
     Ok(Check { movable, refusal: None, warnings, source_node, archive_bytes, nodes })
+}
+
+/// Takes the nodes away that the scheduler would have something against. A warning if there are too many to know.
+async fn ask_scheduling(
+    ctx: &Context,
+    shadow: &PodSpec,
+    nodes: &[Arc<Node>],
+    verdicts: &mut Verdicts,
+) -> Result<Option<String>, CheckError> {
+    let known: HashMap<_, _> = nodes.iter().map(|node| (node.name_any(), node)).collect();
+    let mut fitting = Vec::new();
+    for (index, (name, found)) in verdicts.iter_mut().enumerate().filter(|(_, (_, found))| found.is_ok()) {
+        let Some(node) = known.get(name.as_str()) else { continue };
+        match scheduling::admits(shadow, node) {
+            Ok(()) => fitting.push((index, Arc::clone(node))),
+            Err(misfit) => *found = Err(Unfit::Scheduling(misfit)),
+        }
+    }
+    let warning = (fitting.len() > ADDED_UP)
+        .then(|| format!("{} nodes fit; requests were compared on {ADDED_UP} of them", fitting.len()));
+    let lists: Vec<_> = fitting
+        .into_iter()
+        .take(ADDED_UP)
+        .map(|(index, node)| pods_on(ctx.client.clone(), index, node))
+        .collect();
+    let mut lists = stream::iter(lists).buffer_unordered(LISTS);
+    while let Some((index, node, there)) = lists.try_next().await? {
+        if let Err(misfit) = scheduling::fits(shadow, &node, &there) {
+            verdicts[index].1 = Err(Unfit::Scheduling(misfit));
+        }
+    }
+    Ok(warning)
+}
+
+async fn pods_on(
+    client: Client,
+    index: usize,
+    node: Arc<Node>,
+) -> kube::Result<(usize, Arc<Node>, Vec<Pod>)> {
+    let there = ListParams::default().fields(&format!("spec.nodeName={}", node.name_any()));
+    let pods = Api::<Pod>::all(client).list(&there).await?.items;
+    Ok((index, node, pods))
 }
 
 fn tell(verdicts: Verdicts) -> Vec<CheckedNode> {

@@ -16,18 +16,17 @@ use super::accept::{accept, expected_bytes};
 use super::admission::{Orders, is_no_node};
 use super::announce::Announcer;
 use super::attempt::attempt;
+use super::claim::{Claim, Expected};
 use super::context::Context;
 use super::journal::{Book, JournalError};
 use super::perform::Performer;
-use super::slots::Standing;
 use super::source_watch::source_watch;
 use super::status::Measured;
-use super::subject::{Journal, Subject};
+use super::subject::Journal;
 use crate::api::{
-    Epoch, HeldRoom, LONGEST_DEADLINE, MigrationUid, NodeName, Phase, Reason, StatefulMigration,
+    Epoch, HeldRoom, LONGEST_DEADLINE, MigrationUid, Phase, Reason, StatefulMigration,
     StatefulMigrationStatus,
 };
-use crate::placement::Reservation;
 use crate::protocol::{Effect, Event, Failure, Outcome, Step, step};
 
 /// First pause between attempts, doubled each time.
@@ -67,15 +66,6 @@ pub struct Driver {
     last_archive: Option<u64>,
 }
 
-/// How large the next attempt's archive will be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expected {
-    NotAsked,
-    /// The source's agent did not answer.
-    Unknown,
-    Bytes(u64),
-}
-
 impl Driver {
     /// Reads the journal, or accepts the migration and writes the first one. `None` where there is nothing to drive:
     /// it ended already, or its pod is gone.
@@ -110,53 +100,16 @@ impl Driver {
         }))
     }
 
-    pub fn subject(&self) -> &Subject {
-        &self.journal.subject
-    }
-
-    /// What it does, as far as slots are concerned. What is only taken back, evicted or tidied up moves no memory, and may
-    /// take as long as a broker or a `PodDisruptionBudget` likes: it keeps nobody else waiting. Names of shadows and of
-    /// their queues are the owner's: while they are tidied up, no other pod of it may begin to move.
-    pub fn standing(&self) -> Standing {
-        match self.journal.state.step {
-            Step::Accepted if self.expected == Expected::NotAsked => Standing::Rests,
-            Step::Accepted => Standing::Waits,
-            Step::Cleaning => Standing::TidiesUp,
-            step if step.is_terminal() => Standing::Rests,
-            step if step.is_revocable() || step.is_committed() || step == Step::Withdrawing => {
-                Standing::Moves
-            }
-            _ => Standing::Rests,
-        }
+    pub fn claim(&self) -> Claim {
+        Claim::of(self.book.object(), &self.journal, self.measured.reservation.as_ref(), self.expected)
     }
 
     /// Expected size of the next attempt's archive.
-    pub fn expected_bytes(&self) -> Option<u64> {
+    fn expected_bytes(&self) -> Option<u64> {
         match self.expected {
             Expected::Bytes(bytes) => Some(bytes),
             Expected::NotAsked | Expected::Unknown => None,
         }
-    }
-
-    pub fn epoch(&self) -> Epoch {
-        self.journal.state.epoch
-    }
-
-    /// Room that it holds.
-    pub fn reservation(&self) -> Option<Reservation> {
-        let room = self.measured.reservation.as_ref()?;
-        Some(Reservation {
-            migration: MigrationUid(self.book.object().uid()?),
-            source: self.journal.subject.node.clone(),
-            target: self.journal.state.target.clone(),
-            bytes: room.bytes,
-            since: room.since.clone(),
-        })
-    }
-
-    /// The node that somebody wants it on.
-    pub fn wanted(&self) -> Option<NodeName> {
-        self.book.object().spec.target_node.clone().map(NodeName)
     }
 
     /// Drives to the end. `report` is called after every step.

@@ -4,6 +4,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
+use serde::Deserialize as _;
 use serde_json::json;
 
 use super::status::{Measured, status};
@@ -47,11 +48,7 @@ impl Book {
 
     /// The journal that was written last, by whomever; `None` before the first.
     pub fn read(&self) -> Result<Option<Journal>, JournalError> {
-        let written = written(&self.object).cloned();
-        written
-            .map(serde_json::from_value)
-            .transpose()
-            .map_err(|error| JournalError::Unreadable(self.name(), error))
+        on_record(&self.object).transpose().map_err(|error| JournalError::Unreadable(self.name(), error))
     }
 
     fn conditions(&self) -> &[Condition] {
@@ -148,6 +145,11 @@ impl Book {
             Err(error) => Err(JournalError::Api { name: self.name(), error }),
         }
     }
+}
+
+/// The journal in an object; `None` before the first.
+pub fn on_record(object: &StatefulMigration) -> Option<serde_json::Result<Journal>> {
+    written(object).map(Journal::deserialize)
 }
 
 fn written(object: &StatefulMigration) -> Option<&serde_json::Value> {

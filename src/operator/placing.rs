@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 
 use super::bookings::Bookings;
-use super::slots::Claim;
+use super::claim::Claim;
+use super::scheduling::Misfit;
 use crate::api::{LABEL_NODE_READY, NodeName};
 use crate::placement::{Evaluator, Need, Refusal, Reservation, Room, Snapshot};
 
@@ -23,6 +24,8 @@ pub enum Unfit {
     NotInstalled,
     NotWanted,
     Refused(Refusal),
+    /// The scheduler would not take it; not looked at before a migration, whose shadow the scheduler sees itself.
+    Scheduling(Misfit),
 }
 
 impl std::fmt::Display for Unfit {
@@ -32,6 +35,7 @@ impl std::fmt::Display for Unfit {
             Self::NotInstalled => f.write_str("the runtime is not installed"),
             Self::NotWanted => f.write_str("another node was asked for"),
             Self::Refused(refusal) => refusal.fmt(f),
+            Self::Scheduling(misfit) => misfit.fmt(f),
         }
     }
 }
@@ -142,7 +146,7 @@ mod tests {
 
     use super::*;
     use crate::api::{Epoch, NodeCapacitySpec};
-    use crate::operator::slots::Standing;
+    use crate::operator::claim::Standing;
     use crate::placement::NodeView;
 
     fn node(name: &str, cordoned: bool, ready: bool) -> Arc<Node> {

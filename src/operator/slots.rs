@@ -3,46 +3,8 @@
 
 use std::collections::HashMap;
 
-use crate::api::{Epoch, MigrationUid, NodeName};
-use crate::placement::Reservation;
-
-/// What a live migration does, as far as slots are concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Waits for a slot.
-    Waits,
-    /// Holds a slot.
-    Moves,
-    /// Holds none, but no other pod of its owner may begin to move.
-    TidiesUp,
-    /// Backs off, evicts, or does not know yet how large it is: nobody waits for it.
-    Rests,
-}
-
-/// A live migration as far as slots are concerned.
-#[derive(Clone, Debug)]
-pub struct Claim {
-    pub uid: MigrationUid,
-    pub epoch: Epoch,
-    pub owner: String,
-    pub node: NodeName,
-    pub priority: i32,
-    /// RFC 3339, sorts as text.
-    pub created: String,
-    pub standing: Standing,
-    /// Expected size of its archive, if its agent tells.
-    pub bytes: Option<u64>,
-    /// The node that somebody wants it on.
-    pub wanted: Option<NodeName>,
-    /// Room that it holds.
-    pub reservation: Option<Reservation>,
-}
-
-impl Claim {
-    fn holds_owner(&self) -> bool {
-        matches!(self.standing, Standing::Moves | Standing::TidiesUp)
-    }
-}
+use super::claim::{Claim, Standing};
+use crate::api::{MigrationUid, NodeName};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -94,6 +56,7 @@ pub fn admissible(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Epoch;
 
     fn claim(uid: &str, owner: &str, node: &str, priority: i32, standing: Standing) -> Claim {
         Claim {

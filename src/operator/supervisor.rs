@@ -16,11 +16,12 @@ use tokio::time::Instant;
 
 use super::admission::{Admission, Orders};
 use super::bookings::Bookings;
+use super::claim::{Claim, Standing};
 use super::context::Context;
 use super::driver::Driver;
 use super::journal::FINALIZER;
 use super::placing::Placing;
-use super::slots::{Claim, Limits, Standing, admissible};
+use super::slots::{Limits, admissible};
 use crate::api::{ConditionType, Epoch, MigrationUid, Phase, Reason, StatefulMigration};
 use crate::placement::Stale;
 
@@ -39,6 +40,8 @@ const KEEP_FAILED: SignedDuration = SignedDuration::from_secs(60);
 struct Live {
     object: watch::Sender<Arc<StatefulMigration>>,
     admission: watch::Sender<Admission>,
+    /// As its driver says; before it has said anything, as the object does. A slot that is taken is never given away
+    /// because nobody has taken its migration up yet.
     claim: Option<Claim>,
     /// The attempt that may begin.
     granted: Option<Epoch>,
@@ -63,6 +66,7 @@ pub async fn lead(ctx: Context, limits: Limits) {
         limits,
         live: HashMap::new(),
         known: HashMap::new(),
+        is_synced: false,
         drivers: JoinSet::new(),
         reports,
     };
@@ -74,7 +78,7 @@ pub async fn lead(ctx: Context, limits: Limits) {
                 Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => supervisor.seen(object),
                 Some(Ok(watcher::Event::Delete(object))) => supervisor.gone(&object),
                 Some(Ok(watcher::Event::Init)) => supervisor.known.clear(),
-                Some(Ok(watcher::Event::InitDone)) => supervisor.ctx.bookings.keep(&supervisor.known),
+                Some(Ok(watcher::Event::InitDone)) => supervisor.synced(),
                 Some(Err(error)) => tracing::warn!(%error, "watch of migrations interrupted"),
                 None => return,
             },
@@ -94,6 +98,8 @@ struct Supervisor {
     limits: Limits,
     live: HashMap<String, Live>,
     known: HashMap<String, Arc<StatefulMigration>>,
+    /// All that there are have been seen once.
+    is_synced: bool,
     drivers: JoinSet<()>,
     reports: mpsc::UnboundedSender<Report>,
 }
@@ -120,8 +126,14 @@ impl Supervisor {
         if let Some(live) = self.live.get(&uid) {
             live.object.send_replace(object);
         } else if !is_ended(&object) {
-            self.start(uid, object);
+            self.start(uid, object, None);
         }
+    }
+
+    fn synced(&mut self) {
+        self.is_synced = true;
+        self.ctx.bookings.keep(&self.known);
+        self.hand_out_slots();
     }
 
     fn gone(&mut self, object: &StatefulMigration) {
@@ -131,10 +143,12 @@ impl Supervisor {
         }
     }
 
-    fn start(&mut self, uid: String, object: Arc<StatefulMigration>) {
+    /// `claim`: what the driver before this one said last.
+    fn start(&mut self, uid: String, object: Arc<StatefulMigration>, claim: Option<Claim>) {
         let (object_tx, object_rx) = watch::channel(object.clone());
         let (admission, admission_rx) = watch::channel(Admission::Waiting);
-        let live = Live { object: object_tx, admission, claim: None, granted: None, told: None };
+        let claim = claim.filter(Claim::holds_owner).or_else(|| Claim::on_record(&object));
+        let live = Live { object: object_tx, admission, claim, granted: None, told: None };
         self.live.insert(uid.clone(), live);
         let orders = Orders { object: object_rx, admission: admission_rx };
         let (ctx, reports) = (self.ctx.clone(), self.reports.clone());
@@ -160,9 +174,9 @@ impl Supervisor {
                 }
             }
             Report::Ended(uid) => {
-                self.live.remove(&uid);
+                let before = self.live.remove(&uid).and_then(|live| live.claim);
                 if let Some(object) = self.known.get(&uid).filter(|object| !is_ended(object)).cloned() {
-                    self.start(uid, object);
+                    self.start(uid, object, before);
                 }
             }
         }
@@ -174,7 +188,7 @@ impl Supervisor {
         let claims: Vec<Claim> = self.live.values().filter_map(|live| live.claim.clone()).collect();
         let active = claims.iter().filter(|claim| claim.standing == Standing::Moves).count();
         self.ctx.metrics.active.set(i64::try_from(active).unwrap_or(i64::MAX));
-        if !claims.iter().any(|claim| claim.standing == Standing::Waits) {
+        if !self.is_synced || !claims.iter().any(|claim| claim.standing == Standing::Waits) {
             return;
         }
         let view = self.ctx.views.newest();
@@ -250,26 +264,11 @@ async fn drive(
     else {
         return Ok(());
     };
-    let priority = live.spec.priority;
-    let created = live.creation_timestamp().map(|t| t.0.to_string()).unwrap_or_default();
     let Some(driver) = Box::pin(Driver::open(ctx, live)).await? else { return Ok(()) };
     let (uid, reports) = (uid.to_owned(), reports.clone());
     driver
         .run(orders, move |driver| {
-            let subject = driver.subject();
-            let claim = Claim {
-                uid: MigrationUid(uid.clone()),
-                epoch: driver.epoch(),
-                owner: subject.owner_uid.clone(),
-                node: subject.node.clone(),
-                priority,
-                created: created.clone(),
-                standing: driver.standing(),
-                bytes: driver.expected_bytes(),
-                wanted: driver.wanted(),
-                reservation: driver.reservation(),
-            };
-            let _ = reports.send(Report::Progress(uid.clone(), Box::new(claim)));
+            let _ = reports.send(Report::Progress(uid.clone(), Box::new(driver.claim())));
         })
         .await?;
     Ok(())

@@ -31,7 +31,7 @@ pub use load::{Load, Producer, QueueType, Writer, Written};
 pub use migrations::{Sighting, Watch, status_of};
 pub use pods::{Snapshot, StateView};
 pub use probe::{Probe, Reads};
-pub use product::{leader, webhooks};
+pub use product::{kill_leader, leader, webhooks};
 pub use scene::{Figures, Narrator, Scene, StepTime, consuming, quiesce};
 pub use stage::{Lab, on_cluster, on_cluster_leaving_it};
 pub use unhurt::{cause_is_told, nothing_left, unhurt};

@@ -82,6 +82,18 @@ pub async fn leader(client: &Client) -> Result<(String, String)> {
     .await
 }
 
+/// SIGKILL to the leading operator: no shutdown, no released lease. The name of its pod.
+pub async fn kill_leader(cluster: &Cluster, client: &Client) -> Result<String> {
+    let (pod, node) = leader(client).await?;
+    // The process that has this pod's name in its environment.
+    let find = format!(
+        "for p in /proc/[0-9]*; do tr '\\0' '\\n' < $p/environ 2>/dev/null | grep -qx POD_NAME={pod} && \
+         kill -9 ${{p#/proc/}}; done; true"
+    );
+    let killed = cluster.exec(&node, &["sh", "-c", &find]).await?;
+    if killed.code == 0 { Ok(pod) } else { fail(killed.stderr) }
+}
+
 /// Operators, webhooks and schedulers run elsewhere, so that the loss of this node is nothing but the loss of this node.
 pub async fn keep_off(cluster: &Cluster, client: &Client, node: &str) -> Result {
     cluster.kubectl(&["cordon", node]).await?;

@@ -3,11 +3,11 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::nodes::{deploy_on, fill, pretend, three};
-use crate::lab::{App, Lab, Load, Result, Scene, on_cluster};
+use crate::lab::{App, Lab, Load, Result, Scene, TAINT, eventually, on_cluster};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -54,10 +54,10 @@ fn a_pod_that_cannot_be_moved_as_it_is_is_told_why() -> Result {
     on_cluster("check-refused", async |lab| {
         three(lab).await?;
         let app = App::consumer("consumer")
-            .pod(serde_json::json!({ "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet" }));
+            .pod(json!({ "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet" }));
         lab.cluster.apply(&app.objects(&lab.namespace)).await?;
         let name = format!("{}-0", app.name);
-        let (code, found) = crate::lab::eventually("it is bound to a node", LIMIT, async || {
+        let (code, found) = eventually("it is bound to a node", LIMIT, async || {
             let (code, found) = check(lab, &name, &[]).await?;
             Ok((found["refusal"]["reason"] == "HostNetwork").then_some((code, found)))
         })
@@ -67,6 +67,53 @@ fn a_pod_that_cannot_be_moved_as_it_is_is_told_why() -> Result {
         assert!(plain.is_err_and(|error| error.to_string().contains("there is no pod")));
         Ok(())
     })
+}
+
+#[test]
+fn what_the_scheduler_has_against_a_node_is_told_too() -> Result {
+    on_cluster("check-scheduling", async |lab| {
+        let [first, second, third] = three(lab).await?;
+        let memory = format!("{}Ki", allocatable_kib(lab, &second).await? * 6 / 10); // two of them are too much
+        let containers = json!([{ "resources": { "requests": { "memory": memory } } }]);
+        let names = json!({ "key": "kubernetes.io/hostname", "operator": "NotIn", "values": [third] });
+        let terms = json!({ "nodeSelectorTerms": [{ "matchExpressions": [names] }] });
+        let affinity = json!({ "requiredDuringSchedulingIgnoredDuringExecution": terms });
+        let app = App::counter("counter")
+            .pod(json!({ "affinity": { "nodeAffinity": affinity }, "containers": containers.clone() }));
+        let pod = deploy_on(lab, &first, &[app]).await?.remove(0);
+        let (code, found) = check(lab, &pod.name, &[]).await?;
+        assert_eq!((code, reason(&found, &second)), (0, String::new()), "{found}");
+        assert_eq!(reason(&found, &third), "required node affinity does not match");
+
+        lab.cluster.kubectl(&["taint", "node", &second, &format!("{TAINT}=other:NoSchedule")]).await?;
+        let tainted = format!("taint {TAINT}=other:NoSchedule is not tolerated");
+        told(lab, &pod.name, &second, |why| why == tainted).await?;
+        lab.cluster.kubectl(&["taint", "node", &second, &format!("{TAINT}-")]).await?;
+        told(lab, &pod.name, &second, str::is_empty).await?;
+
+        let there = json!({ "nodeName": second, "containers": containers });
+        let ballast = App::counter("ballast").unannotated().pod(there);
+        lab.cluster.apply(&ballast.objects(&lab.namespace)).await?;
+        lab.only_pod(&ballast).await?;
+        told(lab, &pod.name, &second, |why| why.starts_with("requests ") && why.contains(" Gi memory, free "))
+            .await
+    })
+}
+
+/// Waits until a check says so of a node.
+async fn told(lab: &Lab, pod: &str, node: &str, wanted: impl Fn(&str) -> bool) -> Result {
+    eventually("the check says so", LIMIT, async || {
+        let (code, found) = check(lab, pod, &[]).await?;
+        let why = reason(&found, node);
+        Ok((wanted(&why) && (code == 0) == why.is_empty()).then_some(()))
+    })
+    .await
+}
+
+async fn allocatable_kib(lab: &Lab, node: &str) -> Result<u64> {
+    let text =
+        lab.cluster.kubectl(&["get", "node", node, "-o", "jsonpath={.status.allocatable.memory}"]).await?;
+    Ok(text.trim().trim_end_matches("Ki").parse()?)
 }
 
 /// Exit code and answer.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use shadow::api::SYSTEM_NAMESPACE;
 
 use super::trouble::{RATE, Trouble};
-use crate::lab::{App, Lab, Result, fail, leader, on_cluster};
+use crate::lab::{App, Result, fail, kill_leader, on_cluster};
 
 const STEPS: [&str; 12] = [
     "Preparing",
@@ -32,7 +32,7 @@ fn an_operator_killed_at_any_step_costs_time_and_no_message() -> Result {
             let drain = trouble.drain_patiently()?;
             let soon = Duration::from_secs(30);
             trouble.scene.watch().reaches(&trouble.pod.uid, &[step], soon).await?;
-            let killed = kill_leader(lab).await?;
+            let killed = kill_leader(&lab.cluster, &lab.client).await?;
             match trouble.ends_exact_on_another_node(drain).await {
                 Ok(()) => println!("killed at {step}: exact"),
                 Err(error) => return fail(format!("killed at {step}: {error}")),
@@ -44,16 +44,4 @@ fn an_operator_killed_at_any_step_costs_time_and_no_message() -> Result {
         }
         Ok(())
     })
-}
-
-/// SIGKILL to its process: no shutdown, no released lease. The name of its pod.
-async fn kill_leader(lab: &Lab) -> Result<String> {
-    let (pod, node) = leader(&lab.client).await?;
-    // The process that has this pod's name in its environment.
-    let find = format!(
-        "for p in /proc/[0-9]*; do tr '\\0' '\\n' < $p/environ 2>/dev/null | grep -qx POD_NAME={pod} && \
-         kill -9 ${{p#/proc/}}; done; true"
-    );
-    let killed = lab.cluster.exec(&node, &["sh", "-c", &find]).await?;
-    if killed.code == 0 { Ok(pod) } else { fail(killed.stderr) }
 }
