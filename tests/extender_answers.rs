@@ -162,7 +162,7 @@ async fn a_view_that_may_be_old_is_an_error_and_no_refusal() {
     for node in silent.snapshot.nodes.values_mut() {
         node.is_alive = false;
     }
-    for (view, why) in [(unsynced, "first look"), (silent, "no agent at all")] {
+    for (view, why) in [(unsynced, "have not been seen yet"), (silent, "no agent at all")] {
         let (status, answer) = post(&extender(view), "/filter", body("m1", &["roomy"]).to_string()).await;
         assert_eq!(status, StatusCode::OK);
         assert!(answer["Error"].as_str().unwrap().contains(why), "{answer}");

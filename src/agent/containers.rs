@@ -197,16 +197,16 @@ fn parsed<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, 
 }
 
 impl Container {
-    /// Bytes of memory that a dump may have to write; 0 where the cgroup does not say.
-    pub fn memory_bytes(&self) -> u64 {
-        let Some(dir) = &self.memory else { return 0 };
-        let Ok(stat) = fs::read_to_string(dir.join("memory.stat")) else { return 0 };
+    /// Bytes of memory that a dump may have to write; 0 without a memory cgroup.
+    pub fn memory_bytes(&self) -> io::Result<u64> {
+        let Some(dir) = &self.memory else { return Ok(0) };
+        let stat = fs::read_to_string(dir.join("memory.stat"))?;
         let value = |name: &str| -> u64 {
             let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             line.and_then(|value| value.parse().ok()).unwrap_or(0)
         };
         // v1 has rss and shmem, v2 has anon and shmem.
-        value("rss") + value("anon") + value("shmem")
+        Ok(value("rss") + value("anon") + value("shmem"))
     }
 }
 
@@ -359,6 +359,6 @@ mod tests {
             memory: Some(dir.path().to_owned()),
             started: 0,
         };
-        assert_eq!(container.memory_bytes(), 120);
+        assert_eq!(container.memory_bytes().unwrap(), 120);
     }
 }

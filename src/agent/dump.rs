@@ -138,9 +138,14 @@ pub async fn size(node: &Arc<Node>, container: &ContainerRef) -> Result<ArchiveS
 /// Page cache is not dumped.
 async fn expected_bytes(container: &Container, upper: &Path) -> Result<u64, Failure> {
     let upper = upper.to_owned();
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        Failure::new(Refusal::RuntimeFailed, format!("size of {what} of container {}: {error}", container.id))
+    };
     let counted = tokio::task::spawn_blocking(move || layer::size(&upper)).await;
-    let files = counted.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
-    Ok(container.memory_bytes() + IMAGES_OVERHEAD + files)
+    let files =
+        counted.map_err(|error| failed("the files", &error))?.map_err(|error| failed("the files", &error))?;
+    let memory = container.memory_bytes().map_err(|error| failed("the memory", &error))?;
+    Ok(memory.saturating_add(IMAGES_OVERHEAD).saturating_add(files))
 }
 
 async fn run(
@@ -305,11 +310,16 @@ async fn stop_and_dump(
     Ok(())
 }
 
+/// It was dumped to the end, here at `dir`.
+pub fn is_complete(dir: &Path) -> bool {
+    dir.join(REPORT).exists()
+}
+
 /// After a restart: containers that stood still for a dump nobody finishes go on.
 pub async fn recover(store: &Store, containers: &Containers) -> Result<(), Failure> {
     for (uid, epoch) in store.dumps()? {
         let dir = store.dump(&uid, epoch);
-        if dir.join(REPORT).exists() {
+        if is_complete(&dir) {
             continue;
         }
         if let Some(job) = store::read_intact::<Job>(&dir.join(JOB))? {

@@ -39,14 +39,20 @@ pub fn write(upper: &Path, layer: &Path) -> Result<(), LayerError> {
     writer.tar.into_inner().and_then(|mut file| file.flush()).map_err(at_layer)
 }
 
-/// Bytes that [`write`] would have to write, roughly; 0 where it cannot be told.
-pub fn size(upper: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(upper) else { return 0 };
-    let sizes = entries.flatten().filter_map(|entry| {
-        let metadata = entry.metadata().ok()?;
-        Some(if metadata.is_dir() { size(&entry.path()) } else { metadata.len() })
-    });
-    sizes.sum()
+/// Bytes that [`write`] would have to write, roughly. Files may vanish meanwhile.
+pub fn size(upper: &Path) -> io::Result<u64> {
+    let mut bytes = 0_u64;
+    for entry in fs::read_dir(upper)? {
+        let entry = entry?;
+        let there =
+            entry.metadata().and_then(|now| if now.is_dir() { size(&entry.path()) } else { Ok(now.len()) });
+        match there {
+            Ok(more) => bytes = bytes.saturating_add(more),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
 }
 
 struct Writer<'a, W: Write> {

@@ -8,8 +8,8 @@ use super::{NodeName, Reason};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Check {
-    /// Nothing about the pod is against it, and some node has room and can restore it. Taints, selectors and requests are
-    /// the scheduler's, and not looked at.
+    /// Nothing about the pod is against it, and some node has room, can restore it, and is none that the scheduler would
+    /// pass over for its taints, the pod's selectors and required affinity, or its requests (looked at on 32 nodes at most).
     pub movable: bool,
     /// What about the pod is against it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

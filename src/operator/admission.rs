@@ -23,8 +23,8 @@ pub enum Admission {
     Waiting,
     /// And why, node by node.
     NoNodeFits(Arc<str>),
-    /// This one may, and no later one.
-    Granted(Epoch),
+    /// This one may, and no later one. Room was found for so many bytes.
+    Granted { epoch: Epoch, bytes: u64 },
 }
 
 impl Orders {
@@ -35,7 +35,7 @@ impl Orders {
         let news = admission.wait_for(|now| match now {
             Admission::Waiting => false,
             Admission::NoNodeFits(why) => told.is_none_or(|told| *told.message != **why),
-            Admission::Granted(epoch) => *epoch == state.epoch,
+            Admission::Granted { epoch, .. } => *epoch == state.epoch,
         });
         match news.await.map(|news| news.clone()) {
             Ok(Admission::NoNodeFits(why)) => {
@@ -43,6 +43,14 @@ impl Orders {
             }
             Ok(_) => Event::Admitted,
             Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// The bytes that room was found for.
+    pub fn granted(&self, attempt: Epoch) -> Option<u64> {
+        match *self.admission.borrow() {
+            Admission::Granted { epoch, bytes } if epoch == attempt => Some(bytes),
+            _ => None,
         }
     }
 
@@ -89,7 +97,8 @@ mod tests {
     fn a_grant_is_for_one_attempt() {
         let (orders, sender) = orders();
         assert_eq!(orders.admission(&state(1, None)).now_or_never(), None);
-        sender.send_replace(Admission::Granted(Epoch(1)));
+        sender.send_replace(Admission::Granted { epoch: Epoch(1), bytes: 7 });
+        assert_eq!((orders.granted(Epoch(1)), orders.granted(Epoch(2))), (Some(7), None));
         assert_eq!(orders.admission(&state(1, None)).now_or_never(), Some(Event::Admitted));
         assert_eq!(orders.admission(&state(2, None)).now_or_never(), None, "it waits for its own");
     }

@@ -28,11 +28,12 @@ use super::accept::expected_bytes;
 use super::context::Context;
 use super::placing::{Placing, Unfit, Verdicts};
 use super::preflight::{Accepted, preflight};
+use super::retention::is_ended;
 use super::scheduling;
 use super::shadow_pod::{Placement, shadow_pod};
 use crate::api::{
-    Check, CheckRefusal, CheckedNode, Epoch, MigrationUid, NodeName, PodUid, PolicyError,
-    StatefulMigrationSpec, pod_policy,
+    Check, CheckRefusal, CheckedNode, Epoch, MigrationUid, NodeName, PodUid, PolicyError, Reason,
+    StatefulMigration, StatefulMigrationSpec, pod_policy,
 };
 use crate::kit::{OwnerError, owner_annotations};
 use crate::placement::{Need, Stale, score};
@@ -149,32 +150,27 @@ async fn check(
     let owner = owner_annotations(&ctx.client, &pod).await?;
     let policy =
         pod_policy(pod.annotations(), &owner)?.ok_or_else(|| CheckError::NotAnnotated(name.to_owned()))?;
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Ok(refused(&pod, Reason::SourceGone, format!("pod {name}: it is on its way out already")));
+    }
     let spec = StatefulMigrationSpec::of(policy, name, PodUid(pod.uid().unwrap_or_default()));
     let services: Api<Service> = Api::namespaced(ctx.client.clone(), namespace);
     let services = services.list(&ListParams::default()).await?.items;
     let Accepted { subject, mut warnings, .. } = match preflight(&pod, &spec, &services) {
         Ok(accepted) => accepted,
-        Err(failure) => {
-            let refusal = CheckRefusal { reason: failure.reason, message: failure.message };
-            let source_node = pod.spec.and_then(|spec| spec.node_name).map(NodeName);
-            return Ok(Check {
-                movable: false,
-                refusal: Some(refusal),
-                warnings: vec![],
-                source_node,
-                archive_bytes: None,
-                nodes: vec![],
-            });
-        }
+        Err(failure) => return Ok(refused(&pod, failure.reason, failure.message)),
     };
     let bytes =
         expected_bytes(ctx, &subject).await.ok_or_else(|| CheckError::NoSize(subject.node.clone()))?;
     let view = ctx.views.newest();
     view.must_be_current()?;
-    let need = Need { migration: MigrationUid(String::new()), source: subject.node.clone(), bytes };
+    let migration = own_migration(ctx, namespace, &pod).await?;
+    let need = Need { migration, source: subject.node.clone(), bytes };
     let all = ctx.nodes.state();
     let placing = Placing::new(all.clone(), view.snapshot.clone(), &[], &ctx.bookings);
     let mut verdicts = placing.verdicts(&need, wanted.as_ref());
+    let unknown = wanted.filter(|wanted| verdicts.iter().all(|(name, _)| name != wanted));
+    warnings.extend(unknown.map(|node| format!("there is no node {node}")));
     let shadow = shadow_pod(
         &pod,
         &subject,
@@ -188,6 +184,29 @@ async fn check(
     let movable = nodes.iter().any(|node| node.reason.is_none());
     let (source_node, archive_bytes) = (Some(subject.node), Some(bytes));
     Ok(Check { movable, refusal: None, warnings, source_node, archive_bytes, nodes })
+}
+
+fn refused(pod: &Pod, reason: Reason, message: String) -> Check {
+    let source_node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).map(NodeName);
+    Check {
+        movable: false,
+        refusal: Some(CheckRefusal { reason, message }),
+        warnings: vec![],
+        source_node,
+        archive_bytes: None,
+        nodes: vec![],
+    }
+}
+
+/// One that is under way already, so that what it holds is not held against it; none has an empty UID.
+async fn own_migration(ctx: &Context, namespace: &str, pod: &Pod) -> Result<MigrationUid, CheckError> {
+    let migrations: Api<StatefulMigration> = Api::namespaced(ctx.client.clone(), namespace);
+    let all = migrations.list(&ListParams::default()).await?.items;
+    let is_own = |one: &&StatefulMigration| {
+        let of = one.spec.source_pod_uid.as_ref().map(PodUid::as_str);
+        of.is_some() && of == pod.metadata.uid.as_deref() && !is_ended(one)
+    };
+    Ok(MigrationUid(all.iter().find(is_own).and_then(kube::ResourceExt::uid).unwrap_or_default()))
 }
 
 /// Takes the nodes away that the scheduler would have something against. A warning if there are too many to know.

@@ -47,6 +47,8 @@ pub struct Claim {
     pub wanted: Option<NodeName>,
     /// Room that it holds.
     pub reservation: Option<Reservation>,
+    /// Its shadow is on the reservation's node: somebody has booked that.
+    pub is_placed: bool,
 }
 
 impl Claim {
@@ -79,6 +81,7 @@ impl Claim {
             },
             wanted: object.spec.target_node.clone().map(NodeName),
             reservation,
+            is_placed: state.shadow.is_some(),
         }
     }
 

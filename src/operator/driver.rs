@@ -27,7 +27,7 @@ use crate::api::{
     Epoch, HeldRoom, LONGEST_DEADLINE, MigrationUid, Phase, Reason, StatefulMigration,
     StatefulMigrationStatus,
 };
-use crate::protocol::{Effect, Event, Failure, Outcome, Step, step};
+use crate::protocol::{Effect, Event, Failure, Outcome, State, Step, step};
 
 /// First pause between attempts, doubled each time.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(20);
@@ -151,7 +151,18 @@ impl Driver {
                 }
                 () = sleep(self.back_off()), if state.step == Step::BackingOff => Event::RetryDue,
             };
+            if event == Event::Admitted
+                && let Some(bytes) = orders.granted(self.journal.state.epoch)
+            {
+                self.expected = Expected::Bytes(bytes); // whatever the agent said since
+            }
+            let waited = self.journal.state.step == Step::Accepted;
             self.take(event, &mut running).await?;
+            if !waited && self.journal.state.step == Step::Accepted {
+                // It has grown since the last attempt.
+                self.expected = Expected::NotAsked;
+                sizing = self.sizing(Duration::ZERO);
+            }
             report(&self);
         }
         self.book.release().await?;
@@ -185,7 +196,7 @@ impl Driver {
         let before = self.journal.state.step;
         let moved = next.step != before || next.epoch != self.journal.state.epoch;
         if moved {
-            self.measure(before, next.step);
+            self.measure(before, &next);
         }
         if let (Some(room), Some(archive)) = (&mut self.measured.reservation, &next.archive)
             && room.bytes != archive.bytes
@@ -247,8 +258,8 @@ impl Driver {
     }
 
     /// Room is taken before the shadow exists, for as long as the archive may lie on a node.
-    fn reserve(&mut self, next: Step) {
-        match next {
+    fn reserve(&mut self, next: &State) {
+        match next.step {
             Step::Preparing => {
                 let now = Timestamp::now();
                 let until = now + LONGEST_DEADLINE;
@@ -256,6 +267,8 @@ impl Driver {
                 let room = HeldRoom { bytes, since: now.to_string(), until: until.to_string() };
                 self.measured.reservation = Some(room);
             }
+            // Its archive may still be arriving.
+            Step::Evicting if next.evicted_first => {}
             Step::Cleaning | Step::BackingOff | Step::Completed | Step::Evicting | Step::Failed => {
                 self.release();
             }
@@ -269,10 +282,14 @@ impl Driver {
     }
 
     fn back_off(&self) -> Duration {
-        pause_after(self.journal.state.epoch).saturating_sub(self.entered.elapsed())
+        let due = self.measured.retry_at.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
+        let left =
+            due.map(|due| Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default());
+        left.unwrap_or_else(|| pause_after(self.journal.state.epoch).saturating_sub(self.entered.elapsed()))
     }
 
-    fn measure(&mut self, before: Step, next: Step) {
+    fn measure(&mut self, before: Step, state: &State) {
+        let next = state.step;
         let now = Instant::now();
         let spent = now.duration_since(self.entered);
         self.ctx.metrics.step(before, spent.as_secs_f64());
@@ -284,7 +301,7 @@ impl Driver {
         }
         self.entered = now;
         let queue = self.journal.state.plan.queue;
-        self.reserve(next);
+        self.reserve(state);
         match next {
             Step::Preparing => self.started = Some(now),
             Step::Parking if queue => self.paused = Some(now),

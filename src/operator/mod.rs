@@ -22,6 +22,7 @@ mod orphans;
 mod perform;
 mod placing;
 mod preflight;
+mod retention;
 mod scheduling;
 mod serve;
 mod shadow_pod;

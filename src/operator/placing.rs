@@ -177,6 +177,7 @@ mod tests {
             bytes: Some(bytes),
             wanted: None,
             reservation: None,
+            is_placed: false,
         }
     }
 

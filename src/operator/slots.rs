@@ -70,6 +70,7 @@ mod tests {
             bytes: Some(0),
             wanted: None,
             reservation: None,
+            is_placed: false,
         }
     }
 

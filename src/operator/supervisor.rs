@@ -1,12 +1,13 @@
 //! The leader's loop: watches migrations, starts a driver for each that is not ended, hands out slots, removes old ones.
 //! Holds nothing that is not in the objects: a new leader starts from them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use futures::{FutureExt as _, StreamExt as _};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Preconditions};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
@@ -19,23 +20,20 @@ use super::bookings::Bookings;
 use super::claim::{Claim, Standing};
 use super::context::Context;
 use super::driver::Driver;
-use super::journal::FINALIZER;
 use super::placing::Placing;
+use super::retention::{is_ended, is_old};
 use super::slots::{Limits, admissible};
-use crate::api::{ConditionType, Epoch, MigrationUid, Phase, Reason, StatefulMigration};
-use crate::placement::Stale;
+use crate::api::{Epoch, MigrationUid, StatefulMigration};
 
 /// A driver that stopped on an error is started again after this.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// And after this where only another version of the operator can go on.
 const LASTING_PAUSE: Duration = Duration::from_secs(30);
+/// A silently broken watch is noticed this many seconds after it broke.
+const WATCH_SECONDS: u32 = 60;
 const SWEEP_PERIOD: Duration = Duration::from_secs(10);
 /// Why a migration waits is told no more often.
 const TELL_PERIOD: Duration = Duration::from_secs(5);
-/// Long enough for people to read and for late retries of drainers to be told "already moved".
-const KEEP_COMPLETED: SignedDuration = SignedDuration::from_mins(10);
-/// A drain that starts after this gets a new try.
-const KEEP_FAILED: SignedDuration = SignedDuration::from_secs(60);
 
 struct Live {
     object: watch::Sender<Arc<StatefulMigration>>,
@@ -51,13 +49,21 @@ struct Live {
 
 enum Report {
     Progress(String, Box<Claim>),
-    Ended(String),
+    /// It has come to its end, or its driver stopped on an error.
+    Ended(String, End),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Over,
+    Stopped,
 }
 
 /// Leads until dropped: dropping it stops every driver where it stands, which the journal makes harmless.
 pub async fn lead(ctx: Context, limits: Limits) {
     let api: Api<StatefulMigration> = Api::all(ctx.watch_client.clone());
-    let mut objects = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let config = watcher::Config::default().timeout(WATCH_SECONDS);
+    let mut objects = std::pin::pin!(watcher(api, config).default_backoff());
     let (reports, mut inbox) = mpsc::unbounded_channel();
     // Another leader's time may lie between: drivers book again what they go on with.
     let ctx = Context { bookings: Bookings::default(), ..ctx };
@@ -66,6 +72,7 @@ pub async fn lead(ctx: Context, limits: Limits) {
         limits,
         live: HashMap::new(),
         known: HashMap::new(),
+        over: HashSet::new(),
         is_synced: false,
         drivers: JoinSet::new(),
         reports,
@@ -98,6 +105,8 @@ struct Supervisor {
     limits: Limits,
     live: HashMap<String, Live>,
     known: HashMap<String, Arc<StatefulMigration>>,
+    /// Driven to their end, whatever the watch still tells of them, by UID.
+    over: HashSet<String>,
     /// All that there are have been seen once.
     is_synced: bool,
     drivers: JoinSet<()>,
@@ -125,20 +134,22 @@ impl Supervisor {
         self.known.insert(uid.clone(), object.clone());
         if let Some(live) = self.live.get(&uid) {
             live.object.send_replace(object);
-        } else if !is_ended(&object) {
+        } else if !is_ended(&object) && !self.over.contains(&uid) {
             self.start(uid, object, None);
         }
     }
 
     fn synced(&mut self) {
         self.is_synced = true;
-        self.ctx.bookings.keep(&self.known);
+        self.over.retain(|uid| self.known.contains_key(uid));
+        self.ctx.bookings.open(&self.known);
         self.hand_out_slots();
     }
 
     fn gone(&mut self, object: &StatefulMigration) {
         if let Some(uid) = object.uid() {
             self.known.remove(&uid);
+            self.over.remove(&uid);
             self.ctx.bookings.release(&MigrationUid(uid));
         }
     }
@@ -148,17 +159,31 @@ impl Supervisor {
         let (object_tx, object_rx) = watch::channel(object.clone());
         let (admission, admission_rx) = watch::channel(Admission::Waiting);
         let claim = claim.filter(Claim::holds_owner).or_else(|| Claim::on_record(&object));
+        if let Some(Claim { is_placed: true, reservation: Some(placed), .. }) = &claim {
+            self.ctx.bookings.adopt(placed.clone());
+        }
         let live = Live { object: object_tx, admission, claim, granted: None, told: None };
         self.live.insert(uid.clone(), live);
         let orders = Orders { object: object_rx, admission: admission_rx };
         let (ctx, reports) = (self.ctx.clone(), self.reports.clone());
         self.drivers.spawn(async move {
-            if let Err(error) = Box::pin(drive(ctx, &uid, &object, orders, &reports)).await {
-                tracing::warn!(migration = object.name_any(), %error, "driver stopped; starts again");
-                tokio::time::sleep(if error.is_lasting() { LASTING_PAUSE } else { RESTART_PAUSE }).await;
-            }
+            let driving =
+                AssertUnwindSafe(Box::pin(drive(ctx, &uid, &object, orders, &reports))).catch_unwind();
+            let pause = match driving.await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => {
+                    tracing::warn!(migration = object.name_any(), %error, "driver stopped; starts again");
+                    Some(if error.is_lasting() { LASTING_PAUSE } else { RESTART_PAUSE })
+                }
+                Err(_) => {
+                    tracing::error!(migration = object.name_any(), "driver panicked; starts again");
+                    Some(LASTING_PAUSE)
+                }
+            };
+            let end = if pause.is_some() { End::Stopped } else { End::Over };
+            tokio::time::sleep(pause.unwrap_or_default()).await;
             // The receiver lives as long as the leader does.
-            let _ = reports.send(Report::Ended(uid));
+            let _ = reports.send(Report::Ended(uid, end));
         });
     }
 
@@ -173,9 +198,15 @@ impl Supervisor {
                     }
                 }
             }
-            Report::Ended(uid) => {
+            Report::Ended(uid, end) => {
                 let before = self.live.remove(&uid).and_then(|live| live.claim);
-                if let Some(object) = self.known.get(&uid).filter(|object| !is_ended(object)).cloned() {
+                if !self.known.contains_key(&uid) {
+                    // It went while its driver was still booking.
+                    self.ctx.bookings.release(&MigrationUid(uid));
+                } else if end == End::Over {
+                    self.over.insert(uid);
+                } else if let Some(object) = self.known.get(&uid).filter(|object| !is_ended(object)).cloned()
+                {
                     self.start(uid, object, before);
                 }
             }
@@ -194,12 +225,8 @@ impl Supervisor {
         let view = self.ctx.views.newest();
         if let Err(stale) = view.must_be_current() {
             tracing::debug!(%stale, "nothing is let go before the nodes are known");
-            if stale == Stale::Silence {
-                self.live
-                    .values_mut()
-                    .filter(|live| live.waits())
-                    .for_each(|live| live.tell(&stale.to_string()));
-            }
+            let waiting = self.live.values_mut().filter(|live| live.waits());
+            waiting.for_each(|live| live.tell(&stale.to_string()));
             return;
         }
         let bookings = &self.ctx.bookings;
@@ -218,7 +245,7 @@ impl Supervisor {
         for (epoch, reservation) in placed {
             if let Some(live) = self.live.get_mut(reservation.migration.as_str()) {
                 live.granted = Some(epoch);
-                live.admission.send_replace(Admission::Granted(epoch));
+                live.admission.send_replace(Admission::Granted { epoch, bytes: reservation.bytes });
                 if let Some(claim) = &mut live.claim {
                     (claim.standing, claim.reservation) = (Standing::Moves, Some(reservation));
                 }
@@ -272,99 +299,4 @@ async fn drive(
         })
         .await?;
     Ok(())
-}
-
-fn is_ended(object: &StatefulMigration) -> bool {
-    let ended = object.status.as_ref().is_some_and(|status| status.phase.is_terminal());
-    ended && !object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
-}
-
-fn is_old(object: &StatefulMigration, now: Timestamp) -> bool {
-    let Some(status) = object.status.as_ref().filter(|s| s.phase.is_terminal()) else { return false };
-    let ended = status
-        .conditions
-        .iter()
-        .find(|c| c.type_ == ConditionType::Progressing.as_str())
-        .map(|c| c.last_transition_time.0)
-        .or_else(|| object.creation_timestamp().map(|t| t.0));
-    let aborted = status.reason.as_deref() == Some(Reason::Aborted.as_str());
-    let keep = match status.phase {
-        Phase::Completed => KEEP_COMPLETED,
-        // Whoever called it off did so for the rest of its time: no retry of the drain starts it anew.
-        _ if aborted => {
-            let seconds = i64::try_from(object.spec.deadline_seconds).unwrap_or(i64::MAX);
-            KEEP_FAILED.max(SignedDuration::from_secs(seconds))
-        }
-        _ => KEEP_FAILED,
-    };
-    ended.is_some_and(|at| now.duration_since(at) > keep)
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-
-    use super::*;
-    use crate::api::{StatefulMigrationSpec, StatefulMigrationStatus};
-
-    fn ended(phase: Phase, reason: Reason, at: Timestamp) -> StatefulMigration {
-        let spec: StatefulMigrationSpec =
-            serde_json::from_value(serde_json::json!({"sourcePod": "web-0", "deadlineSeconds": 300}))
-                .unwrap();
-        let mut object = StatefulMigration::new("m", spec);
-        let progressing = Condition {
-            type_: ConditionType::Progressing.as_str().to_owned(),
-            status: "False".to_owned(),
-            reason: reason.to_string(),
-            message: String::new(),
-            last_transition_time: Time(at),
-            observed_generation: None,
-        };
-        object.status = Some(StatefulMigrationStatus {
-            phase,
-            reason: Some(reason.to_string()),
-            conditions: vec![progressing],
-            ..StatefulMigrationStatus::default()
-        });
-        object
-    }
-
-    fn is_old_after(seconds: i64, object: &StatefulMigration) -> bool {
-        let at = object.status.as_ref().unwrap().conditions[0].last_transition_time.0;
-        is_old(object, at + SignedDuration::from_secs(seconds))
-    }
-
-    #[test]
-    fn an_ended_migration_is_kept_as_long_as_somebody_may_ask_about_it() {
-        let now = Timestamp::now();
-        let completed = ended(Phase::Completed, Reason::Completed, now);
-        assert!(!is_old_after(600, &completed) && is_old_after(601, &completed));
-        let failed = ended(Phase::Failed, Reason::DumpFailed, now);
-        assert!(!is_old_after(60, &failed) && is_old_after(61, &failed));
-        let aborted = ended(Phase::Failed, Reason::Aborted, now);
-        assert!(!is_old_after(300, &aborted), "called off for the rest of its time");
-        assert!(is_old_after(301, &aborted));
-    }
-
-    #[test]
-    fn a_migration_under_way_is_never_old() {
-        let mut object = ended(Phase::Completed, Reason::Completed, Timestamp::now());
-        object.status.as_mut().unwrap().phase = Phase::Transferring;
-        assert!(!is_old_after(100_000, &object));
-        object.status = None;
-        assert!(!is_old(&object, Timestamp::now() + SignedDuration::from_hours(24)));
-    }
-
-    #[test]
-    fn what_still_carries_our_finalizer_is_driven_on_and_a_foreign_one_is_not_ours_to_wait_for() {
-        let mut object = ended(Phase::Failed, Reason::DumpFailed, Timestamp::now());
-        assert!(is_ended(&object));
-        object.metadata.finalizers = Some(vec!["example.com/audit".to_owned()]);
-        assert!(is_ended(&object));
-        object.metadata.finalizers = Some(vec!["example.com/audit".to_owned(), FINALIZER.to_owned()]);
-        assert!(!is_ended(&object));
-        object.metadata.finalizers = None;
-        object.status = None;
-        assert!(!is_ended(&object));
-    }
 }

@@ -30,7 +30,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// What is known may be old: no ground for a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stale {
-    #[error("the first look at nodes and migrations is not done")]
+    #[error("nodes and migrations have not been seen yet, or not for a while")]
     NotSynced,
     #[error("no agent at all was heard of lately")]
     Silence,
@@ -318,11 +318,13 @@ fn is_young(renewed: &MicroTime) -> bool {
     Timestamp::now().duration_since(renewed.0).unsigned_abs() < SILENCE * 2
 }
 
-/// Where a shadow was bound to; one that is deleted belongs to an attempt that is over.
+/// Where a shadow was bound to; one that is deleted belongs to an attempt that is over, and one that the migration does
+/// not own is none.
 fn bound(pod: &Pod) -> Option<(MigrationUid, NodeName)> {
     let node = pod.spec.as_ref()?.node_name.as_deref().map(NodeName::from)?;
-    let migration = pod.labels().get(LABEL_MIGRATION)?.as_str().into();
-    pod.metadata.deletion_timestamp.is_none().then_some((migration, node))
+    let migration = MigrationUid::from(pod.labels().get(LABEL_MIGRATION)?.as_str());
+    let is_owned = pod.owner_references().iter().any(|owner| owner.uid == migration.as_str());
+    (is_owned && pod.metadata.deletion_timestamp.is_none()).then_some((migration, node))
 }
 
 /// The room that a migration holds, if it holds any.

@@ -78,7 +78,12 @@ fn lease_of(node: &str, renewed: Timestamp) -> Lease {
 
 fn shadow(migration: &str, node: Option<&str>) -> Pod {
     serde_json::from_value(serde_json::json!({
-        "metadata": {"name": "web-0-shadow-1", "uid": format!("of-{migration}"), "labels": {LABEL_MIGRATION: migration}},
+        "metadata": {
+            "name": "web-0-shadow-1",
+            "uid": format!("of-{migration}"),
+            "labels": {LABEL_MIGRATION: migration},
+            "ownerReferences": [{"apiVersion": "migration.ms2m.io/v1alpha1", "kind": "StatefulMigration", "name": "m", "uid": migration}],
+        },
         "spec": {"nodeName": node, "containers": []},
     }))
     .unwrap()
@@ -199,6 +204,9 @@ async fn a_shadow_that_is_bound_tells_where_its_room_is_taken() {
     let watches = Watches::listed(vec![migration("m1", FAR)]).await;
     let target = |view: &View| view.snapshot.reservations[0].target.clone();
     assert_eq!(target(&watches.views.newest()), None);
+    let mut forged = shadow("m1", Some("n2"));
+    forged.metadata.owner_references = None;
+    watches.shadows.unbounded_send(Ok(Event::Apply(forged))).unwrap();
     watches.shadows.unbounded_send(Ok(Event::Apply(shadow("m1", Some("n1"))))).unwrap();
     watches.until(|view| target(view) == Some("n1".into())).await;
     let mut over = shadow("m1", Some("n1"));

@@ -1,9 +1,14 @@
 //! The four watches that [`Views`] follow. Does I/O.
 
+use std::fmt::Debug;
+
+use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
 
 use super::views::{Capacity, Views};
 use crate::api::{LABEL_ROLE, Role, StatefulMigration};
@@ -14,15 +19,57 @@ const WATCH_SECONDS: u32 = 60;
 /// Watches nodes' capacities, their agents' leases in SHADOW's `namespace`, migrations and shadows; the future runs for ever.
 pub fn watch(client: &Client, namespace: &str) -> (Views, impl Future<Output = ()> + Send + use<>) {
     let config = || watcher::Config::default().timeout(WATCH_SECONDS);
-    let capacities = watcher(Api::<Capacity>::all(client.clone()), config()).default_backoff();
-    let leases = watcher(Api::<Lease>::namespaced(client.clone(), namespace), config()).default_backoff();
-    let migrations = watcher(Api::<StatefulMigration>::all(client.clone()), config()).default_backoff();
+    let capacities = listing_anew(Api::<Capacity>::all(client.clone()), config());
+    let leases = listing_anew(Api::<Lease>::namespaced(client.clone(), namespace), config());
+    let migrations = listing_anew(Api::<StatefulMigration>::all(client.clone()), config());
     let of_shadows = config().labels(&format!("{LABEL_ROLE}={}", Role::Shadow));
-    let shadows = watcher(Api::<Pod>::all(client.clone()), of_shadows)
-        .modify(|pod| {
-            pod.metadata.managed_fields = None;
-            pod.status = None;
-        })
-        .default_backoff();
+    let shadows = listing_anew(Api::<Pod>::all(client.clone()), of_shadows).modify(|pod| {
+        pod.metadata.managed_fields = None;
+        pod.status = None;
+    });
     Views::follow(Box::pin(capacities), Box::pin(leases), Box::pin(migrations), Box::pin(shadows))
+}
+
+/// A watch that begins again with a list after every error. kube's own goes on without a word, so that nobody could tell
+/// a watch that works again, and has nothing to say, from one that is still broken.
+fn listing_anew<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    restarting(move || watcher(api.clone(), config.clone()).boxed()).default_backoff()
+}
+
+/// A new stream after every error.
+fn restarting<T: Send + 'static, E: Send + 'static>(
+    begin: impl Fn() -> BoxStream<'static, Result<T, E>> + Send + 'static,
+) -> impl Stream<Item = Result<T, E>> + Send {
+    stream::unfold((begin(), begin), async |(mut current, begin)| {
+        let item = current.next().await?;
+        if item.is_err() {
+            current = begin();
+        }
+        Some((item, (current, begin)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// As kube's: after an error it goes on where it was, and says nothing.
+    #[tokio::test]
+    async fn after_an_error_a_list_comes_and_not_silence() {
+        let begun = AtomicU32::new(0);
+        let begin = move || {
+            let number = begun.fetch_add(1, Ordering::Relaxed);
+            stream::iter([Ok(number), Err("interrupted")]).chain(stream::pending()).boxed()
+        };
+        let seen: Vec<_> = restarting(begin).take(5).collect().await;
+        assert_eq!(seen, [Ok(0), Err("interrupted"), Ok(1), Err("interrupted"), Ok(2)]);
+    }
 }

@@ -62,8 +62,10 @@ pub struct Summary {
     pub points: usize,
     pub calls: usize,
     pub runs: usize,
-    /// The last call that was struck, and how many runs there had been by then.
-    last: (usize, usize),
+    /// The last call that was struck.
+    last: usize,
+    /// Runs for a call that every run makes, and how many of them were struck.
+    sure: (usize, usize),
     /// Runs in which a deposed operator left something for the sweep.
     swept: usize,
     took: Duration,
@@ -80,11 +82,11 @@ impl Summary {
     pub fn shows_nothing(&self, moves: bool) -> Option<String> {
         let moved: usize =
             self.ends.iter().filter(|(end, _)| end.starts_with("moved")).map(|(_, runs)| runs).sum();
-        let (last_call, runs) = self.last;
-        if self.calls < FEW_CALLS || last_call + LAST_CALLS < self.calls || self.points * 20 < runs * 19 {
+        let (runs, struck) = self.sure;
+        if self.calls < FEW_CALLS || self.last + LAST_CALLS < self.calls || struck * 20 < runs * 19 {
             return Some(format!(
-                "{} of {} runs were struck, of {} calls, the last of them {last_call}",
-                self.points, self.runs, self.calls
+                "{} of {} runs were struck, {struck} of {runs} at calls that all make, of {} calls, the last of them {}",
+                self.points, self.runs, self.calls, self.last
             ));
         }
         (moves && moved * 20 < self.runs * 19).then(|| format!("{moved} of {} runs moved", self.runs))
@@ -147,6 +149,10 @@ pub fn sweep(scenario: Scenario, every: Every, until: Until) -> Summary {
             let outcome = play(scenario, Some(blow));
             summary.points += usize::from(outcome.was_struck);
             summary.runs += 1;
+            if call + LAST_CALLS <= calls {
+                summary.sure.0 += 1;
+                summary.sure.1 += usize::from(outcome.was_struck);
+            }
             summary.swept += usize::from(outcome.by_the_deposed);
             *summary.ends.entry(outcome.end.clone()).or_default() += 1;
             struck |= outcome.was_struck;
@@ -155,7 +161,7 @@ pub fn sweep(scenario: Scenario, every: Every, until: Until) -> Summary {
             }
         }
         if struck {
-            summary.last = (call, summary.runs);
+            summary.last = call;
         } else if call > calls {
             break;
         }

@@ -12,6 +12,7 @@ mod extender_killed;
 mod foreign_processor;
 mod full_nodes;
 mod many_at_once;
+mod marks_are_reserved;
 mod preflight;
 mod waits_in_the_scheduler;
 

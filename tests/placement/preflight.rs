@@ -41,6 +41,8 @@ fn each_node_is_told_with_its_reason_and_nothing_is_touched() -> Result {
         lab.cluster.kubectl(&["cordon", &second]).await?;
         let (_, found) = check(lab, &pod.name, &["--to", &second]).await?;
         assert_eq!(reason(&found, &third), "another node was asked for");
+        let (code, found) = check(lab, &pod.name, &["--to", "nowhere"]).await?;
+        assert!(code == 1 && found["warnings"].to_string().contains("there is no node nowhere"), "{found}");
 
         let migrations =
             lab.cluster.kubectl(&["-n", &lab.namespace, "get", "statefulmigrations", "-o", "name"]).await?;

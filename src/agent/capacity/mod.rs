@@ -12,6 +12,7 @@ pub use publish::Publisher;
 
 use std::time::Duration;
 
+use super::dump::is_complete;
 use super::store::{Store, StoreError};
 use crate::api::{Compatibility, NodeCapacitySpec};
 
@@ -30,9 +31,13 @@ fn measure(
     compatibility: &Compatibility,
     meter: &Meter,
 ) -> Result<NodeCapacitySpec, StoreError> {
+    // Before the free room is looked at: what is finished in between counts twice for a moment, and never not at all. A
+    // dump that is still being written takes room that is not gone yet.
+    let dumps = store.dumps()?.into_iter().filter(|(uid, epoch)| is_complete(&store.dump(uid, *epoch)));
+    let holds = store.archives()?.into_iter().chain(dumps).map(|(migration, _)| migration).collect();
     Ok(NodeCapacitySpec {
         free_bytes: store.free_bytes()?.saturating_sub(super::receive::SPARE),
-        holds: store.archives()?.into_iter().chain(store.dumps()?).map(|(migration, _)| migration).collect(),
+        holds,
         transfers_in: TRANSFERS,
         transfers_out: TRANSFERS,
         stream_bytes_per_second: meter.bytes_per_second(),
@@ -65,6 +70,18 @@ mod tests {
         assert!(is_news(&told, &holds));
         let faster = NodeCapacitySpec { stream_bytes_per_second: Some(7), ..told.clone() };
         assert!(!is_news(&told, &faster), "it is told with the next news");
+    }
+
+    #[test]
+    fn what_a_dump_takes_is_gone_only_when_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let holds = || measure(&store, &Compatibility::default(), &Meter::default()).unwrap().holds;
+        let dump = store.dump(&"ab".into(), crate::api::Epoch(1));
+        std::fs::create_dir(&dump).unwrap();
+        assert!(holds().is_empty());
+        std::fs::write(dump.join("report.json"), "{}").unwrap();
+        assert_eq!(holds().into_iter().collect::<Vec<_>>(), ["ab".into()]);
     }
 
     #[test]
