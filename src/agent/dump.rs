@@ -40,6 +40,8 @@ const THAW: Duration = Duration::from_secs(10);
 const WORK: &str = "work";
 /// In a dump's folder: which container stands still for it.
 const JOB: &str = "job.json";
+/// In a dump's folder: all of it is there.
+const WRITTEN: &str = "written";
 /// In a dump's folder: how it ended.
 const REPORT: &str = "report.json";
 /// Lines of CRIU's log that a reason may quote.
@@ -216,6 +218,8 @@ async fn dump_and_send(
     let frozen_at = Instant::now();
     let images = stop_and_dump(node, container, upper, dir, deadline).await;
     let dumped_in = frozen_at.elapsed();
+    let images = images
+        .and_then(|()| store::write(&dir.join(WRITTEN), &(), Durability::Process).map_err(Failure::from));
     let mut stands_still = order.hold == Hold::Frozen && images.is_ok();
     let thawed = if stands_still { Ok(()) } else { container.freezer.thaw(Instant::now() + THAW).await };
     let frozen_for = frozen_at.elapsed();
@@ -310,16 +314,16 @@ async fn stop_and_dump(
     Ok(())
 }
 
-/// It was dumped to the end, here at `dir`.
-pub fn is_complete(dir: &Path) -> bool {
-    dir.join(REPORT).exists()
+/// All of it is written, here at `dir`; it may not have been sent yet.
+pub fn is_written(dir: &Path) -> bool {
+    dir.join(WRITTEN).exists()
 }
 
 /// After a restart: containers that stood still for a dump nobody finishes go on.
 pub async fn recover(store: &Store, containers: &Containers) -> Result<(), Failure> {
     for (uid, epoch) in store.dumps()? {
         let dir = store.dump(&uid, epoch);
-        if is_complete(&dir) {
+        if dir.join(REPORT).exists() {
             continue;
         }
         if let Some(job) = store::read_intact::<Job>(&dir.join(JOB))? {

@@ -32,8 +32,8 @@ use super::retention::is_ended;
 use super::scheduling;
 use super::shadow_pod::{Placement, shadow_pod};
 use crate::api::{
-    Check, CheckRefusal, CheckedNode, Epoch, MigrationUid, NodeName, PodUid, PolicyError, Reason,
-    StatefulMigration, StatefulMigrationSpec, pod_policy,
+    Check, CheckRefusal, CheckedNode, Epoch, LABEL_MIGRATION, MigrationUid, NodeName, PodUid, PolicyError,
+    Reason, StatefulMigration, StatefulMigrationSpec, pod_policy,
 };
 use crate::kit::{OwnerError, owner_annotations};
 use crate::placement::{Need, Stale, score};
@@ -179,7 +179,9 @@ async fn check(
         Epoch::default(),
         &Placement::default(),
     );
-    warnings.extend(ask_scheduling(ctx, &shadow.spec.unwrap_or_default(), &all, &mut verdicts).await?);
+    warnings.extend(
+        ask_scheduling(ctx, &need.migration, &shadow.spec.unwrap_or_default(), &all, &mut verdicts).await?,
+    );
     let nodes = tell(verdicts);
     let movable = nodes.iter().any(|node| node.reason.is_none());
     let (source_node, archive_bytes) = (Some(subject.node), Some(bytes));
@@ -203,7 +205,8 @@ async fn own_migration(ctx: &Context, namespace: &str, pod: &Pod) -> Result<Migr
     let migrations: Api<StatefulMigration> = Api::namespaced(ctx.client.clone(), namespace);
     let all = migrations.list(&ListParams::default()).await?.items;
     let is_own = |one: &&StatefulMigration| {
-        let of = one.spec.source_pod_uid.as_ref().map(PodUid::as_str);
+        let found = one.status.as_ref().and_then(|status| status.source_pod_uid.as_ref());
+        let of = one.spec.source_pod_uid.as_ref().or(found).map(PodUid::as_str);
         of.is_some() && of == pod.metadata.uid.as_deref() && !is_ended(one)
     };
     Ok(MigrationUid(all.iter().find(is_own).and_then(kube::ResourceExt::uid).unwrap_or_default()))
@@ -212,6 +215,7 @@ async fn own_migration(ctx: &Context, namespace: &str, pod: &Pod) -> Result<Migr
 /// Takes the nodes away that the scheduler would have something against. A warning if there are too many to know.
 async fn ask_scheduling(
     ctx: &Context,
+    own: &MigrationUid,
     shadow: &PodSpec,
     nodes: &[Arc<Node>],
     verdicts: &mut Verdicts,
@@ -234,7 +238,10 @@ async fn ask_scheduling(
         .collect();
     let mut lists = stream::iter(lists).buffer_unordered(LISTS);
     while let Some((index, node, there)) = lists.try_next().await? {
-        if let Err(misfit) = scheduling::fits(shadow, &node, &there) {
+        let is_other =
+            |pod: &Pod| pod.labels().get(LABEL_MIGRATION).map(String::as_str) != Some(own.as_str());
+        let others: Vec<_> = there.into_iter().filter(is_other).collect();
+        if let Err(misfit) = scheduling::fits(shadow, &node, &others) {
             verdicts[index].1 = Err(Unfit::Scheduling(misfit));
         }
     }

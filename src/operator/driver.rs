@@ -31,6 +31,8 @@ use crate::protocol::{Effect, Event, Failure, Outcome, State, Step, step};
 
 /// First pause between attempts, doubled each time.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(20);
+/// A dump that was called off has stopped to send after this, at the latest.
+const TRANSFER_ENDS: Duration = Duration::from_secs(60);
 /// A pod that waits grows meanwhile.
 const SIZE_PERIOD: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,7 @@ impl Driver {
         let mut book = Book::new(ctx.client.clone(), object);
         let announcer = Announcer::new(&ctx, book.object());
         if book.object().status.as_ref().is_some_and(|s| s.phase.is_terminal()) {
+            ctx.bookings.release(&MigrationUid(book.object().uid().unwrap_or_default()));
             book.release().await?;
             return Ok(None);
         }
@@ -85,7 +88,7 @@ impl Driver {
         };
         let performer = Arc::new(Performer::new(ctx.clone(), Arc::new(book.object().clone())));
         let measured = book.object().status.as_ref().map(measured_before).unwrap_or_default();
-        Ok(Some(Self {
+        let driver = Self {
             ctx,
             book,
             journal: Arc::new(journal),
@@ -97,7 +100,19 @@ impl Driver {
             entered: Instant::now(),
             expected: Expected::NotAsked,
             last_archive: None,
-        }))
+        };
+        driver.follow_journal();
+        Ok(Some(driver))
+    }
+
+    /// What is booked is what the journal says, whatever its last driver got to hear.
+    fn follow_journal(&self) {
+        let claim = self.claim();
+        match claim.reservation {
+            Some(placed) if claim.is_placed => self.ctx.bookings.adopt(placed),
+            Some(_) => {}
+            None => self.ctx.bookings.release(&claim.uid),
+        }
     }
 
     pub fn claim(&self) -> Claim {
@@ -150,6 +165,11 @@ impl Driver {
                     Event::DeadlineExceeded
                 }
                 () = sleep(self.back_off()), if state.step == Step::BackingOff => Event::RetryDue,
+                () = sleep(self.room_expires_in()), if self.measured.reservation.is_some() => {
+                    self.release();
+                    report(&self);
+                    continue;
+                }
             };
             if event == Event::Admitted
                 && let Some(bytes) = orders.granted(self.journal.state.epoch)
@@ -267,8 +287,13 @@ impl Driver {
                 let room = HeldRoom { bytes, since: now.to_string(), until: until.to_string() };
                 self.measured.reservation = Some(room);
             }
-            // Its archive may still be arriving.
-            Step::Evicting if next.evicted_first => {}
+            // Its archive may still be arriving for a while; the eviction may be refused for ever.
+            Step::Evicting if next.evicted_first => {
+                let until = Timestamp::now() + TRANSFER_ENDS;
+                if let Some(room) = &mut self.measured.reservation {
+                    room.until = until.to_string();
+                }
+            }
             Step::Cleaning | Step::BackingOff | Step::Completed | Step::Evicting | Step::Failed => {
                 self.release();
             }
@@ -282,10 +307,13 @@ impl Driver {
     }
 
     fn back_off(&self) -> Duration {
-        let due = self.measured.retry_at.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
-        let left =
-            due.map(|due| Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default());
-        left.unwrap_or_else(|| pause_after(self.journal.state.epoch).saturating_sub(self.entered.elapsed()))
+        let due = self.measured.retry_at.as_deref().and_then(until);
+        due.unwrap_or_else(|| pause_after(self.journal.state.epoch).saturating_sub(self.entered.elapsed()))
+    }
+
+    fn room_expires_in(&self) -> Duration {
+        let room = self.measured.reservation.as_ref();
+        room.and_then(|room| until(&room.until)).unwrap_or_default()
     }
 
     fn measure(&mut self, before: Step, state: &State) {
@@ -327,6 +355,12 @@ fn pause_after(epoch: Epoch) -> Duration {
 /// Steps in which abort or the loss of the source still means something.
 fn may_abort(step: Step) -> bool {
     step.is_revocable() || matches!(step, Step::Accepted | Step::BackingOff)
+}
+
+/// How long it is until then; nothing where that is no time.
+fn until(rfc3339: &str) -> Option<Duration> {
+    let at: Timestamp = rfc3339.parse().ok()?;
+    Some(Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default())
 }
 
 fn until_deadline(created: Timestamp, seconds: u64) -> Duration {

@@ -49,7 +49,9 @@ struct Live {
 
 enum Report {
     Progress(String, Box<Claim>),
-    /// It has come to its end, or its driver stopped on an error.
+    /// Its driver stopped on an error, and starts again after a pause.
+    Pauses(String),
+    /// It has come to its end, or the pause is over.
     Ended(String, End),
 }
 
@@ -65,7 +67,7 @@ pub async fn lead(ctx: Context, limits: Limits) {
     let config = watcher::Config::default().timeout(WATCH_SECONDS);
     let mut objects = std::pin::pin!(watcher(api, config).default_backoff());
     let (reports, mut inbox) = mpsc::unbounded_channel();
-    // Another leader's time may lie between: drivers book again what they go on with.
+    // Another leader's time may lie between: what is placed is taken over from the journals.
     let ctx = Context { bookings: Bookings::default(), ..ctx };
     let mut supervisor = Supervisor {
         ctx,
@@ -84,7 +86,7 @@ pub async fn lead(ctx: Context, limits: Limits) {
             event = objects.next() => match event {
                 Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => supervisor.seen(object),
                 Some(Ok(watcher::Event::Delete(object))) => supervisor.gone(&object),
-                Some(Ok(watcher::Event::Init)) => supervisor.known.clear(),
+                Some(Ok(watcher::Event::Init)) => supervisor.lists_anew(),
                 Some(Ok(watcher::Event::InitDone)) => supervisor.synced(),
                 Some(Err(error)) => tracing::warn!(%error, "watch of migrations interrupted"),
                 None => return,
@@ -107,7 +109,7 @@ struct Supervisor {
     known: HashMap<String, Arc<StatefulMigration>>,
     /// Driven to their end, whatever the watch still tells of them, by UID.
     over: HashSet<String>,
-    /// All that there are have been seen once.
+    /// All that there are have been seen.
     is_synced: bool,
     drivers: JoinSet<()>,
     reports: mpsc::UnboundedSender<Report>,
@@ -137,6 +139,12 @@ impl Supervisor {
         } else if !is_ended(&object) && !self.over.contains(&uid) {
             self.start(uid, object, None);
         }
+    }
+
+    /// Nothing is given away until all have been seen again.
+    fn lists_anew(&mut self) {
+        self.known.clear();
+        self.is_synced = false;
     }
 
     fn synced(&mut self) {
@@ -180,9 +188,15 @@ impl Supervisor {
                     Some(LASTING_PAUSE)
                 }
             };
-            let end = if pause.is_some() { End::Stopped } else { End::Over };
-            tokio::time::sleep(pause.unwrap_or_default()).await;
             // The receiver lives as long as the leader does.
+            let end = match pause {
+                Some(pause) => {
+                    let _ = reports.send(Report::Pauses(uid.clone()));
+                    tokio::time::sleep(pause).await;
+                    End::Stopped
+                }
+                None => End::Over,
+            };
             let _ = reports.send(Report::Ended(uid, end));
         });
     }
@@ -198,9 +212,15 @@ impl Supervisor {
                     }
                 }
             }
+            Report::Pauses(uid) => {
+                let claim = self.live.get_mut(&uid).and_then(|live| live.claim.as_mut());
+                if let Some(claim) = claim.filter(|claim| claim.standing == Standing::Waits) {
+                    claim.standing = Standing::Rests; // there is nobody to begin
+                }
+            }
             Report::Ended(uid, end) => {
                 let before = self.live.remove(&uid).and_then(|live| live.claim);
-                if !self.known.contains_key(&uid) {
+                if self.is_synced && !self.known.contains_key(&uid) {
                     // It went while its driver was still booking.
                     self.ctx.bookings.release(&MigrationUid(uid));
                 } else if end == End::Over {

@@ -205,6 +205,7 @@ async fn a_shadow_that_is_bound_tells_where_its_room_is_taken() {
     let target = |view: &View| view.snapshot.reservations[0].target.clone();
     assert_eq!(target(&watches.views.newest()), None);
     let mut forged = shadow("m1", Some("n2"));
+    forged.metadata.uid = Some("of another".to_owned());
     forged.metadata.owner_references = None;
     watches.shadows.unbounded_send(Ok(Event::Apply(forged))).unwrap();
     watches.shadows.unbounded_send(Ok(Event::Apply(shadow("m1", Some("n1"))))).unwrap();

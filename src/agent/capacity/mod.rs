@@ -12,7 +12,7 @@ pub use publish::Publisher;
 
 use std::time::Duration;
 
-use super::dump::is_complete;
+use super::dump::is_written;
 use super::store::{Store, StoreError};
 use crate::api::{Compatibility, NodeCapacitySpec};
 
@@ -33,7 +33,7 @@ fn measure(
 ) -> Result<NodeCapacitySpec, StoreError> {
     // Before the free room is looked at: what is finished in between counts twice for a moment, and never not at all. A
     // dump that is still being written takes room that is not gone yet.
-    let dumps = store.dumps()?.into_iter().filter(|(uid, epoch)| is_complete(&store.dump(uid, *epoch)));
+    let dumps = store.dumps()?.into_iter().filter(|(uid, epoch)| is_written(&store.dump(uid, *epoch)));
     let holds = store.archives()?.into_iter().chain(dumps).map(|(migration, _)| migration).collect();
     Ok(NodeCapacitySpec {
         free_bytes: store.free_bytes()?.saturating_sub(super::receive::SPARE),
@@ -80,7 +80,7 @@ mod tests {
         let dump = store.dump(&"ab".into(), crate::api::Epoch(1));
         std::fs::create_dir(&dump).unwrap();
         assert!(holds().is_empty());
-        std::fs::write(dump.join("report.json"), "{}").unwrap();
+        std::fs::write(dump.join("written"), "null").unwrap();
         assert_eq!(holds().into_iter().collect::<Vec<_>>(), ["ab".into()]);
     }
 
