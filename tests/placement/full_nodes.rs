@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::nodes::{clear, deploy_on, fill, freed_and_scheduled, migration, no_node, three};
-use crate::lab::{App, Drain, DrainOptions, Lab, Load, Result, Scene, on_cluster};
+use crate::lab::{App, Drain, DrainOptions, Lab, Load, Result, Scene, eventually, on_cluster};
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -44,8 +44,12 @@ fn while_every_node_is_full_the_source_is_untouched_and_moves_once_one_has_room(
         for node in [&second, &third] {
             assert!(why.contains(&format!("{node}: archive ")) && why.contains(", free 0.0 MiB"), "{why}");
         }
-        let told = lab.events_of(&pod.name).await?;
-        assert!(told.iter().any(|(reason, _)| reason == "NoNodeFits"), "{told:?}");
+        // Events come behind the status.
+        eventually("an Event tells why", Duration::from_secs(10), async || {
+            let told = lab.events_of(&pod.name).await?;
+            Ok(told.iter().any(|(reason, _)| reason == "NoNodeFits").then_some(()))
+        })
+        .await?;
         untouched(lab, &scene, &pod.uid, &queues).await?;
 
         let timing = async {
