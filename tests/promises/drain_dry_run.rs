@@ -35,7 +35,8 @@ fn a_dry_run_writes_nothing() -> Result {
     })
 }
 
-/// A write that was meant: in our namespace, to a node by kubectl, or by one of SHADOW's parts.
+/// A write that was meant: in our namespace, to a node by kubectl, or by one of SHADOW's parts. Kubernetes' own
+/// controllers may still be writing down that the pod is ready.
 fn is_write(line: &str, namespace: &str) -> bool {
     let Ok(event) = serde_json::from_str::<Value>(line) else { return false };
     let text = |at: &str| event.pointer(at).and_then(Value::as_str).unwrap_or_default();
@@ -43,6 +44,6 @@ fn is_write(line: &str, namespace: &str) -> bool {
     let ours = text("/objectRef/namespace") == namespace
         || text("/user/username").starts_with("system:serviceaccount:shadow-system:")
         || (text("/objectRef/resource") == "nodes" && text("/userAgent").starts_with("kubectl"));
-    let by_kubelet = text("/user/username").starts_with("system:node:");
-    !dry && ours && !by_kubelet
+    let by_cluster = ["system:node:", "system:serviceaccount:kube-system:"];
+    !dry && ours && !by_cluster.iter().any(|part| text("/user/username").starts_with(part))
 }
