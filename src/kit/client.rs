@@ -24,6 +24,9 @@ pub async fn kube_client(timeout: Duration) -> Result<Client, KitError> {
     Ok(builder.with_layer(&TimeoutLayer::new(timeout)).build())
 }
 
+/// A watch whose connection broke silently is noticed after this: for watches that decisions hang on.
+pub const WATCH_SECONDS: u32 = 60;
+
 /// For watches (reflectors, controllers): an answer has to begin soon; then kube's watcher bounds its own silence.
 pub async fn kube_watch_client() -> Result<Client, KitError> {
     let builder = ClientBuilder::try_from(base_config().await?).map_err(KitError::kube("client"))?;

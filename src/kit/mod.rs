@@ -19,7 +19,7 @@ mod shutdown;
 pub mod tls;
 
 pub use certificate_exchange::{AgentIdentity, agent_certificate};
-pub use client::{kube_client, kube_watch_client};
+pub use client::{WATCH_SECONDS, kube_client, kube_watch_client};
 pub use error::KitError;
 pub use health::{Gate, Readiness, health_router};
 pub use logging::{LogFormat, init_tracing};

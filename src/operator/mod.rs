@@ -1,8 +1,9 @@
 //! The operator: drives every `StatefulMigration` through the protocol.
 //!
 //! `preflight` accepts, `supervisor` (the leader's loop) starts a `driver` each and hands out `slots`, a driver feeds
-//! `protocol::step` and writes the `journal`, `perform` does what the protocol asks for. Holds no state that is not in
-//! the object.
+//! `protocol::step` and writes the `journal`, `perform` does what the protocol asks for. What a migration holds is its
+//! `claim`; `placing` finds out whether a node has room, `bookings` keep one from being given away twice. `check` answers
+//! people (`scheduling`: what the scheduler would say). Holds no state that is not in the objects.
 
 mod accept;
 mod admission;

@@ -24,13 +24,12 @@ use super::placing::Placing;
 use super::retention::{is_ended, is_old};
 use super::slots::{Limits, admissible};
 use crate::api::{Epoch, MigrationUid, StatefulMigration};
+use crate::kit::WATCH_SECONDS;
 
 /// A driver that stopped on an error is started again after this.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// And after this where only another version of the operator can go on.
 const LASTING_PAUSE: Duration = Duration::from_secs(30);
-/// A silently broken watch is noticed this many seconds after it broke.
-const WATCH_SECONDS: u32 = 60;
 const SWEEP_PERIOD: Duration = Duration::from_secs(10);
 /// Why a migration waits is told no more often.
 const TELL_PERIOD: Duration = Duration::from_secs(5);

@@ -13,9 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::views::{Capacity, Views};
 use crate::api::{LABEL_ROLE, Role, StatefulMigration};
-
-/// A silently broken watch is noticed this many seconds after it broke.
-const WATCH_SECONDS: u32 = 60;
+use crate::kit::WATCH_SECONDS;
 
 /// Watches nodes' capacities, their agents' leases in SHADOW's `namespace`, migrations and shadows; the future runs for ever.
 pub fn watch(client: &Client, namespace: &str) -> (Views, impl Future<Output = ()> + Send + use<>) {

@@ -18,12 +18,9 @@ use super::metrics::Metrics;
 use super::reviews::{Settings, Webhook};
 use super::server::router;
 use crate::api::{SYSTEM_NAMESPACE, StatefulMigration};
-use crate::kit::{self, KitError, LogFormat, Readiness, Shutdown, tls::ClientAuth};
+use crate::kit::{self, KitError, LogFormat, Readiness, Shutdown, WATCH_SECONDS, tls::ClientAuth};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-/// A silently broken watch is noticed this many seconds after it broke. Migrations are few, and a pod that is created
-/// while they are not followed costs a question to the API server.
-const MIGRATION_WATCH_SECONDS: u32 = 60;
 
 /// Flags of the role.
 #[derive(Clone, Debug, clap::Args)]
@@ -144,7 +141,8 @@ fn follow_all(
         watcher(Api::<K>::all(client.clone()), config)
     }
     let all = watcher::Config::default;
-    let own = all().timeout(MIGRATION_WATCH_SECONDS);
+    // Migrations are few, and a pod that is created while they are not followed costs a question to the API server.
+    let own = all().timeout(WATCH_SECONDS);
     let of = || (Arc::clone(cache), ready.clone());
     let mut tasks = JoinSet::new();
     let (at, done) = of();

@@ -20,6 +20,7 @@ fn a_dry_run_writes_nothing() -> Result {
         let drained = lab.drain(&before.node, &options).await?;
         assert_eq!(drained.code, 0, "{}", drained.text());
         assert!(drained.text().contains("server dry run"), "{}", drained.text());
+        // Not a wait: a write that follows would have to come within this.
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
 
         log.seek(SeekFrom::Start(start))?;
