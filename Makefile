@@ -4,6 +4,7 @@ IMAGE   ?= localhost/shadow:1
 CLUSTER ?= tests/cluster/cluster
 OUT     := target/$(TARGET)/release
 TAR     := target/image/shadow.tar
+PROGRAMS := postgresql,redis-server,memcached,nodejs,default-jre-headless,python3,python3-flask,gunicorn,nginx-light,mosquitto
 
 export CARGO_BUILD_TARGET := $(TARGET)
 
@@ -31,6 +32,14 @@ examples-image: ## consumer, producer and counter as a tar: target/image/example
 scheduler-image: ## the test cluster's own kube-scheduler as a tar, for the second scheduler
 	$(CLUSTER) image target/image/scheduler.tar localhost/kube-scheduler:1 --entrypoint '["kube-scheduler"]' \
 	  $$($(CLUSTER) program kube-scheduler)=/usr/local/bin/kube-scheduler
+
+.PHONY: programs-image
+programs-image: ## real programs from Debian's packages, and the tests' own servers, as a tar: target/image/programs.tar
+	mkdir -p $(OUT)
+	CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -C tests/programs/image/go -trimpath -ldflags='-s -w' -o $(CURDIR)/$(OUT)/go-counter .
+	$(CLUSTER) image target/image/programs.tar localhost/programs:1 --entrypoint '[]' --packages $(PROGRAMS) \
+	  --volume localhost/programs-volume:1=/var/lib/postgresql,/home/app \
+	  $(OUT)/go-counter=/programs/go-counter tests/programs/image=/programs
 
 .PHONY: crds
 crds: build ## writes the CRD that the code speaks into deploy/

@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 
-from lab import disk, hold, images, state, victims
+from lab import disk, hold, images, limits, state, victims
 from lab.cgroups import Cgroups
 from lab.run import run
+from lab.ui import Board
 
 from .runner import check
 
@@ -65,6 +67,26 @@ def a_program_is_its_name_and_some_of_its_words() -> None:
                             (["shadow"], False), (["create"], False)):
         assert victims._is_called(line, words) == expected, words   # noqa: SLF001
     assert victims.has_started(os.getpid(), "no-such-program") is False
+
+
+@check("alone")
+def criu_is_told_limits_only_where_it_would_be_refused() -> None:
+    assert limits.needed("Name:\tx\nCapBnd:\t000001fffeffffff\n")
+    assert not limits.needed("Name:\tx\nCapBnd:\t000001ffffffffff\n")
+    assert not limits.needed("")
+    if limits.needed():
+        limits.build(Board())
+        library = limits.entry() / limits.LIBRARY
+        other = subprocess.Popen(["sleep", "60"], user=1001, stdin=subprocess.DEVNULL)
+        try:
+            ask = ["prlimit", "--raw", "--noheadings", "--output", "SOFT,HARD", "--nofile", "--pid", str(other.pid)]
+            wanted = next(line for line in Path(f"/proc/{other.pid}/limits").read_text().splitlines() if "open files" in line)
+            assert run(ask, env={"LD_PRELOAD": str(library)}).split() == wanted.split()[3:5]
+            assert "not permitted" in run(ask, check=False), "is it still needed?"
+            assert "not permitted" in run([*ask[:-3], "--nofile=7", *ask[-2:]], env={"LD_PRELOAD": str(library)}, check=False)
+        finally:
+            other.kill()
+            other.wait()
 
 
 @check("alone")

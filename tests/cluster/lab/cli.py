@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
-from . import broker, cache, cluster, host, images, network, node, programs, rootfs, state, victims
+from . import broker, cache, cluster, host, images, limits, network, node, packages, programs, rootfs, state, victims
 from .config import BROKER, CONTROL_PLANE, KUBECONFIG, MACHINES, netns, node_number
 from .machine import EXEC_LIMIT, Machine
 from .run import Failure
@@ -31,8 +31,8 @@ kubelet, containerd, runc and CRIU, a control plane, and RabbitMQ. Needs root.
   prune                               empty the cache of what this version does not use
 
   kubectl ARGS...                     as administrator, from the control plane's network
-  image OUT REF --entrypoint JSON [--env K=V]... SRC=DEST...
-                                      a container image from static files
+  image OUT REF --entrypoint JSON [--env K=V]... [--packages A,B,...] [--volume REF=DIR,...] SRC=DEST...
+                                      a container image from static files, on Debian packages if any are named
   load TAR...                         give images to every node
   program NAME                        where the program of that name is, built now if need be
 
@@ -122,7 +122,7 @@ def build(argv: list[str]) -> None:
 
 def prune(argv: list[str]) -> None:
     parser("prune").parse_args(argv)
-    keep = [*(module.entry for module in programs.ALL), rootfs.entry(), images.pause().parent]
+    keep = [*(module.entry for module in programs.ALL), rootfs.entry(), limits.entry(), images.pause().parent]
     for spec in MACHINES.glob("*/spec.json"):       # what the present cluster stands on
         keep += map(Path, json.loads(spec.read_text())["layers"])
     for path in cache.prune(keep):
@@ -143,12 +143,18 @@ def _in_network(name: str, argv: list[str]) -> int:
 def image(argv: list[str]) -> None:
     made = parser("image", out={"type": Path}, reference={}, files={"nargs": "+", "metavar": "SRC=DEST"},
                   entrypoint={"option": True, "type": json.loads, "required": True},
-                  env={"option": True, "action": "append", "default": []})
+                  env={"option": True, "action": "append", "default": []},
+                  volume={"option": True, "action": "append", "default": [], "metavar": "REF=DIR,DIR...",
+                          "help": "the same image once more as REF, with these folders as VOLUMEs"},
+                  packages={"option": True, "help": "Debian packages, with commas between"})
     args = made.parse_intermixed_args(argv)
     pairs = [file.rpartition("=") for file in args.files]
     if not all(source and target for source, _, target in pairs):
         made.error("files are given as SRC=DEST")
-    images.make(args.out, args.reference, args.entrypoint, [(Path(source), target) for source, _, target in pairs], args.env)
+    again = [one.rpartition("=") for one in args.volume]
+    below = [packages.layer(Board(), args.packages.split(","))] if args.packages else []
+    images.make(args.out, args.reference, args.entrypoint, [(Path(source), target) for source, _, target in pairs],
+                args.env, below, {other: folders.split(",") for other, _, folders in again})
 
 
 def load(argv: list[str]) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
-from . import addons, api, broker, cleanup, controlplane, host, images, network, node, pki, programs, rootfs, state
+from . import addons, api, broker, cleanup, controlplane, host, images, limits, network, node, pki, programs, rootfs, state
 from .cgroups import Cgroups
 from .config import (AMQP, API, API_SERVICE_IP, BROKER, BROKER_IP, CONTROL_PLANE, DNS_IP, DOMAIN, KUBECONFIG, LOGS,
                      MAX_NODES, STATE, netns, node_ip, node_name, pod_cidr)
@@ -24,7 +24,7 @@ def provide(board: Board) -> list[Path]:
     """Everything that machines are made of, from the cache or made now: layers, the topmost first."""
     host.require_root()
     host.install_missing(board)
-    together([lambda: programs.build_all(board), lambda: rootfs.build(board), images.pause])
+    together([lambda: programs.build_all(board), lambda: rootfs.build(board), lambda: limits.build(board), images.pause])
     return [*(module.entry for module in programs.ALL), rootfs.entry()]
 
 
@@ -65,7 +65,7 @@ def _lay_out(board: Board, layers: list[Path], fresh: list[str], first: bool) ->
             controlplane.create(layers)
             broker.create(layers)
         for name in fresh:
-            node.create(name, layers)
+            node.create(name, [*limits.layers(), *layers])
 
 
 def _start(board: Board, nodes: list[str]) -> None:

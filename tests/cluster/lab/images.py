@@ -1,16 +1,18 @@
-"""Container images without a container engine: docker-archive tars of static files.
+"""Container images without a container engine: docker-archive tars of files, on nothing or on a layer.
 
-Guarantees: the same files give the same bytes, so an image is its content; parents of every
-file exist in the layer; the pause image is built from a few lines of C.
+Guarantees: the same files give the same bytes, so an image is its content; the first thing in the
+tar is the configuration, whose name is the image's id; parents of every file exist in the layer;
+the pause image is built from a few lines of C.
 """
 from __future__ import annotations
 
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
-from typing import Iterable, Sequence
+from typing import Any, BinaryIO, Iterable, Mapping, Sequence
 
 from . import cache
 from .config import GOARCH, PAUSE_IMAGE
@@ -33,21 +35,38 @@ int main(void) {
 
 
 def make(out: Path, reference: str, entrypoint: Sequence[str], files: Iterable[tuple[Path, str]],
-         env: Sequence[str] = ()) -> None:
-    """Write the image `reference` to `out`; `files` are (here, path in the image)."""
+         env: Sequence[str] = (), below: Sequence[tuple[Path, str]] = (), volumes: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Write the image `reference` to `out`; `files` are (here, path in the image), `below` other layers: (tar, digest).
+
+    `volumes`: the same image once more under another reference, with these folders as VOLUMEs.
+    """
     layer = _layer(files)
-    config = _json({
-        "architecture": GOARCH, "os": "linux", "created": "1970-01-01T00:00:00Z",
-        "config": {"Entrypoint": list(entrypoint), "Env": [PATH, *env], "WorkingDir": "/"},
-        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]},
-        "history": [{"created": "1970-01-01T00:00:00Z"}],
-    })
-    name = hashlib.sha256(config).hexdigest() + ".json"
-    manifest = _json([{"Config": name, "RepoTags": [reference], "Layers": ["layer.tar"]}])
+    digests = [*(digest for _, digest in below), "sha256:" + hashlib.sha256(layer).hexdigest()]
+    lower = [(f"below-{at}.tar", tar) for at, (tar, _) in enumerate(below)]
+    made = {"Entrypoint": list(entrypoint), "Env": [PATH, *env], "WorkingDir": "/"}
+    configs = {reference: _config(made, digests)}
+    for other, folders in (volumes or {}).items():
+        configs[other] = _config({**made, "Volumes": {folder: {} for folder in folders}}, digests)
+    names = {reference: hashlib.sha256(config).hexdigest() + ".json" for reference, config in configs.items()}
+    manifest = _json([{"Config": names[reference], "RepoTags": [reference], "Layers": [*(path for path, _ in lower), "layer.tar"]}
+                      for reference in configs])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(out, "w", format=tarfile.GNU_FORMAT) as tar:
-        for path, data in ((name, config), ("layer.tar", layer), ("manifest.json", manifest)):
-            _add(tar, path, data, 0o644)
+        for other, config in configs.items():
+            _add(tar, names[other], config, 0o644)
+        for path, source in lower:
+            with open(source, "rb") as data:
+                _stream(tar, path, data)
+        for path, text in (("layer.tar", layer), ("manifest.json", manifest)):
+            _add(tar, path, text, 0o644)
+
+
+def _config(made: dict[str, Any], digests: Sequence[str]) -> bytes:
+    return _json({
+        "architecture": GOARCH, "os": "linux", "created": "1970-01-01T00:00:00Z", "config": made,
+        "rootfs": {"type": "layers", "diff_ids": list(digests)},
+        "history": [{"created": "1970-01-01T00:00:00Z"}] * len(digests),
+    })
 
 
 def _layer(files: Iterable[tuple[Path, str]]) -> bytes:
@@ -80,6 +99,12 @@ def _add(tar: tarfile.TarFile, path: str, data: bytes | None, mode: int) -> None
     else:
         info.size = len(data)
         tar.addfile(info, io.BytesIO(data))
+
+
+def _stream(tar: tarfile.TarFile, path: str, data: BinaryIO) -> None:
+    info = tarfile.TarInfo(path)
+    info.mode, info.mtime, info.size = 0o644, 0, os.fstat(data.fileno()).st_size
+    tar.addfile(info, data)
 
 
 def _json(value: object) -> bytes:

@@ -134,4 +134,4 @@ def wait_for_containerd(machine: Machine) -> None:
 def load(machine: Machine, archive: Path) -> str:
     """Import an image into the node's containerd; what it printed."""
     with open(archive, "rb") as data:
-        return machine.run("ctr", "-n", "k8s.io", "images", "import", "-", limit=120, stdin=data)
+        return machine.run("ctr", "-n", "k8s.io", "images", "import", "-", limit=300, stdin=data)
