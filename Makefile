@@ -23,10 +23,11 @@ image: build ## the image as a tar, without an image builder: target/image/shado
 	$(CLUSTER) image $(TAR) $(IMAGE) --entrypoint '["/shadow"]' $(OUT)/shadow=/shadow $(OUT)/shadow-runc=/shadow-runc
 
 .PHONY: examples-image
-examples-image: ## consumer, producer and counter as a tar: target/image/examples.tar
-	cargo build --release --locked --example consumer --example producer --example counter
-	$(CLUSTER) image target/image/examples.tar localhost/shadow-examples:1 --entrypoint '["/consumer"]' \
-	  $(OUT)/examples/consumer=/consumer $(OUT)/examples/producer=/producer $(OUT)/examples/counter=/counter
+examples-image: ## consumer, producer, counter and carried as a tar: target/image/examples.tar
+	cargo build --release --locked --example consumer --example producer --example counter --example carried
+	$(CLUSTER) image target/image/examples.tar localhost/shadow-examples:1 --entrypoint '["/consumer"]' --volume localhost/shadow-carried:1=/volume \
+	  $(OUT)/examples/consumer=/consumer $(OUT)/examples/producer=/producer $(OUT)/examples/counter=/counter \
+	  $(OUT)/examples/carried=/carried
 
 .PHONY: scheduler-image
 scheduler-image: ## the test cluster's own kube-scheduler as a tar, for the second scheduler

@@ -6,6 +6,7 @@ pub mod agent; // on every node: dump, stream, archives, tickets, freeze and kil
 pub mod api; // what users and parts exchange: CRD, annotations, orders, tickets (pure)
 pub mod broker; // park, resume, proof, per-migration queues; control messages
 pub mod cli; // the kubectl plugin
+pub mod criu; // CRIU's image files: what we read or rewrite of them (pure)
 pub mod extender; // tells kube-scheduler which nodes can take a checkpoint
 pub mod kit; // what every role needs: client, TLS, server, lease, shutdown, metrics, Events
 pub mod operator; // drives migrations: observe, step, write, perform

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::freezer::Freezer;
 use super::host::Host;
+use super::memory::Memory;
 use crate::api::{ContainerRef, PodUid};
 
 /// A running container.
@@ -20,8 +21,10 @@ pub struct Container {
     /// Its bundle (path on the node).
     pub bundle: PathBuf,
     pub freezer: Freezer,
-    /// Its memory cgroup's folder as we reach it, to guess the size of a dump.
-    pub memory: Option<PathBuf>,
+    /// Its first process, as we see it.
+    pub pid: u32,
+    /// To guess the size of a dump.
+    pub memory: Memory,
     started: u64,
 }
 
@@ -170,7 +173,8 @@ impl Containers {
             id,
             runc_root,
             freezer,
-            memory: cgroup("memory").or_else(|| cgroup("")),
+            pid: state.init_process_pid,
+            memory: Memory { memory: cgroup("memory").or_else(|| cgroup("")), hugetlb: cgroup("hugetlb") },
             started: state.init_process_start,
         }))
     }
@@ -194,20 +198,6 @@ fn existing(path: &Path) -> Result<Option<String>, ScanError> {
 
 fn parsed<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ScanError> {
     serde_json::from_str(text).map_err(|error| ScanError { path: path.to_owned(), source: error.into() })
-}
-
-impl Container {
-    /// Bytes of memory that a dump may have to write; 0 without a memory cgroup.
-    pub fn memory_bytes(&self) -> io::Result<u64> {
-        let Some(dir) = &self.memory else { return Ok(0) };
-        let stat = fs::read_to_string(dir.join("memory.stat"))?;
-        let value = |name: &str| -> u64 {
-            let line = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.and_then(|value| value.parse().ok()).unwrap_or(0)
-        };
-        // v1 has rss and shmem, v2 has anon and shmem.
-        Ok(value("rss") + value("anon") + value("shmem"))
-    }
 }
 
 /// Start time of a process in clock ticks, as runc records it; nothing for a process that is gone or a zombie.
@@ -345,20 +335,5 @@ mod tests {
         assert_eq!(upper_dir(info, Path::new("/b/rootfs")), Some("/s/1 2/fs".into()));
         assert_eq!(upper_dir(info, Path::new("/c/rootfs")), None);
         assert_eq!(upper_dir(info, Path::new("/b")), None);
-    }
-
-    #[test]
-    fn memory_is_summed_from_what_the_cgroup_version_offers() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("memory.stat"), "cache 5\nrss 100\nshmem 20\nrss_huge 7\n").unwrap();
-        let container = Container {
-            id: String::new(),
-            runc_root: PathBuf::new(),
-            bundle: PathBuf::new(),
-            freezer: Freezer::V1(PathBuf::new()),
-            memory: Some(dir.path().to_owned()),
-            started: 0,
-        };
-        assert_eq!(container.memory_bytes().unwrap(), 120);
     }
 }

@@ -17,20 +17,21 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::archive::{IMAGES, LAYER, Origin};
+use super::archive::{IMAGES, Origin};
+use super::carry::Load;
 use super::containers::{Container, Containers};
 use super::failure::Failure;
+use super::metrics;
 use super::node::{Node, find};
 use super::peer::Peer;
 use super::receive::room_for;
 use super::store::{self, Durability, Store};
-use super::{layer, metrics};
 use crate::api::{ArchiveSize, ContainerRef, DumpOrder, DumpReport, Epoch, Hold, MigrationUid, Refusal};
 use crate::runtime::{CRIU_CONFIG_VARIABLE, last_errors};
 
 /// For another that counts the same files.
 const SIZE_WAIT: Duration = Duration::from_secs(2);
-/// Beside memory and changed files.
+/// Beside memory and files.
 const IMAGES_OVERHEAD: u64 = 16 << 20;
 /// How long CRIU may go on after the order's time limit before it is killed.
 const WIND_UP: Duration = Duration::from_secs(30);
@@ -128,26 +129,34 @@ fn log(uid: &MigrationUid, order: &DumpOrder, outcome: &Outcome) {
 pub async fn size(node: &Arc<Node>, container: &ContainerRef) -> Result<ArchiveSize, Failure> {
     let lock = node.locks.lock(&container.pod.uid, Instant::now() + SIZE_WAIT).await?;
     let (container, upper) = locate(node, container).await?;
-    let counted = tokio::spawn(async move {
-        let bytes = expected_bytes(&container, &upper).await;
-        drop(lock);
-        bytes
+    let counted = tokio::spawn({
+        let node = Arc::clone(node);
+        async move {
+            let found = what_is_carried(&node, &container, upper).await;
+            drop(lock);
+            found.map(|(_, bytes)| bytes)
+        }
     });
     let bytes = counted.await.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??;
     Ok(ArchiveSize { bytes })
 }
 
-/// Page cache is not dumped.
-async fn expected_bytes(container: &Container, upper: &Path) -> Result<u64, Failure> {
-    let upper = upper.to_owned();
+/// What moves beside the processes, and how large an archive will be. Page cache is not dumped.
+async fn what_is_carried(
+    node: &Arc<Node>,
+    container: &Container,
+    upper: PathBuf,
+) -> Result<(Arc<Load>, u64), Failure> {
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         Failure::new(Refusal::RuntimeFailed, format!("size of {what} of container {}: {error}", container.id))
     };
-    let counted = tokio::task::spawn_blocking(move || layer::size(&upper)).await;
-    let files =
+    let (host, of) = (node.host.clone(), container.clone());
+    let counted = tokio::task::spawn_blocking(move || Load::of(&host, &of, upper)).await;
+    let load =
         counted.map_err(|error| failed("the files", &error))?.map_err(|error| failed("the files", &error))?;
-    let memory = container.memory_bytes().map_err(|error| failed("the memory", &error))?;
-    Ok(memory.saturating_add(IMAGES_OVERHEAD).saturating_add(files))
+    let memory = container.memory.bytes().map_err(|error| failed("the memory", &error))?;
+    let bytes = memory.saturating_add(IMAGES_OVERHEAD).saturating_add(load.bytes());
+    Ok((Arc::new(load), bytes))
 }
 
 async fn run(
@@ -159,13 +168,13 @@ async fn run(
 ) -> Outcome {
     let peer = Peer::new(&node.tls, &order.target, node.peer_port)?;
     let (container, upper) = locate(node, &order.container).await?;
-    let expected = expected_bytes(&container, &upper).await?;
+    let (load, expected) = what_is_carried(node, &container, upper).await?;
     room_for(&node.store, expected)?;
     let located_ms = millis(begun.elapsed());
     peer.reserve(uid, order.epoch, expected, deadline).await?;
     tracing::debug!(migration = %uid, located_ms, reserved_ms = millis(begun.elapsed()), expected, "room is there");
     let dir = node.store.dump(uid, order.epoch);
-    let outcome = dump_and_send(node, uid, order, &container, &upper, &dir, &peer, begun, deadline).await;
+    let outcome = dump_and_send(node, uid, order, &container, &load, &dir, &peer, begun, deadline).await;
     if outcome.is_err()
         && let Err(error) = store::remove(&dir)
     {
@@ -199,7 +208,7 @@ async fn dump_and_send(
     uid: &MigrationUid,
     order: &DumpOrder,
     container: &Container,
-    upper: &Path,
+    load: &Arc<Load>,
     dir: &Path,
     peer: &Peer,
     begun: Instant,
@@ -216,7 +225,7 @@ async fn dump_and_send(
     // From here on the container may stand still: a restarted agent must know.
     store::write(&dir.join(JOB), &Job { container: order.container.clone() }, Durability::Process)?;
     let frozen_at = Instant::now();
-    let images = stop_and_dump(node, container, upper, dir, deadline).await;
+    let images = stop_and_dump(node, container, load, dir, deadline).await;
     let dumped_in = frozen_at.elapsed();
     let images = images
         .and_then(|()| store::write(&dir.join(WRITTEN), &(), Durability::Process).map_err(Failure::from));
@@ -263,11 +272,11 @@ async fn dump_and_send(
     report
 }
 
-/// Freezes the container; then, at the same time, CRIU dumps its processes and we copy its changed files.
+/// Freezes the container; then, at the same time, CRIU dumps its processes and we copy its files.
 async fn stop_and_dump(
     node: &Arc<Node>,
     container: &Container,
-    upper: &Path,
+    load: &Arc<Load>,
     dir: &Path,
     deadline: Instant,
 ) -> Result<(), Failure> {
@@ -275,6 +284,7 @@ async fn stop_and_dump(
     let begun = Instant::now();
     container.freezer.freeze(deadline).await?;
     let freeze_ms = millis(begun.elapsed());
+    load.clear(container)?;
     let (images, work) = (dir.join(IMAGES), dir.join(WORK));
     let args: [&OsStr; 11] = [
         "--root".as_ref(),
@@ -290,24 +300,20 @@ async fn stop_and_dump(
         container.id.as_ref(),
     ];
     let patience = deadline.saturating_duration_since(Instant::now()) + WIND_UP;
-    let files = tokio::task::spawn_blocking({
-        let (upper, layer) = (upper.to_owned(), dir.join(LAYER));
-        move || {
-            let begun = Instant::now();
-            layer::write(&upper, &layer).map(|()| begun.elapsed())
-        }
-    });
+    let files = load.write(dir);
     let settings = node.store.criu_config();
     let environment = [(CRIU_CONFIG_VARIABLE, settings.as_os_str())];
-    let (dumped, files) = tokio::join!(node.host.run("runc", &args, &environment, patience), files);
+    let (dumped, files) = tokio::join!(node.host.run("runc", &args, &environment, patience), files.written());
     dumped.map_err(|error| {
         let log = fs::read(work.join("dump.log")).unwrap_or_default();
         let errors = last_errors(&String::from_utf8_lossy(&log), QUOTED_LINES);
         Failure::new(Refusal::RuntimeFailed, format!("{error}; CRIU: {errors}"))
     })?;
-    let files = files.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
-    let files = files.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
-    tracing::debug!(freeze_ms, layer_ms = millis(files), both_ms = millis(begun.elapsed()), "dump written");
+    let files = files?;
+    let (files_ms, dumped) = (millis(files.took), Instant::now());
+    files.finish(&images, container.freezer.pids()?).await?;
+    let (finish_ms, all_ms) = (millis(dumped.elapsed()), millis(begun.elapsed()));
+    tracing::debug!(freeze_ms, files_ms, finish_ms, all_ms, "dump written");
     if Instant::now() >= deadline {
         return Err(Failure::new(Refusal::TimedOut, "CRIU took longer than the order allows"));
     }

@@ -86,7 +86,8 @@ impl Freezer {
         }
     }
 
-    fn pids(&self) -> Result<Vec<Pid>, FreezerError> {
+    /// Its processes.
+    pub fn pids(&self) -> Result<Vec<Pid>, FreezerError> {
         let text = self.read("cgroup.procs")?.unwrap_or_default();
         Ok(text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect())
     }

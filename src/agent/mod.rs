@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod capacity;
+mod carry;
 mod claims;
 pub mod containers;
 pub mod desk;
@@ -14,8 +15,8 @@ pub mod fence;
 mod freezer;
 pub mod host;
 mod install;
-mod layer;
 mod leftovers;
+mod memory;
 mod metrics;
 mod node;
 mod orders;

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, no async. Everything else may depend on this module, it depends on nothing of ours.
 
 mod capacity;
+mod carried;
 mod check;
 mod compatibility;
 mod conditions;
@@ -15,6 +16,10 @@ mod policy;
 mod ticket;
 
 pub use capacity::{NodeCapacity, NodeCapacitySpec};
+pub use carried::{
+    CARRIED_FILE, Carried, IMAGE_VOLUMES, IMAGE_VOLUMES_CAP, SHM_FILE, image_volume, is_image_volume,
+    is_sandbox_shm,
+};
 pub use check::{Check, CheckRefusal, CheckedNode};
 pub use compatibility::{Compatibility, Difference};
 pub use conditions::{ConditionType, Reason};

@@ -35,6 +35,22 @@ struct Config {
     root: Root,
     #[serde(default)]
     mounts: Vec<Mount>,
+    #[serde(default)]
+    linux: Linux,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Linux {
+    #[serde(default)]
+    namespaces: Vec<Namespace>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    path: PathBuf,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -79,6 +95,22 @@ impl Bundle {
         self.dir.join("criu")
     }
 
+    /// Folder of its own for the images that CRIU is given.
+    pub fn images_dir(&self) -> PathBuf {
+        self.dir.join("criu-images")
+    }
+
+    /// Destination and source of each mount, as the engine made them.
+    pub fn mounts(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        self.config.mounts.iter().map(|mount| (mount.destination.as_path(), mount.source.as_path()))
+    }
+
+    /// The sandbox's namespace that the container joins, `network` or `ipc`; nothing where it has its own or the node's.
+    pub fn namespace(&self, kind: &str) -> Option<&Path> {
+        let found = self.config.linux.namespaces.iter().find(|namespace| namespace.kind == kind)?;
+        Some(found.path.as_path()).filter(|path| path.is_absolute())
+    }
+
     /// What the agent needs to know to hand out the archive.
     pub fn claim(&self, id: &OsStr) -> Result<ClaimRequest, CreateError> {
         let missing = |what: &str| CreateError::Ticket(format!("config.json does not say the {what}"));
@@ -97,7 +129,8 @@ impl Bundle {
         })
     }
 
-    fn pod_ip(&self) -> Option<String> {
+    /// As the kubelet wrote it into the pod's hosts file, if it did.
+    pub fn pod_ip(&self) -> Option<String> {
         let mount = self.config.mounts.iter().find(|m| m.destination == Path::new("/etc/hosts"))?;
         let hosts = fs::read_to_string(&mount.source).ok()?;
         hosts::pod_ip(&hosts, self.config.hostname()?)

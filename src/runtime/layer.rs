@@ -1,7 +1,8 @@
-//! Applies a layer tar (changed files of the source, with OCI whiteouts) to a mounted root file system.
+//! Puts a tar of the source's files in place: a layer (changed files, with OCI whiteouts) over a mounted root file system, or
+//! a plain tree as all that a folder holds.
 //!
 //! Guarantees: nothing outside that root is touched, whatever names and links the tar or the root hold: every name is
-//! resolved beneath the root and through no symbolic link.
+//! resolved beneath the root and through no symbolic link. Holes of files take no room.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,13 +18,15 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use tar::{Archive, Entry, EntryType};
 
+use super::sparse::{self, SPARSE_MAJOR, SPARSE_MINOR, SPARSE_SIZE};
+
 /// `.wh.NAME`: NAME is gone.
 pub const WHITEOUT_PREFIX: &[u8] = b".wh.";
 /// Everything that lies below in this folder is gone.
 pub const OPAQUE: &[u8] = b".wh..wh..opq";
 const XATTR_KEY: &str = "SCHILY.xattr.";
 
-/// The layer could not be applied.
+/// The tree could not be put in place.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
 pub struct LayerError {
@@ -31,19 +34,41 @@ pub struct LayerError {
     source: io::Error,
 }
 
-/// Applies the tar file `layer` to `root`.
-pub fn apply(layer: &Path, root: &Path) -> Result<(), LayerError> {
-    let at = |path: &Path, source: io::Error| LayerError { path: path.to_owned(), source };
-    let file = File::open(layer).map_err(|e| at(layer, e))?;
-    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
-    let root = rustix::fs::openat(CWD, root, flags, Mode::empty()).map_err(|e| at(root, e.into()))?;
+/// What a tar holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TreeKind {
+    /// What has changed over an image; some names mean that something is gone.
+    Layer,
+    /// All that a folder holds; names mean nothing.
+    Plain,
+}
+
+/// Puts the tar file `tree` in place at `root`; what was there stays, but for what the tar has under the same name.
+pub fn apply(tree: &Path, root: &Path, kind: TreeKind) -> Result<(), LayerError> {
+    let file = File::open(tree).map_err(|e| at(tree, e))?;
+    let root = open_root(root)?;
     let mut archive = Archive::new(io::BufReader::with_capacity(1 << 18, file));
-    for entry in archive.entries().map_err(|e| at(layer, e))? {
-        let mut entry = entry.map_err(|e| at(layer, e))?;
-        let path = entry.path().map_err(|e| at(layer, e))?.into_owned();
-        place(root.as_fd(), &path, &mut entry).map_err(|e| at(&path, e))?;
+    for entry in archive.entries().map_err(|e| at(tree, e))? {
+        let mut entry = entry.map_err(|e| at(tree, e))?;
+        let path = entry.path().map_err(|e| at(tree, e))?.into_owned();
+        place(root.as_fd(), &path, &mut entry, kind).map_err(|e| at(&path, e))?;
     }
     Ok(())
+}
+
+/// Puts the tar file `tree` in place of all that the folder `root` holds.
+pub fn replace(tree: &Path, root: &Path) -> Result<(), LayerError> {
+    empty(open_root(root)?.as_fd()).map_err(|e| at(root, e))?;
+    apply(tree, root, TreeKind::Plain)
+}
+
+fn at(path: &Path, source: io::Error) -> LayerError {
+    LayerError { path: path.to_owned(), source }
+}
+
+fn open_root(root: &Path) -> Result<OwnedFd, LayerError> {
+    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, root, flags, Mode::empty()).map_err(|e| at(root, e.into()))
 }
 
 /// Folder and name of an entry; nothing for the root itself.
@@ -66,17 +91,24 @@ fn open_beneath(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<
     Ok(rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
 }
 
-fn place(root: BorrowedFd<'_>, path: &Path, entry: &mut Entry<'_, impl Read>) -> io::Result<()> {
+fn place(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    entry: &mut Entry<'_, impl Read>,
+    kind: TreeKind,
+) -> io::Result<()> {
     let Some((parent, name)) = split(path)? else {
         return dress(&open_beneath(root, Path::new("."), OFlags::DIRECTORY)?, entry);
     };
     let parent = open_beneath(root, &parent, OFlags::DIRECTORY | OFlags::PATH)?;
     let parent = parent.as_fd();
-    if name.as_bytes() == OPAQUE {
-        return empty(parent);
-    }
-    if let Some(gone) = name.as_bytes().strip_prefix(WHITEOUT_PREFIX) {
-        return remove(parent, OsStr::from_bytes(gone));
+    if kind == TreeKind::Layer {
+        if name.as_bytes() == OPAQUE {
+            return empty(parent);
+        }
+        if let Some(gone) = name.as_bytes().strip_prefix(WHITEOUT_PREFIX) {
+            return remove(parent, OsStr::from_bytes(gone));
+        }
     }
     let header = entry.header().clone();
     let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
@@ -109,7 +141,12 @@ fn place(root: BorrowedFd<'_>, path: &Path, entry: &mut Entry<'_, impl Read>) ->
             remove(parent, name)?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut file = File::from(rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?);
-            io::copy(entry, &mut file)?;
+            match sparse_size(entry)? {
+                Some(size) => sparse::fill(entry, size, &mut file)?,
+                None => {
+                    io::copy(entry, &mut file)?;
+                }
+            }
             let fd = OwnedFd::from(file);
             dress(&fd, entry)?;
             let modified = i64::try_from(header.mtime()?).unwrap_or_default();
@@ -137,7 +174,7 @@ fn place(root: BorrowedFd<'_>, path: &Path, entry: &mut Entry<'_, impl Read>) ->
     }
 }
 
-fn invalid(what: &str) -> io::Error {
+pub fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
@@ -164,6 +201,27 @@ fn dress(fd: &OwnedFd, entry: &mut Entry<'_, impl Read>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Length of a file with holes; nothing for one without.
+fn sparse_size(entry: &mut Entry<'_, impl Read>) -> io::Result<Option<u64>> {
+    let Some(extensions) = entry.pax_extensions()? else { return Ok(None) };
+    let (mut version, mut size) = ([None, None], None);
+    for extension in extensions {
+        let extension = extension?;
+        let Ok(value) = extension.value() else { continue };
+        match extension.key() {
+            Ok(SPARSE_MAJOR) => version[0] = value.parse::<u32>().ok(),
+            Ok(SPARSE_MINOR) => version[1] = value.parse::<u32>().ok(),
+            Ok(SPARSE_SIZE) => size = value.parse().ok(),
+            _ => {}
+        }
+    }
+    match (version, size) {
+        ([None, None], None) => Ok(None),
+        ([Some(1), Some(0)], Some(size)) => Ok(Some(size)),
+        _ => Err(invalid("file with holes in an unknown form")),
+    }
 }
 
 /// Removes `name` and what is in it; success if it is not there.
@@ -194,128 +252,5 @@ fn empty(folder: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-    use tar::{Builder, Header};
-
-    struct Layer(Builder<Vec<u8>>);
-
-    impl Layer {
-        fn new() -> Self {
-            Self(Builder::new(Vec::new()))
-        }
-
-        /// Names are written raw: `Builder` itself would refuse the bad ones.
-        fn entry(mut self, kind: EntryType, name: &str, link: &str, content: &[u8]) -> Self {
-            let mut header = Header::new_gnu();
-            header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
-            header.as_gnu_mut().unwrap().linkname[..link.len()].copy_from_slice(link.as_bytes());
-            header.set_entry_type(kind);
-            header.set_size(content.len() as u64);
-            header.set_mode(if kind == EntryType::Directory { 0o755 } else { 0o640 });
-            let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-            header.set_uid(uid.into());
-            header.set_gid(gid.into());
-            header.set_mtime(1_000_000);
-            header.set_cksum();
-            self.0.append(&header, content).unwrap();
-            self
-        }
-
-        fn file(self, name: &str, content: &str) -> Self {
-            self.entry(EntryType::Regular, name, "", content.as_bytes())
-        }
-
-        fn dir(self, name: &str) -> Self {
-            self.entry(EntryType::Directory, name, "", b"")
-        }
-
-        fn apply(self, root: &Path) -> Result<(), LayerError> {
-            let layer = tempfile::NamedTempFile::new().unwrap();
-            fs::write(layer.path(), self.0.into_inner().unwrap()).unwrap();
-            apply(layer.path(), root)
-        }
-    }
-
-    #[test]
-    fn files_folders_and_links_are_put_in_place() {
-        let root = tempfile::tempdir().unwrap();
-        fs::write(root.path().join("old"), "old").unwrap();
-        Layer::new()
-            .dir("d")
-            .file("d/f", "new")
-            .file("old", "newer")
-            .entry(EntryType::Symlink, "s", "/nowhere", b"")
-            .entry(EntryType::Link, "h", "d/f", b"")
-            .entry(EntryType::Fifo, "p", "", b"")
-            .apply(root.path())
-            .unwrap();
-        let at = |name: &str| root.path().join(name);
-        assert_eq!(fs::read_to_string(at("d/f")).unwrap(), "new");
-        assert_eq!(fs::read_to_string(at("old")).unwrap(), "newer");
-        assert_eq!(fs::read_link(at("s")).unwrap(), Path::new("/nowhere"));
-        let file = fs::metadata(at("h")).unwrap();
-        assert_eq!((file.nlink(), file.mtime(), file.permissions().mode() & 0o7777), (2, 1_000_000, 0o640));
-        assert_eq!(fs::symlink_metadata(at("p")).unwrap().mode() & 0o170_000, 0o010_000);
-    }
-
-    #[test]
-    fn whiteouts_remove_and_opaque_folders_start_empty() {
-        let root = tempfile::tempdir().unwrap();
-        let at = |name: &str| root.path().join(name);
-        fs::create_dir_all(at("gone/deep")).unwrap();
-        fs::write(at("gone/deep/x"), "").unwrap();
-        fs::create_dir_all(at("opaque/sub")).unwrap();
-        fs::write(at("opaque/sub/x"), "").unwrap();
-        Layer::new()
-            .file(".wh.gone", "")
-            .file(".wh.never-was", "")
-            .dir("opaque")
-            .file("opaque/.wh..wh..opq", "")
-            .file("opaque/new", "n")
-            .apply(root.path())
-            .unwrap();
-        assert!(!at("gone").exists());
-        let left: Vec<_> = fs::read_dir(at("opaque")).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(left, ["new"]);
-    }
-
-    #[test]
-    fn a_file_takes_the_place_of_a_folder_and_a_folder_that_of_a_link() {
-        let root = tempfile::tempdir().unwrap();
-        let outside = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("a/b")).unwrap();
-        symlink(outside.path(), root.path().join("l")).unwrap();
-        Layer::new().file("a", "file").dir("l").file("l/x", "in").apply(root.path()).unwrap();
-        assert_eq!(fs::read_to_string(root.path().join("a")).unwrap(), "file");
-        assert_eq!(fs::read_to_string(root.path().join("l/x")).unwrap(), "in");
-        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn nothing_leaves_the_root() {
-        let outside = tempfile::tempdir().unwrap();
-        fs::write(outside.path().join("keep"), "").unwrap();
-        let out = outside.path().to_str().unwrap();
-        for layer in [
-            Layer::new().file("../x", "x"),
-            Layer::new().file("/../x", "x"),
-            Layer::new().file("l/x", "x"),
-            Layer::new().file("l/.wh.keep", ""),
-            Layer::new().file("l/.wh..wh..opq", ""),
-            Layer::new().file(".wh...", ""),
-            Layer::new().entry(EntryType::Link, "h", "l/keep", b""),
-            Layer::new().entry(EntryType::Link, "h", "../keep", b""),
-            Layer::new().entry(EntryType::Symlink, "n", out, b"").file("n/x", "x"),
-        ] {
-            let root = tempfile::tempdir().unwrap();
-            symlink(outside.path(), root.path().join("l")).unwrap();
-            assert!(layer.apply(root.path()).is_err());
-            let left: Vec<_> =
-                fs::read_dir(outside.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-            assert_eq!(left, ["keep"]);
-        }
-    }
-}
+#[path = "layer_tests.rs"]
+mod tests;

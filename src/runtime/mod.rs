@@ -5,22 +5,28 @@
 //! network: only the node's files, runc and the agent's unix socket.
 
 mod bundle;
+mod carried;
 mod claim;
 mod cmdline;
 mod criu;
 mod hosts;
+mod images;
 mod layer;
 mod outcome;
 mod restore;
 mod runc;
+mod sandbox;
+mod sparse;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use criu::{CRIU_CONFIG_VARIABLE, last_errors};
-pub use layer::{LayerError, OPAQUE, WHITEOUT_PREFIX, apply as apply_layer};
+pub use layer::{LayerError, OPAQUE, TreeKind, WHITEOUT_PREFIX, apply as apply_tree};
+pub use sparse::{EXTENTS_CAP, SPARSE_MAJOR, SPARSE_MINOR, SPARSE_SIZE};
 
 use bundle::Bundle;
+use carried::CarriedError;
 use claim::Claimed;
 use cmdline::{CommandLine, Create, Verb};
 
@@ -33,8 +39,10 @@ pub enum CreateError {
     Refused(String),
     #[error("no answer from this node's SHADOW agent: {0}; is its pod running on this node?")]
     Agent(String),
-    #[error("changed files of the source could not be put in place: {0}")]
+    #[error("files of the source could not be put in place: {0}")]
     Layer(#[from] LayerError),
+    #[error("what the source carries could not be put in place: {0}")]
+    Carried(#[from] CarriedError),
     #[error("restore failed: {0}")]
     Restore(String),
     #[error("restored, but not on record with this node's SHADOW agent, so killed again: {0}")]

@@ -7,7 +7,8 @@ use std::path::Path;
 use super::bundle::Bundle;
 use super::cmdline::{CommandLine, Create};
 use super::criu::{CRIU_CONFIG_VARIABLE, last_errors};
-use super::{CreateError, layer, runc};
+use super::layer::TreeKind;
+use super::{CreateError, carried, layer, runc};
 use crate::api::NODE_DIR;
 
 /// The agent's settings for CRIU, in its folder.
@@ -23,7 +24,8 @@ pub fn restore(
     bundle: &Bundle,
     archive: &Path,
 ) -> Result<(), CreateError> {
-    layer::apply(&archive.join("rootfs.tar"), &bundle.rootfs())?;
+    layer::apply(&archive.join("rootfs.tar"), &bundle.rootfs(), TreeKind::Layer)?;
+    let images = carried::put_in_place(bundle, &create.id, archive)?;
     let work = bundle.work_dir();
     match fs::create_dir(&work) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -42,7 +44,7 @@ pub fn restore(
     if create.no_pivot {
         command.arg("--no-pivot");
     }
-    command.arg("--image-path").arg(archive.join("images")).arg("--work-path").arg(&work);
+    command.arg("--image-path").arg(images.dir()).arg("--work-path").arg(&work);
     // The new container's cgroup is made by its new spec; what the source's looked like does not matter.
     command.args(["--manage-cgroups-mode", "ignore"]).arg(&create.id);
     let settings = Path::new(NODE_DIR).join(CRIU_CONFIG);

@@ -8,6 +8,7 @@
 mod lab;
 
 mod answers;
+mod carried;
 mod drain_deployment;
 mod drain_dry_run;
 mod drain_is_exact;

@@ -12,7 +12,10 @@ pub use writer::{WriteError, write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ArchiveDigest, Epoch, MigrationUid};
+use crate::api::{
+    ArchiveDigest, CARRIED_FILE, Epoch, IMAGE_VOLUMES, IMAGE_VOLUMES_CAP, MigrationUid, SHM_FILE,
+    image_volume,
+};
 
 /// Folder of CRIU's images in an archive.
 pub const IMAGES: &str = "images";
@@ -55,8 +58,16 @@ fn is_allowed(name: &str) -> bool {
                 && !file.is_empty()
                 && file.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         }
-        None => name == LAYER || name == MANIFEST,
+        None => [LAYER, MANIFEST, CARRIED_FILE, SHM_FILE].contains(&name) || is_image_volume(name),
     }
+}
+
+/// Of one of the image's volumes, in the one way to write its number.
+fn is_image_volume(name: &str) -> bool {
+    let number =
+        name.strip_prefix(IMAGE_VOLUMES).and_then(|rest| rest.strip_prefix('/')?.strip_suffix(".tar"));
+    let number = number.and_then(|number| number.parse::<usize>().ok());
+    number.is_some_and(|number| number < IMAGE_VOLUMES_CAP && name == image_volume(number))
 }
 
 /// Bytes that fill the last block of a file.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
-use super::{BLOCK, IMAGES, MANIFEST, Manifest, is_allowed, padding};
+use super::{BLOCK, IMAGES, MANIFEST, Manifest, is_allowed, is_image_volume, padding};
+use crate::api::IMAGE_VOLUMES;
 
 /// A manifest is some hundred bytes.
 const MANIFEST_LIMIT: u64 = 64 * 1024;
@@ -165,13 +166,26 @@ impl Reader {
         }
         self.hasher.update(block);
         self.bytes += block.len() as u64;
-        let path = self.dir.join(name);
+        let path = self.dir.join(&name);
+        if is_image_volume(&name) {
+            self.make_folder(IMAGE_VOLUMES)?;
+        }
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(|source| ReadError::Io { path: path.clone(), source })?;
         Ok(match (size, padding) {
             (0, _) => Part::Header(Vec::new()),
             (left, padding) => Part::File { path, file, left, padding },
         })
+    }
+
+    fn make_folder(&self, name: &str) -> Result<(), ReadError> {
+        let path = self.dir.join(name);
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                Err(ReadError::Io { path, source })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check(&mut self, text: &[u8]) -> Result<(), ReadError> {

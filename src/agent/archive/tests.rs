@@ -14,6 +14,11 @@ fn dump() -> tempfile::TempDir {
     fs::write(dir.path().join("images/empty.img"), b"").unwrap();
     fs::write(dir.path().join("images/pages-1.img"), vec![7; 700_000]).unwrap();
     fs::write(dir.path().join(LAYER), vec![1; 1024]).unwrap();
+    fs::write(dir.path().join(CARRIED_FILE), b"{}").unwrap();
+    fs::write(dir.path().join(SHM_FILE), vec![2; 1024]).unwrap();
+    fs::create_dir(dir.path().join(IMAGE_VOLUMES)).unwrap();
+    fs::write(dir.path().join(image_volume(0)), vec![3; 700]).unwrap();
+    fs::write(dir.path().join(image_volume(10)), vec![4; 1]).unwrap();
     dir
 }
 
@@ -46,6 +51,9 @@ fn what_was_sent_arrives_however_it_is_cut_into_pieces() {
         assert_eq!(fs::read(archive.join("images/pages-1.img")).unwrap(), vec![7; 700_000]);
         assert_eq!(fs::read(archive.join("images/empty.img")).unwrap(), b"");
         assert_eq!(fs::read(archive.join(LAYER)).unwrap(), vec![1; 1024]);
+        assert_eq!(fs::read(archive.join(SHM_FILE)).unwrap(), vec![2; 1024]);
+        assert_eq!(fs::read(archive.join(image_volume(0))).unwrap(), vec![3; 700]);
+        assert_eq!(fs::read(archive.join(image_volume(10))).unwrap(), vec![4; 1]);
     }
 }
 
@@ -55,7 +63,10 @@ fn it_is_a_tar_that_others_can_read() {
     let mut archive = tar::Archive::new(stream.as_slice());
     let names: Vec<_> =
         archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
-    assert_eq!(names, ["images/core-1.img", "images/empty.img", "images/pages-1.img", LAYER, MANIFEST]);
+    let volumes = [image_volume(0), image_volume(10)];
+    let images = ["images/core-1.img", "images/empty.img", "images/pages-1.img"].map(str::to_owned);
+    let rest = [LAYER, SHM_FILE, MANIFEST].map(str::to_owned);
+    assert_eq!(names, [&[CARRIED_FILE.to_owned()], &volumes[..], &images, &rest].concat());
 }
 
 #[test]
@@ -84,7 +95,23 @@ fn a_stream_that_is_cut_is_no_archive() {
 
 #[test]
 fn only_expected_files_are_written() {
-    for name in ["../x", "images/../x", "images/", "images/a/b", "images/.x", "etc", "images/a b", "/x"] {
+    for name in [
+        "../x",
+        "images/../x",
+        "images/",
+        "images/a/b",
+        "images/.x",
+        "etc",
+        "images/a b",
+        "/x",
+        "image-volumes/00.tar",
+        "image-volumes/100.tar",
+        "image-volumes/+1.tar",
+        "image-volumes/x.tar",
+        "image-volumes/1",
+        "image-volumes/../x.tar",
+        "image-volumes",
+    ] {
         assert!(!is_allowed(name), "{name}");
         let mut header = tar::Header::new_gnu();
         header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());

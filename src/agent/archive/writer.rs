@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
 use super::{BLOCK, IMAGES, LAYER, MANIFEST, Manifest, Origin, is_allowed, padding};
+use crate::api::{CARRIED_FILE, IMAGE_VOLUMES, SHM_FILE};
 
 /// Bytes handed on at once.
 const CHUNK: usize = 256 * 1024;
@@ -51,16 +52,25 @@ pub fn write(
 }
 
 fn names(dir: &Path) -> Result<Vec<String>, WriteError> {
-    let images = dir.join(IMAGES);
-    let at = |source| WriteError::Io { path: images.clone(), source };
     let mut names = vec![LAYER.to_owned()];
-    for entry in fs::read_dir(&images).map_err(at)? {
-        let entry = entry.map_err(at)?;
-        let name = format!("{IMAGES}/{}", entry.file_name().to_string_lossy());
-        if !is_allowed(&name) || !entry.file_type().map_err(at)?.is_file() {
-            return Err(WriteError::Unexpected { path: entry.path() });
+    names.extend(
+        [CARRIED_FILE, SHM_FILE].map(str::to_owned).into_iter().filter(|name| dir.join(name).exists()),
+    );
+    for folder in [IMAGES, IMAGE_VOLUMES] {
+        let path = dir.join(folder);
+        let at = |source| WriteError::Io { path: path.clone(), source };
+        let entries = match fs::read_dir(&path) {
+            Err(error) if folder == IMAGE_VOLUMES && error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries.map_err(at)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(at)?;
+            let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if !is_allowed(&name) || !entry.file_type().map_err(at)?.is_file() {
+                return Err(WriteError::Unexpected { path: entry.path() });
+            }
+            names.push(name);
         }
-        names.push(name);
     }
     names.sort();
     Ok(names)

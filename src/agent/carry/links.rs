@@ -1,0 +1,207 @@
+//! Names that CRIU gives to open files while it dumps (`link_remap.N`) and takes away again: a restore looks for them, so
+//! they are added to the trees afterwards. Blocking I/O; the container must stand still meanwhile.
+//!
+//! Guarantees: each link that the images name is in its tree, as one more name of the file that it stands for; what a
+//! CRIU that was killed has left is removed only while the file has another name, and never through a symbolic link.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::process::Pid;
+
+use super::tree::Open;
+use super::{CarryError, Tree};
+use crate::criu::{FILES_IMAGE, REMAPS_IMAGE, Remap, remaps};
+
+/// What the kernel puts behind the name of an open file that is gone.
+const DELETED: &[u8] = b" (deleted)";
+
+/// Adds the links that a restore from `images` will look for. `tree_of` finds the tree that a file of the container is in:
+/// nothing for a mount that is not carried.
+pub fn add<'a>(
+    images: &Path,
+    pids: &[Pid],
+    tree_of: impl Fn(&Path) -> Option<(usize, &'a Tree)>,
+    open: &mut [Open],
+) -> Result<(), CarryError> {
+    let Some(wanted) = wanted(images)? else { return Ok(()) };
+    let opened = deleted_files(pids);
+    for Remap { opened: name, link } in wanted {
+        let at = |source| CarryError::Io { path: name.clone(), source };
+        let Some((number, tree)) = tree_of(&Path::new("/").join(&link)) else { continue };
+        let Some(open) = open.get_mut(number) else { continue };
+        let link = Path::new("/").join(&link);
+        let Ok(link) = link.strip_prefix(&tree.at) else { continue };
+        let handle =
+            opened.get(&name).ok_or_else(|| at(io::Error::other("deleted, and open in no process")))?;
+        let file = fs::metadata(handle).map_err(at)?;
+        match named(&tree.root, Path::new(""), &file).map_err(at)? {
+            Some(target) => open.link(link, &target, &file)?,
+            // Of the image's own files: what is open is what counts.
+            None => open.file(link, File::open(handle).map_err(at)?)?,
+        }
+    }
+    Ok(())
+}
+
+fn wanted(images: &Path) -> Result<Option<Vec<Remap>>, CarryError> {
+    let read = |name: &str| {
+        let path = images.join(name);
+        fs::read(&path).map_err(|source| CarryError::Io { path, source })
+    };
+    let links = match read(REMAPS_IMAGE) {
+        Err(CarryError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
+        links => links?,
+    };
+    let wanted = remaps(&links, &read(FILES_IMAGE)?);
+    let wanted = wanted.map_err(|source| CarryError::Image { path: images.join(REMAPS_IMAGE), source })?;
+    Ok(Some(wanted).filter(|wanted| !wanted.is_empty()))
+}
+
+/// Files that these processes have open or mapped and whose name is gone: that name, and where each can be reached.
+fn deleted_files(pids: &[Pid]) -> HashMap<PathBuf, PathBuf> {
+    let mut found = HashMap::new();
+    for pid in pids {
+        let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+        let folders = ["fd", "map_files"].map(|folder| fs::read_dir(process.join(folder)));
+        let handles = folders.into_iter().flatten().flatten().flatten().map(|entry| entry.path());
+        for handle in handles.chain([process.join("exe")]) {
+            let Ok(name) = fs::read_link(&handle) else { continue };
+            let name = name.as_os_str().as_bytes();
+            if let Some(name) = name.strip_prefix(b"/").and_then(|name| name.strip_suffix(DELETED)) {
+                // Of the same name's files the one that still has another is meant.
+                let is_linked = fs::metadata(&handle).is_ok_and(|file| file.nlink() > 0);
+                if is_linked {
+                    found.insert(OsStr::from_bytes(name).into(), handle);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// A name that this file has below `root`.
+fn named(root: &Path, folder: &Path, file: &Metadata) -> io::Result<Option<PathBuf>> {
+    for entry in fs::read_dir(root.join(folder))? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        let name = folder.join(entry.file_name());
+        if metadata.is_dir() {
+            if let Some(found) = named(root, &name, file)? {
+                return Ok(Some(found));
+            }
+        } else if is_same(&metadata, file) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// An overlay shows the inode of its upper folder, but not its device.
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    let facts = |file: &Metadata| {
+        (file.ino(), file.mode(), file.uid(), file.gid(), file.len(), file.mtime(), file.mtime_nsec())
+    };
+    facts(one) == facts(other)
+}
+
+/// Removes links that a CRIU has left in the container whose root folder is `root`; `stale` are names in it.
+pub fn remove_stale(root: &Path, stale: &[PathBuf]) -> Result<(), CarryError> {
+    if stale.is_empty() {
+        return Ok(());
+    }
+    let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    let folder = rustix::fs::openat(CWD, root, flags, Mode::empty());
+    let folder = folder.map_err(|error| CarryError::Io { path: root.to_owned(), source: error.into() })?;
+    for link in stale {
+        let removed = (|| {
+            let (Some(parent), Some(name)) = (link.parent(), link.file_name()) else { return Ok(false) };
+            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            let parent = rustix::fs::openat2(&folder, parent, flags, Mode::empty(), resolve)?;
+            let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink < 2 {
+                return Ok(false);
+            }
+            rustix::fs::unlinkat(&parent, name, AtFlags::empty()).map(|()| true)
+        })();
+        match removed {
+            Ok(true) => tracing::info!(link = %link.display(), "removed a link that a CRIU has left"),
+            Ok(false) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(CarryError::Io { path: link.clone(), source: error.into() }),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::carry::tree::write;
+    use crate::runtime::{TreeKind, apply_tree};
+
+    #[test]
+    fn an_open_file_that_lost_its_name_is_found_and_its_other_name_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("d")).unwrap();
+        fs::write(at("a"), "state").unwrap();
+        fs::write(at("b"), "state").unwrap();
+        let _open = File::open(at("a")).unwrap();
+        fs::hard_link(at("a"), at("d/other")).unwrap();
+        fs::remove_file(at("a")).unwrap();
+        let me = rustix::process::getpid();
+        let opened = deleted_files(&[me]);
+        let handle = &opened[at("a").strip_prefix("/").unwrap()];
+        let file = fs::metadata(handle).unwrap();
+        assert_eq!(named(dir.path(), Path::new(""), &file).unwrap().unwrap(), Path::new("d/other"));
+        fs::remove_file(at("d/other")).unwrap();
+        assert_eq!(named(dir.path(), Path::new(""), &file).unwrap(), None);
+    }
+
+    #[test]
+    fn a_link_that_was_added_is_one_more_name_wherever_the_copy_saw_it_first() {
+        let (from, to, tars) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(from.path().join("other"), "state").unwrap();
+        let file = fs::metadata(from.path().join("other")).unwrap();
+        // Half of the time the copy meets CRIU's link while it is there.
+        for with_link in [false, true] {
+            let tar = tars.path().join(with_link.to_string());
+            if with_link {
+                fs::hard_link(from.path().join("other"), from.path().join("link_remap.9")).unwrap();
+            }
+            let mut open = write(from.path(), TreeKind::Plain, &tar).unwrap();
+            open.link(Path::new("link_remap.9"), Path::new("other"), &file).unwrap();
+            open.finish().unwrap();
+            apply_tree(&tar, to.path(), TreeKind::Plain).unwrap();
+            let ino = |name: &str| fs::metadata(to.path().join(name)).unwrap().ino();
+            assert_eq!(ino("other"), ino("link_remap.9"));
+            assert_eq!(fs::read_to_string(to.path().join("link_remap.9")).unwrap(), "state");
+        }
+    }
+
+    #[test]
+    fn what_is_stale_is_removed_but_never_a_last_name_nor_through_a_link() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("d")).unwrap();
+        for name in ["a", "link_remap.1"] {
+            fs::write(at(name), "").unwrap();
+        }
+        fs::hard_link(at("a"), at("d/link_remap.2")).unwrap();
+        fs::write(outside.path().join("x"), "").unwrap();
+        fs::hard_link(outside.path().join("x"), outside.path().join("link_remap.3")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), at("l")).unwrap();
+        let stale = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        remove_stale(dir.path(), &stale(&["/d/link_remap.2", "/link_remap.1", "/link_remap.4"])).unwrap();
+        assert!(!at("d/link_remap.2").exists() && at("a").exists() && at("link_remap.1").exists());
+        assert!(remove_stale(dir.path(), &stale(&["/l/link_remap.3"])).is_err());
+        assert!(outside.path().join("link_remap.3").exists());
+    }
+}

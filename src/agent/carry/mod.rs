@@ -1,0 +1,306 @@
+//! What of a container moves beside its processes: changed files, the volumes that its image declares, the sandbox's
+//! /dev/shm, and the addresses that its sockets may be bound to. Found in the engine's bundle and in /proc. Does I/O.
+//!
+//! Guarantees: the container's own files and nothing of the node or of the pod's volumes; how much it is can be told
+//! before it is copied.
+
+mod links;
+mod sparse;
+mod survey;
+mod tree;
+
+pub use tree::TreeError;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use serde::Deserialize;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::Instant;
+
+use super::archive::LAYER;
+use super::containers::Container;
+use super::failure::Failure;
+use super::host::Host;
+use super::store::{self, Durability};
+use crate::api::{
+    CARRIED_FILE, Carried, IMAGE_VOLUMES, IMAGE_VOLUMES_CAP, Refusal, SHM_FILE, image_volume,
+    is_image_volume, is_sandbox_shm,
+};
+use crate::criu::{ImageError, of_namespace};
+use crate::runtime::TreeKind;
+
+/// What is to be carried could not be found, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CarryError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error("{}: {source}", path.display())]
+    Image { path: PathBuf, source: ImageError },
+    #[error("the image declares {0} volumes, more than {IMAGE_VOLUMES_CAP}")]
+    TooManyVolumes(usize),
+}
+
+impl From<CarryError> for Failure {
+    fn from(error: CarryError) -> Self {
+        Self::new(Refusal::RuntimeFailed, error.to_string())
+    }
+}
+
+/// A folder of the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// Where the container has it.
+    pub at: PathBuf,
+    /// As we reach it.
+    pub root: PathBuf,
+    pub kind: TreeKind,
+    /// Its name in the archive.
+    pub file: String,
+}
+
+/// All that one container carries.
+#[derive(Clone, Debug)]
+pub struct Load {
+    trees: Vec<Tree>,
+    /// Where something is mounted in the container.
+    mounts: Vec<PathBuf>,
+    facts: Carried,
+    /// Names in the container that an earlier CRIU has left.
+    stale: Vec<PathBuf>,
+    bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    #[serde(default)]
+    mounts: Vec<Mount>,
+}
+
+#[derive(Deserialize)]
+struct Mount {
+    destination: PathBuf,
+    #[serde(default)]
+    source: PathBuf,
+}
+
+impl Load {
+    /// Looks through what belongs to the container; `upper` holds its changed files. Blocking: it counts them.
+    pub fn of(host: &Host, container: &Container, upper: PathBuf) -> Result<Self, CarryError> {
+        let path = host.path(&container.bundle.join("config.json"));
+        let text =
+            fs::read_to_string(&path).map_err(|source| CarryError::Io { path: path.clone(), source })?;
+        let config: Config =
+            serde_json::from_str(&text).map_err(|error| CarryError::Io { path, source: error.into() })?;
+        let mut load = Self::found(host, &container.id, config, upper)?;
+        load.facts.addresses = addresses(Path::new("/proc"), container.pid)?;
+        for tree in &load.trees {
+            let found = survey::survey(&tree.root);
+            let found = found.map_err(|source| CarryError::Io { path: tree.root.clone(), source })?;
+            load.bytes = load.bytes.saturating_add(found.bytes);
+            load.stale.extend(found.stale.iter().map(|name| tree.at.join(name)));
+        }
+        Ok(load)
+    }
+
+    fn found(host: &Host, id: &str, config: Config, upper: PathBuf) -> Result<Self, CarryError> {
+        let mut trees =
+            vec![Tree { at: "/".into(), root: upper, kind: TreeKind::Layer, file: LAYER.to_owned() }];
+        let mut facts = Carried::default();
+        for mount in &config.mounts {
+            let file = if is_sandbox_shm(&mount.destination, &mount.source) && !facts.shm {
+                facts.shm = true;
+                SHM_FILE.to_owned()
+            } else if is_image_volume(&mount.source, OsStr::new(id)) {
+                facts.image_volumes.push(mount.destination.clone());
+                image_volume(facts.image_volumes.len() - 1)
+            } else {
+                continue;
+            };
+            trees.push(Tree {
+                at: mount.destination.clone(),
+                root: host.path(&mount.source),
+                kind: TreeKind::Plain,
+                file,
+            });
+        }
+        if facts.image_volumes.len() > IMAGE_VOLUMES_CAP {
+            return Err(CarryError::TooManyVolumes(facts.image_volumes.len()));
+        }
+        let mounts = config.mounts.into_iter().map(|mount| mount.destination).collect();
+        Ok(Self { trees, mounts, facts, stale: Vec::new(), bytes: 0 })
+    }
+
+    /// That the files would take in an archive, roughly. What lies in /dev/shm counts as memory of the container too, if it
+    /// made it itself: an archive that is smaller than was said harms less than one that is larger.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes away what would stop CRIU. The container must stand still.
+    pub fn clear(&self, container: &Container) -> Result<(), CarryError> {
+        let root = PathBuf::from(format!("/proc/{}/root", container.pid));
+        links::remove_stale(&root, &self.stale)
+    }
+
+    /// Begins to write all trees into the folder of a dump, at the same time. The container must stand still.
+    pub fn write(self: &Arc<Self>, dir: &Path) -> Writing {
+        let begun = Instant::now();
+        let volumes = dir.join(IMAGE_VOLUMES);
+        let made = if self.facts.image_volumes.is_empty() {
+            Ok(())
+        } else {
+            fs::DirBuilder::new().mode(0o700).create(&volumes)
+        };
+        let made = made.map_err(|source| CarryError::Io { path: volumes, source });
+        let writers = (0..self.trees.len()).map(|number| {
+            let (load, dir) = (Arc::clone(self), dir.to_owned());
+            spawn_blocking(move || {
+                let Tree { root, kind, file, .. } = &load.trees[number];
+                Ok((tree::write(root, *kind, &dir.join(file))?, begun.elapsed()))
+            })
+        });
+        Writing { load: Arc::clone(self), dir: dir.to_owned(), made, writers: writers.collect() }
+    }
+
+    /// The tree that a file of the container is in; nothing for one in a mount that is not carried.
+    fn tree_of(&self, file: &Path) -> Option<(usize, &Tree)> {
+        let mounts = self.mounts.iter().filter(|mount| file.starts_with(mount));
+        let mount =
+            mounts.max_by_key(|mount| mount.components().count()).map_or(Path::new("/"), PathBuf::as_path);
+        self.trees.iter().enumerate().find(|(_, tree)| tree.at == mount)
+    }
+}
+
+/// Trees that are being written.
+#[must_use = "the writers go on by themselves"]
+pub struct Writing {
+    load: Arc<Load>,
+    dir: PathBuf,
+    made: Result<(), CarryError>,
+    writers: Vec<JoinHandle<Result<(tree::Open, Duration), TreeError>>>,
+}
+
+/// Trees that are written but for what is known only when CRIU has ended.
+pub struct Written {
+    load: Arc<Load>,
+    dir: PathBuf,
+    open: Vec<tree::Open>,
+    /// How long the slowest took.
+    pub took: Duration,
+}
+
+impl Writing {
+    /// Waits for all of them, also where one fails.
+    pub async fn written(self) -> Result<Written, Failure> {
+        let (mut open, mut took, mut failed) =
+            (Vec::new(), Duration::ZERO, self.made.err().map(Failure::from));
+        for writer in self.writers {
+            match writer.await {
+                Ok(Ok((tree, time))) => {
+                    open.push(tree);
+                    took = took.max(time);
+                }
+                Ok(Err(error)) => failed = failed.or(Some(CarryError::from(error).into())),
+                Err(error) => {
+                    failed = failed.or(Some(Failure::new(Refusal::RuntimeFailed, error.to_string())));
+                }
+            }
+        }
+        match failed {
+            Some(failure) => Err(failure),
+            None => Ok(Written { load: self.load, dir: self.dir, open, took }),
+        }
+    }
+}
+
+impl Written {
+    /// Adds what CRIU's images ask for and ends the files. The container must still stand still, with these processes.
+    pub async fn finish(self, images: &Path, pids: Vec<Pid>) -> Result<(), Failure> {
+        let images = images.to_owned();
+        let finished = spawn_blocking(move || self.finish_blocking(&images, &pids)).await;
+        finished.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?
+    }
+
+    fn finish_blocking(mut self, images: &Path, pids: &[Pid]) -> Result<(), Failure> {
+        links::add(images, pids, |file| self.load.tree_of(file), &mut self.open)?;
+        for tree in self.open {
+            tree.finish().map_err(CarryError::from)?;
+        }
+        Ok(store::write(&self.dir.join(CARRIED_FILE), &self.load.facts, Durability::Process)?)
+    }
+}
+
+/// Of a process's network namespace.
+fn addresses(proc: &Path, pid: u32) -> Result<Vec<IpAddr>, CarryError> {
+    let net = proc.join(pid.to_string()).join("net");
+    let read = |name: &str| {
+        let path = net.join(name);
+        match fs::read_to_string(&path) {
+            // A kernel without IPv6.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+            read => read.map_err(|source| CarryError::Io { path, source }),
+        }
+    };
+    Ok(of_namespace(&read("fib_trie")?, &read("if_inet6")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CRI: &str = "/var/lib/containerd/io.containerd.grpc.v1.cri";
+
+    fn load(mounts: &[(&str, &str)]) -> Load {
+        let mounts =
+            mounts.iter().map(|(to, from)| Mount { destination: to.into(), source: from.into() }).collect();
+        let host = Host::at(Path::new("/node"));
+        Load::found(&host, "ab", Config { mounts }, "/upper".into()).unwrap()
+    }
+
+    #[test]
+    fn what_belongs_to_the_container_is_found_among_its_mounts() {
+        let load = load(&[
+            ("/proc", "proc"),
+            ("/dev/shm", "/run/containerd/io.containerd.grpc.v1.cri/sandboxes/s/shm"),
+            ("/data", &format!("{CRI}/containers/ab/volumes/1")),
+            ("/scratch", "/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/scratch"),
+            ("/log", &format!("{CRI}/containers/ab/volumes/2")),
+        ]);
+        assert!(load.facts.shm);
+        assert_eq!(load.facts.image_volumes, [Path::new("/data"), Path::new("/log")]);
+        let trees: Vec<_> = load.trees.iter().map(|tree| (tree.file.as_str(), tree.root.as_path())).collect();
+        assert_eq!(
+            trees,
+            [
+                ("rootfs.tar", Path::new("/upper")),
+                ("shm.tar", Path::new("/node/run/containerd/io.containerd.grpc.v1.cri/sandboxes/s/shm")),
+                ("image-volumes/0.tar", Path::new(&format!("/node{CRI}/containers/ab/volumes/1"))),
+                ("image-volumes/1.tar", Path::new(&format!("/node{CRI}/containers/ab/volumes/2"))),
+            ]
+        );
+        let of = |file: &str| load.tree_of(Path::new(file)).map(|(_, tree)| tree.file.as_str());
+        assert_eq!(of("/tmp/link_remap.1"), Some("rootfs.tar"));
+        assert_eq!(of("/data/d/link_remap.1"), Some("image-volumes/0.tar"));
+        assert_eq!(of("/dev/shm/link_remap.1"), Some("shm.tar"));
+        assert_eq!(of("/scratch/link_remap.1"), None);
+    }
+
+    #[test]
+    fn addresses_are_those_of_the_process_s_network() {
+        let proc = tempfile::tempdir().unwrap();
+        assert!(addresses(proc.path(), 7).unwrap().is_empty());
+        fs::create_dir_all(proc.path().join("7/net")).unwrap();
+        fs::write(proc.path().join("7/net/fib_trie"), "  |-- 10.0.0.7\n  /32 host LOCAL\n").unwrap();
+        assert_eq!(addresses(proc.path(), 7).unwrap(), ["10.0.0.7".parse::<IpAddr>().unwrap()]);
+    }
+}

@@ -1,0 +1,103 @@
+//! What an archive holds beside CRIU's images and the container's changed files, and which mounts that is. Pure.
+//!
+//! The agent of the source writes it, `shadow-runc` puts it in place.
+
+use std::ffi::OsStr;
+use std::net::IpAddr;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// In an archive: a [`Carried`].
+pub const CARRIED_FILE: &str = "carried.json";
+/// In an archive: what lay in the sandbox's /dev/shm.
+pub const SHM_FILE: &str = "shm.tar";
+/// In an archive: folder of what lay in the image's volumes.
+pub const IMAGE_VOLUMES: &str = "image-volumes";
+/// No image declares more volumes.
+pub const IMAGE_VOLUMES_CAP: usize = 100;
+
+/// Where the sandbox's shared memory is mounted.
+const SHM: &str = "/dev/shm";
+/// Below it lie the volumes of pods, which are no part of a container.
+const PODS: &str = "pods";
+/// containerd's folder for what belongs to the kubelet's containers.
+const CRI_PLUGIN: &str = "io.containerd.grpc.v1.cri";
+
+/// What was found beside processes and files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Carried {
+    /// Of the source's network namespace, without loopback.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    /// The archive has a [`SHM_FILE`].
+    #[serde(default)]
+    pub shm: bool,
+    /// Where the image's volumes are mounted; what lay in the n-th is in [`image_volume`] n.
+    #[serde(default)]
+    pub image_volumes: Vec<PathBuf>,
+}
+
+/// Name of an image volume's file in an archive.
+pub fn image_volume(number: usize) -> String {
+    format!("{IMAGE_VOLUMES}/{number}.tar")
+}
+
+/// This mount is the sandbox's own /dev/shm: neither the node's nor a volume of the pod.
+pub fn is_sandbox_shm(destination: &Path, source: &Path) -> bool {
+    let is_volume = source.components().any(|part| part.as_os_str() == PODS);
+    destination == Path::new(SHM)
+        && source != Path::new(SHM)
+        && source.is_absolute()
+        && source.file_name() == Some(OsStr::new("shm"))
+        && !is_volume
+}
+
+/// This mount is a volume that the image declares: a folder that containerd made for this very container.
+pub fn is_image_volume(source: &Path, container_id: &OsStr) -> bool {
+    let parts: Option<Vec<&OsStr>> = source
+        .components()
+        .map(|part| match part {
+            Component::Normal(name) => Some(name),
+            Component::RootDir => Some(OsStr::new("/")),
+            _ => None,
+        })
+        .collect();
+    let Some([.., plugin, containers, id, volumes, _]) = parts.as_deref() else { return false };
+    *plugin == CRI_PLUGIN && *containers == "containers" && *id == container_id && *volumes == "volumes"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sandboxs_shared_memory_is_told_from_the_nodes_and_from_volumes() {
+        let is = |source: &str| is_sandbox_shm(Path::new("/dev/shm"), Path::new(source));
+        assert!(is("/run/containerd/io.containerd.grpc.v1.cri/sandboxes/ab/shm"));
+        assert!(is("/run/containers/storage/overlay-containers/ab/userdata/shm"));
+        assert!(!is("/dev/shm"), "the node's");
+        assert!(!is("/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/shm"));
+        assert!(!is("shm") && !is(""));
+        assert!(!is_sandbox_shm(Path::new("/x"), Path::new("/run/sandboxes/ab/shm")));
+    }
+
+    #[test]
+    fn only_what_containerd_made_for_this_container_is_an_image_volume() {
+        let is = |source: &str| is_image_volume(Path::new(source), OsStr::new("ab"));
+        assert!(is("/var/lib/containerd/io.containerd.grpc.v1.cri/containers/ab/volumes/0f3a"));
+        for source in [
+            "/var/lib/containerd/io.containerd.grpc.v1.cri/containers/cd/volumes/0f3a",
+            "/var/lib/containerd/io.containerd.grpc.v1.cri/containers/ab/volumes",
+            "/var/lib/containerd/io.containerd.grpc.v1.cri/containers/ab/volumes/0f3a/x",
+            "/var/lib/containerd/io.containerd.grpc.v1.cri/containers/ab/volumes/..",
+            "/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/data",
+            "/var/lib/kubelet/pods/containers/ab/volumes/x",
+            "/",
+            "",
+        ] {
+            assert!(!is(source), "{source}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Puts in place what moves beside processes and changed files: the image's volumes, the sandbox's /dev/shm, and the images
+//! for CRIU with the new pod's address. Does I/O.
+//!
+//! Guarantees: only folders are filled that the engine made for this container or this sandbox, whatever the archive
+//! says; it may be done again, and what an earlier attempt left in the sandbox is gone before.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::bundle::Bundle;
+use super::images::Images;
+use super::layer::{self, LayerError};
+use super::sandbox;
+use crate::api::{CARRIED_FILE, Carried, SHM_FILE, image_volume, is_image_volume, is_sandbox_shm};
+use crate::criu::{ImageError, Moves};
+
+/// What the source carries could not be put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum CarriedError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    #[error("{}: {source}", path.display())]
+    Image { path: PathBuf, source: ImageError },
+    #[error("the source's image has a volume at {}, this one has not: is it another image?", .0.display())]
+    NoVolume(PathBuf),
+    #[error("the source had a /dev/shm of its own, this pod has not: were its volumes changed?")]
+    NoShm,
+}
+
+/// Fills the sandbox and the volumes, and gives the images that CRIU is to read.
+pub fn put_in_place(bundle: &Bundle, id: &OsStr, archive: &Path) -> Result<Images, CarriedError> {
+    let carried = read(&archive.join(CARRIED_FILE))?;
+    for (number, at) in carried.image_volumes.iter().enumerate() {
+        let mut mounts = bundle.mounts().filter(|(to, from)| to == at && is_image_volume(from, id));
+        let (_, folder) = mounts.next().ok_or_else(|| CarriedError::NoVolume(at.clone()))?;
+        layer::replace(&archive.join(image_volume(number)), folder)?;
+    }
+    // Beside other containers of the pod it is theirs too, and was filled before the first of them.
+    let is_alone = bundle.namespace("ipc").is_some_and(sandbox::is_empty);
+    if is_alone && let Some(ipc) = bundle.namespace("ipc") {
+        sandbox::clear_ipc(ipc);
+    }
+    if carried.shm {
+        let mut mounts = bundle.mounts().filter(|(to, from)| is_sandbox_shm(to, from));
+        let (_, folder) = mounts.next().ok_or(CarriedError::NoShm)?;
+        if is_alone {
+            layer::replace(&archive.join(SHM_FILE), folder)?;
+        }
+    }
+    let moves = Moves::between(&carried.addresses, &addresses(bundle));
+    Images::of(&archive.join("images"), &bundle.images_dir(), &moves)
+}
+
+/// An archive of an agent that knew none of this has no such file.
+fn read(path: &Path) -> Result<Carried, CarriedError> {
+    let at = |source| CarriedError::Io { path: path.to_owned(), source };
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).map_err(|error| at(error.into())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Carried::default()),
+        Err(error) => Err(at(error)),
+    }
+}
+
+/// Of the new pod: what its network namespace has, or else what the kubelet says. A pod on the node's network has none of
+/// its own.
+fn addresses(bundle: &Bundle) -> Vec<IpAddr> {
+    let Some(network) = bundle.namespace("network") else { return Vec::new() };
+    let found = sandbox::addresses(network).unwrap_or_default();
+    if !found.is_empty() {
+        return found;
+    }
+    bundle.pod_ip().and_then(|address| address.parse().ok()).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICKET: &str = "0b5c.2.shadow";
+
+    fn bundle(dir: &Path, mounts: &serde_json::Value) -> Bundle {
+        let config = serde_json::json!({
+            "root": {"path": "rootfs"}, "mounts": mounts,
+            "annotations": {
+                crate::api::ANNOTATION_TICKET: TICKET, "io.kubernetes.cri.container-type": "container",
+            },
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/proc/1/ns/no-such"}]},
+        });
+        fs::write(dir.join("config.json"), config.to_string()).unwrap();
+        Bundle::with_ticket(dir).unwrap()
+    }
+
+    fn archive(dir: &Path, carried: &Carried) -> PathBuf {
+        let archive = dir.join("archive");
+        fs::create_dir_all(archive.join("images")).unwrap();
+        fs::create_dir_all(archive.join("image-volumes")).unwrap();
+        fs::write(archive.join(CARRIED_FILE), serde_json::to_vec(carried).unwrap()).unwrap();
+        let tar = tar::Builder::new(Vec::new()).into_inner().unwrap();
+        fs::write(archive.join(image_volume(0)), tar).unwrap();
+        archive
+    }
+
+    #[test]
+    fn only_the_containers_own_volumes_are_filled() {
+        let dir = tempfile::tempdir().unwrap();
+        let carried = Carried { image_volumes: vec!["/data".into()], ..Carried::default() };
+        let archive = archive(dir.path(), &carried);
+        let volume = dir.path().join("io.containerd.grpc.v1.cri/containers/ab/volumes/1");
+        fs::create_dir_all(&volume).unwrap();
+        fs::write(volume.join("of-the-image"), "").unwrap();
+        let bundle = bundle(dir.path(), &serde_json::json!([{"destination": "/data", "source": &volume}]));
+        let error = put_in_place(&bundle, OsStr::new("cd"), &archive).unwrap_err();
+        assert!(matches!(&error, CarriedError::NoVolume(_)), "{error}");
+        assert!(volume.join("of-the-image").exists());
+        put_in_place(&bundle, OsStr::new("ab"), &archive).unwrap();
+        assert!(!volume.join("of-the-image").exists());
+    }
+
+    #[test]
+    fn an_archive_of_an_earlier_agent_is_restored_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = archive(dir.path(), &Carried::default());
+        fs::remove_file(archive.join(CARRIED_FILE)).unwrap();
+        let bundle = bundle(dir.path(), &serde_json::json!([]));
+        assert_eq!(put_in_place(&bundle, OsStr::new("ab"), &archive).unwrap().dir(), archive.join("images"));
+        fs::write(archive.join(CARRIED_FILE), "{").unwrap();
+        assert!(put_in_place(&bundle, OsStr::new("ab"), &archive).is_err());
+    }
+
+    #[test]
+    fn a_pod_that_has_no_shared_memory_of_its_own_is_no_place_for_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = archive(dir.path(), &Carried { shm: true, ..Carried::default() });
+        let mounts = serde_json::json!([{"destination": "/dev/shm", "source": "/dev/shm"}]);
+        let error = put_in_place(&bundle(dir.path(), &mounts), OsStr::new("ab"), &archive).unwrap_err();
+        assert!(matches!(error, CarriedError::NoShm));
+    }
+}
