@@ -95,11 +95,6 @@ impl Bundle {
         self.dir.join("criu")
     }
 
-    /// Folder of its own for the images that CRIU is given.
-    pub fn images_dir(&self) -> PathBuf {
-        self.dir.join("criu-images")
-    }
-
     /// Destination and source of each mount, as the engine made them.
     pub fn mounts(&self) -> impl Iterator<Item = (&Path, &Path)> {
         self.config.mounts.iter().map(|mount| (mount.destination.as_path(), mount.source.as_path()))

@@ -4,7 +4,7 @@
 //! Guarantees: only folders are filled that the engine made for this container or this sandbox, whatever the archive
 //! says; it may be done again, and what an earlier attempt left in the sandbox is gone before.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -53,7 +53,9 @@ pub fn put_in_place(bundle: &Bundle, id: &OsStr, archive: &Path) -> Result<Image
         }
     }
     let moves = Moves::between(&carried.addresses, &addresses(bundle));
-    Images::of(&archive.join("images"), &bundle.images_dir(), &moves)
+    let mut own = OsString::from("restore-");
+    own.push(id);
+    Images::of(&archive.join("images"), &archive.join(own), &moves)
 }
 
 /// An archive of an agent that knew none of this has no such file.

@@ -1,11 +1,12 @@
 //! The images that CRIU restores from: the archive's own, or a folder that looks like it but for the addresses of sockets.
 //! Does I/O.
 //!
-//! Guarantees: the archive is never changed; the folder goes away with the restore.
+//! Guarantees: the archive's files are never changed; the folder goes away with the restore, at the latest with the
+//! archive.
 
 use std::fs::{self, DirBuilder};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::carried::CarriedError;
@@ -19,7 +20,8 @@ pub struct Images {
 }
 
 impl Images {
-    /// The images in `archive` as they are, or with other addresses by way of the folder `own`.
+    /// The images in `archive` as they are, or with other addresses by way of the folder `own`, which must be on the same
+    /// file system: CRIU opens images from within the container's root, where no symbolic link leads out.
     pub fn of(archive: &Path, own: &Path, moves: &Moves) -> Result<Self, CarriedError> {
         let as_they_are = Self { dir: archive.to_owned(), is_own: false };
         if moves.is_empty() {
@@ -46,7 +48,7 @@ impl Images {
             if entry.file_name() == FILES_IMAGE {
                 fs::write(&link, &rewritten).map_err(at(&link))?;
             } else {
-                symlink(entry.path(), &link).map_err(at(&link))?;
+                fs::hard_link(entry.path(), &link).map_err(at(&link))?;
             }
         }
         Ok(images)
@@ -60,7 +62,7 @@ impl Images {
 impl Drop for Images {
     fn drop(&mut self) {
         if self.is_own {
-            // What is left goes with the bundle.
+            // What is left goes with the archive.
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
