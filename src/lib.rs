@@ -8,6 +8,7 @@ pub mod broker; // park, resume, proof, per-migration queues; control messages
 pub mod cli; // the kubectl plugin
 pub mod criu; // CRIU's image files: what we read or rewrite of them (pure)
 pub mod extender; // tells kube-scheduler which nodes can take a checkpoint
+pub mod judgement; // does what was found in a pod stand against moving it, and what helps (pure)
 pub mod kit; // what every role needs: client, TLS, server, lease, shutdown, metrics, Events
 pub mod operator; // drives migrations: observe, step, write, perform
 pub mod placement; // which nodes can take a checkpoint, how well, and why not the others (pure)

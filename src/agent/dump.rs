@@ -21,13 +21,15 @@ use super::archive::{IMAGES, Origin};
 use super::carry::Load;
 use super::containers::{Container, Containers};
 use super::failure::Failure;
+use super::look::before_dump;
 use super::metrics;
 use super::node::{Node, find};
 use super::peer::Peer;
 use super::receive::room_for;
 use super::store::{self, Durability, Store};
 use crate::api::{ArchiveSize, ContainerRef, DumpOrder, DumpReport, Epoch, Hold, MigrationUid, Refusal};
-use crate::runtime::{CRIU_CONFIG_VARIABLE, last_errors};
+use crate::judgement::{cause, objection};
+use crate::runtime::CRIU_CONFIG_VARIABLE;
 
 /// For another that counts the same files.
 const SIZE_WAIT: Duration = Duration::from_secs(2);
@@ -45,8 +47,6 @@ const JOB: &str = "job.json";
 const WRITTEN: &str = "written";
 /// In a dump's folder: how it ended.
 const REPORT: &str = "report.json";
-/// Lines of CRIU's log that a reason may quote.
-const QUOTED_LINES: usize = 4;
 
 type Outcome = Result<DumpReport, Failure>;
 /// `None` while the dump runs.
@@ -225,7 +225,7 @@ async fn dump_and_send(
     // From here on the container may stand still: a restarted agent must know.
     store::write(&dir.join(JOB), &Job { container: order.container.clone() }, Durability::Process)?;
     let frozen_at = Instant::now();
-    let images = stop_and_dump(node, container, load, dir, deadline).await;
+    let images = stop_and_dump(node, &order.container, container, load, dir, deadline).await;
     let dumped_in = frozen_at.elapsed();
     let images = images
         .and_then(|()| store::write(&dir.join(WRITTEN), &(), Durability::Process).map_err(Failure::from));
@@ -275,6 +275,7 @@ async fn dump_and_send(
 /// Freezes the container; then, at the same time, CRIU dumps its processes and we copy its files.
 async fn stop_and_dump(
     node: &Arc<Node>,
+    wanted: &ContainerRef,
     container: &Container,
     load: &Arc<Load>,
     dir: &Path,
@@ -284,6 +285,7 @@ async fn stop_and_dump(
     let begun = Instant::now();
     container.freezer.freeze(deadline).await?;
     let freeze_ms = millis(begun.elapsed());
+    before_dump(node, container, wanted).await?;
     load.clear(container)?;
     let (images, work) = (dir.join(IMAGES), dir.join(WORK));
     let args: [&OsStr; 11] = [
@@ -306,8 +308,9 @@ async fn stop_and_dump(
     let (dumped, files) = tokio::join!(node.host.run("runc", &args, &environment, patience), files.written());
     dumped.map_err(|error| {
         let log = fs::read(work.join("dump.log")).unwrap_or_default();
-        let errors = last_errors(&String::from_utf8_lossy(&log), QUOTED_LINES);
-        Failure::new(Refusal::RuntimeFailed, format!("{error}; CRIU: {errors}"))
+        let log = String::from_utf8_lossy(&log);
+        let plain = || Failure::new(Refusal::RuntimeFailed, format!("CRIU: {}; {error}", cause(&log)));
+        objection(&log).map_or_else(plain, Failure::objecting)
     })?;
     let files = files?;
     let (files_ms, dumped) = (millis(files.took), Instant::now());

@@ -8,19 +8,27 @@ use super::containers::ScanError;
 use super::fence::Stale;
 use super::freezer::FreezerError;
 use super::store::StoreError;
-use crate::api::{OrderError, Refusal};
+use crate::api::{Objection, OrderError, Refusal};
 
 /// An order that was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{refusal:?}: {message}")]
+#[error("{message} ({refusal:?})")]
 pub struct Failure {
     pub refusal: Refusal,
     pub message: String,
+    /// What stands against it, where that is known.
+    pub objection: Option<Box<Objection>>,
 }
 
 impl Failure {
     pub fn new(refusal: Refusal, message: impl Into<String>) -> Self {
-        Self { refusal, message: message.into() }
+        Self { refusal, message: message.into(), objection: None }
+    }
+
+    /// The container cannot be dumped as it is.
+    pub fn objecting(objection: Objection) -> Self {
+        let message = objection.message.clone();
+        Self { refusal: Refusal::CannotBeDumped, message, objection: Some(Box::new(objection)) }
     }
 }
 
@@ -64,12 +72,14 @@ fn status(refusal: Refusal) -> StatusCode {
         Refusal::Forbidden => StatusCode::FORBIDDEN,
         Refusal::Malformed => StatusCode::BAD_REQUEST,
         Refusal::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        Refusal::CannotBeDumped => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let body = OrderError { refusal: self.refusal, message: self.message };
+        let objection = self.objection.map(|found| *found);
+        let body = OrderError { refusal: self.refusal, message: self.message, objection };
         (status(self.refusal), Json(body)).into_response()
     }
 }

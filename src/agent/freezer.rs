@@ -86,6 +86,12 @@ impl Freezer {
         }
     }
 
+    /// All processes, by their numbers on the node.
+    pub fn members(&self) -> Result<Vec<u32>, FreezerError> {
+        let of = |pid: Pid| u32::try_from(pid.as_raw_nonzero().get()).ok();
+        Ok(self.pids()?.into_iter().filter_map(of).collect())
+    }
+
     /// Its processes.
     pub fn pids(&self) -> Result<Vec<Pid>, FreezerError> {
         let text = self.read("cgroup.procs")?.unwrap_or_default();

@@ -25,11 +25,11 @@ const OUTPUT_LIMIT: usize = 256 * 1024;
 /// A command on the node could not be run or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    #[error("cannot start `{command}` on the node: {source}")]
+    #[error("{source}: cannot start `{command}` on the node")]
     Start { command: String, source: std::io::Error },
-    #[error("`{command}` on the node did not end within {} ms", limit.as_millis())]
+    #[error("not ended within {} ms: `{command}` on the node", limit.as_millis())]
     TimedOut { command: String, limit: Duration },
-    #[error("`{command}` on the node: {status}: {stderr}")]
+    #[error("{stderr} ({status}, `{command}` on the node)")]
     Failed { command: String, status: std::process::ExitStatus, stderr: String },
 }
 

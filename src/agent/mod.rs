@@ -16,6 +16,7 @@ mod freezer;
 pub mod host;
 mod install;
 mod leftovers;
+mod look;
 mod memory;
 mod metrics;
 mod node;

@@ -18,10 +18,11 @@ use tokio::time::Instant;
 
 use super::dump;
 use super::failure::Failure;
+use super::look::look;
 use super::node::Node;
 use super::receive::{receive, room_for};
 use crate::api::{
-    ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, DumpReport, Epoch, Kept,
+    ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, DumpReport, Epoch, Findings, Kept,
     MigrationReport, MigrationUid, OpenTicketOrder, Refusal, Role, TLS_NAME_OPERATOR, tls_name_agent,
 };
 use crate::kit::PeerName;
@@ -41,6 +42,7 @@ pub fn router(node: Arc<Node>) -> Router {
     let orders = Router::new()
         .route("/v1/kept", post(kept))
         .route("/v1/size", post(size))
+        .route("/v1/look", post(look_into))
         .route("/v1/migrations/{uid}", get(report))
         .route("/v1/migrations/{uid}/dump", post(dump_container))
         .route("/v1/migrations/{uid}/freeze", post(freeze))
@@ -186,6 +188,10 @@ async fn report(State(node): State<Arc<Node>>, Path(of): Path<String>) -> Answer
 
 async fn size(State(node): State<Arc<Node>>, bytes: Bytes) -> Answer<ArchiveSize> {
     dump::size(&node, &body(&bytes)?).await.map(Json)
+}
+
+async fn look_into(State(node): State<Arc<Node>>, bytes: Bytes) -> Answer<Findings> {
+    look(&node, &body(&bytes)?).await.map(Json)
 }
 
 async fn kept(State(node): State<Arc<Node>>) -> Answer<Kept> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{NodeName, Reason};
 
 /// Whether a pod can be moved now. Nothing was touched to find out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Check {
     /// Nothing about the pod is against it, and some node has room, can restore it, and is none that the scheduler would
@@ -14,6 +14,9 @@ pub struct Check {
     /// What about the pod is against it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<CheckRefusal>,
+    /// What else is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<CheckRefusal>,
     /// It can be moved, but the user may want to know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

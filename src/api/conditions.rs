@@ -53,6 +53,8 @@ reasons! {
     /// Waits for a slot (per owner, node or cluster).
     Queued,
     Started,
+    /// It moves, but somebody may want to know.
+    Noted,
     Committed,
     Completed,
     /// The policy's deadline passed: the pod was evicted as ever.
@@ -73,6 +75,23 @@ reasons! {
     HostPort,
     NotManaged,
     WrongPolicy,
+    /// A socket of multipath TCP.
+    MptcpSocket,
+    IoUring,
+    /// A socket that CRIU cannot dump.
+    UnsupportedSocket,
+    /// An open file that CRIU cannot dump.
+    UnsupportedDescriptor,
+    /// A process that is traced, or in a namespace of its own.
+    UnsupportedProcess,
+    /// Its other end is outside the container.
+    Terminal,
+    /// `kubectl exec` has a socket to the pod's program open: it can be moved once that has ended.
+    ExecSession,
+    /// A mount that nobody carries.
+    ForeignMount,
+    /// CRIU said so, for a cause that lasts.
+    CannotBeDumped,
     StrategyNotSupported,
     // attempts that failed
     NoNodeFits,
@@ -97,4 +116,9 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// What the pod is stands against moving it, whatever the cluster can do.
+pub fn is_property_of_the_pod(reason: Reason) -> bool {
+    reason >= Reason::SeveralContainers && reason <= Reason::StrategyNotSupported
 }

@@ -7,12 +7,14 @@ mod carried;
 mod check;
 mod compatibility;
 mod conditions;
+mod findings;
 mod ids;
 mod manifest;
 mod migration;
 mod names;
 mod orders;
 mod policy;
+mod sentence;
 mod ticket;
 
 pub use capacity::{NodeCapacity, NodeCapacitySpec};
@@ -22,7 +24,11 @@ pub use carried::{
 };
 pub use check::{Check, CheckRefusal, CheckedNode};
 pub use compatibility::{Compatibility, Difference};
-pub use conditions::{ConditionType, Reason};
+pub use conditions::{ConditionType, Reason, is_property_of_the_pod};
+pub use findings::{
+    DescriptorKind, Entangled, Findings, FoundDescriptor, FoundIpc, FoundMemory, FoundMount, FoundSocket,
+    FoundTree, MountKind, Objection, ProcessName, SocketKind, Tie, Visitor,
+};
 pub use ids::{ArchiveDigest, Epoch, MigrationUid, NodeName, PodIdentity, PodUid};
 pub use manifest::manifests;
 pub use migration::{
@@ -35,4 +41,5 @@ pub use orders::{
     DumpTarget, Hold, Kept, MigrationReport, OpenTicketOrder, OrderError, Refusal,
 };
 pub use policy::{DEFAULT_DEADLINE, LONGEST_DEADLINE, Policy, PolicyError, pod_policy};
+pub use sentence::{SENTENCE, same_but_for_numbers, sentence, sentence_ending};
 pub use ticket::{ClaimAnswer, ClaimRequest, RestoreOutcome, Role, TicketId, TicketParseError, TicketState};

@@ -13,6 +13,7 @@
 //! | close: tickets spent, archive removed, UID remembered | `POST /v1/migrations/{uid}/close` | [`CloseOrder`] -> `{}` |
 //! | what do you know | `GET /v1/migrations/{uid}` | [`MigrationReport`] |
 //! | how large would an archive of this container be | `POST /v1/size` | [`ContainerRef`] -> [`ArchiveSize`] |
+//! | what is in this container, nothing touched | `POST /v1/look` | [`ContainerRef`] -> [`super::Findings`] |
 //! | what is kept here of migrations that are not closed | `POST /v1/kept` | `{}` -> [`Kept`] |
 //! | is there room for an archive of B bytes (agents only) | `POST /v1/migrations/{uid}/archive?epoch=N&bytes=B` | -> `{}` |
 //! | receive an archive (agents only) | `PUT /v1/migrations/{uid}/archive?epoch=N` | tar stream -> [`DumpReport`] |
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ArchiveDigest, Epoch, MigrationUid, NodeName, PodIdentity, PodUid, TicketState};
+use super::{ArchiveDigest, Epoch, MigrationUid, NodeName, Objection, PodIdentity, PodUid, TicketState};
 
 /// One container of one pod object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,6 +164,8 @@ pub enum Refusal {
     Malformed,
     /// Took longer than the order allows (504).
     TimedOut,
+    /// What is in the container stands against a dump; the error says what (422).
+    CannotBeDumped,
 }
 
 /// Body of every answer that is not 2xx.
@@ -172,4 +175,7 @@ pub struct OrderError {
     pub refusal: Refusal,
     /// For people: what happened, to which object.
     pub message: String,
+    /// What stands against it, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objection: Option<Objection>,
 }

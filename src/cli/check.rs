@@ -65,7 +65,7 @@ fn told(namespace: &str, pod: &str, found: &Check) -> String {
         .archive_bytes
         .map_or_else(|| "of unknown size".to_owned(), |bytes| format!("of {}", mib(bytes)));
     let mut text = format!("pod {namespace}/{pod} on {node}, archive {archive}\n");
-    if let Some(refusal) = &found.refusal {
+    for refusal in found.refusal.iter().chain(&found.further) {
         text += &format!("cannot be moved: {}: {}\n", refusal.reason, refusal.message);
     }
     for warning in &found.warnings {
@@ -105,6 +105,7 @@ mod tests {
         let found = Check {
             movable: true,
             refusal: None,
+            further: vec![],
             warnings: vec!["mind".to_owned()],
             source_node: Some("n1".into()),
             archive_bytes: Some(17 << 20),

@@ -1,4 +1,4 @@
-//! Whether a new migration is taken on: reads its pod, asks `preflight`, writes the first journal.
+//! Whether a new migration is taken on: reads its pod, asks `preflight`, looks into it, writes the first journal.
 //!
 //! Guarantees: nothing but the migration itself is written; a pod that cannot move is refused before it is touched, with
 //! the reason in the status and in an Event.
@@ -11,10 +11,12 @@ use super::announce::Announcer;
 use super::context::Context;
 use super::driver::DriveError;
 use super::journal::Book;
+use super::look::{circumstances, first, look_into};
 use super::preflight::{Accepted, preflight};
 use super::status::Measured;
 use super::subject::{Journal, OwnerKind, Subject};
 use crate::api::{Hold, NodeName, PodIdentity, PodUid, Reason};
+use crate::judgement::{Circumstances, judge};
 use crate::protocol::{Event, Plan, State, Step, step};
 
 /// Reads the source and decides; writes the first journal. `None`: the pod is gone, so it ended at once.
@@ -50,7 +52,24 @@ pub async fn accept(
                 announcer.warning(&subject, Reason::WrongPolicy, &warning);
             }
             let target = spec.target_node.clone().map(NodeName);
-            Journal { subject, state: State::new(plan, target) }
+            let state = State::new(plan, target);
+            let judgement = look_into(ctx, &subject).await.map(|findings| {
+                // Nearly every pod has a token: that is for a check to tell, not for each drain.
+                let known = Circumstances { has_bound_token: false, ..circumstances(&pod, &subject) };
+                judge(&findings, &known)
+            });
+            let judgement = judgement.unwrap_or_default();
+            for warning in &judgement.warnings {
+                announcer.warning(&subject, Reason::Noted, warning);
+            }
+            match first(&judgement) {
+                Some(failure) => {
+                    announcer.warning(&subject, failure.reason, &failure.message);
+                    let (state, _) = step(&state, Event::Refused(failure));
+                    Journal { subject, state }
+                }
+                None => Journal { subject, state },
+            }
         }
         Err(failure) => {
             let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());

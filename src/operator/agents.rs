@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use super::courier::Courier;
 use crate::api::{
     AGENT_PORT, ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder,
-    DumpReport, Epoch, Kept, MigrationUid, NodeName, OpenTicketOrder, OrderError, Refusal, Role, TicketState,
+    DumpReport, Epoch, Findings, Kept, MigrationUid, NodeName, OpenTicketOrder, OrderError, Refusal, Role,
+    TicketState,
 };
 
 /// Quick orders: the agent answers as soon as runc has.
@@ -22,13 +23,16 @@ const ORDER_LIMIT: Duration = Duration::from_secs(10);
 /// Files of the container are counted; whoever asks waits for it.
 const SIZE_LIMIT: Duration = Duration::from_secs(5);
 
+/// The agent gives itself less.
+const LOOK_LIMIT: Duration = Duration::from_secs(4);
+
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     #[error("no ready agent on node {0}: is the DaemonSet shadow-agent running there?")]
     NoAgent(NodeName),
-    #[error("agent on node {node}: {message}")]
+    #[error("{message} (agent on node {node})")]
     Unreachable { node: NodeName, message: String },
-    #[error("agent on node {node} refused: {}", .error.message)]
+    #[error("{} (agent on node {node})", .error.message)]
     Refused { node: NodeName, error: OrderError },
 }
 
@@ -159,6 +163,11 @@ impl Agent {
     /// How large an archive of the container would be now.
     pub async fn size(&self, container: &ContainerRef) -> Result<ArchiveSize, AgentError> {
         self.ask("size", "/v1/size", container, SIZE_LIMIT).await
+    }
+
+    /// What is in the container now; nothing is touched.
+    pub async fn look(&self, container: &ContainerRef) -> Result<Findings, AgentError> {
+        self.ask("look", "/v1/look", container, LOOK_LIMIT).await
     }
 
     /// What lies there and was not closed.

@@ -10,7 +10,7 @@ use super::context::Context;
 use super::metrics::Metrics;
 use super::status::summary;
 use super::subject::{Journal, Subject};
-use crate::api::{Reason, StatefulMigration};
+use crate::api::{Reason, StatefulMigration, sentence, sentence_ending};
 use crate::kit::events::Recorder;
 use crate::protocol::{Effect, Failure, Step};
 
@@ -60,7 +60,7 @@ impl Announcer {
 
     /// An effect that must succeed does not.
     pub fn stuck(&self, journal: &Journal, effect: Effect, failure: &Failure) {
-        let note = format!("{} does not succeed yet: {}", effect.as_str(), failure.message);
+        let note = sentence_ending(&failure.message, &format!("; {} does not succeed yet", effect.as_str()));
         self.publish(&journal.subject, failure.reason, EventType::Warning, &note);
     }
 
@@ -86,6 +86,7 @@ impl Announcer {
             EventType::Normal => EventType::Normal,
             EventType::Warning => EventType::Warning,
         };
+        let note = &sentence(note);
         self.recorder.publish(&pod, reason, same(&type_), ACTION, note);
         self.recorder.publish(&self.migration, reason, type_, ACTION, note);
     }

@@ -1,6 +1,6 @@
 //! "Can this pod move, where to, and if not, why?" over HTTP, without touching anything: what `accept`, the leader's loop
 //! and the scheduler would find now. Any replica answers. Reads the API server and asks the source's agent for the
-//! archive's size.
+//! archive's size and for what is in its container.
 //!
 //! `kubectl shadow check` comes through the API server's proxy, which knows who asks. The port itself is plain HTTP, as for
 //! metrics, and whoever reaches it in the cluster's network is answered: with names of nodes, their free room and the size
@@ -26,15 +26,17 @@ use tokio::sync::Semaphore;
 
 use super::accept::expected_bytes;
 use super::context::Context;
+use super::look::{circumstances, look_into};
 use super::placing::{Placing, Unfit, Verdicts};
 use super::preflight::{Accepted, preflight};
 use super::retention::is_ended;
 use super::scheduling;
 use super::shadow_pod::{Placement, shadow_pod};
 use crate::api::{
-    Check, CheckRefusal, CheckedNode, Epoch, LABEL_MIGRATION, MigrationUid, NodeName, PodUid, PolicyError,
-    Reason, StatefulMigration, StatefulMigrationSpec, pod_policy,
+    Check, CheckRefusal, CheckedNode, Epoch, Findings, LABEL_MIGRATION, MigrationUid, NodeName, PodUid,
+    PolicyError, Reason, StatefulMigration, StatefulMigrationSpec, pod_policy, sentence,
 };
+use crate::judgement::{Circumstances, judge};
 use crate::kit::{OwnerError, owner_annotations};
 use crate::placement::{Need, Stale, score};
 
@@ -160,6 +162,19 @@ async fn check(
         Ok(accepted) => accepted,
         Err(failure) => return Ok(refused(&pod, failure.reason, failure.message)),
     };
+    let findings = look_into(ctx, &subject).await.unwrap_or_else(|error| {
+        warnings.push(sentence(&format!("not looked into: {error}")));
+        Findings::default()
+    });
+    let known = circumstances(&pod, &subject);
+    let judgement = judge(&findings, &known);
+    let mut refusals =
+        judgement.refusals.into_iter().map(|one| CheckRefusal { reason: one.reason, message: one.message });
+    if let Some(refusal) = refusals.next() {
+        warnings.extend(judgement.warnings);
+        let (further, source_node) = (refusals.collect(), Some(subject.node));
+        return Ok(Check { refusal: Some(refusal), further, warnings, source_node, ..Check::default() });
+    }
     let bytes =
         expected_bytes(ctx, &subject).await.ok_or_else(|| CheckError::NoSize(subject.node.clone()))?;
     let view = ctx.views.newest();
@@ -182,22 +197,23 @@ async fn check(
     warnings.extend(
         ask_scheduling(ctx, &need.migration, &shadow.spec.unwrap_or_default(), &all, &mut verdicts).await?,
     );
+    let known = Circumstances { archive_bytes: Some(bytes), bytes_per_second: best_rate(&verdicts), ..known };
+    warnings.extend(judge(&findings, &known).warnings);
     let nodes = tell(verdicts);
     let movable = nodes.iter().any(|node| node.reason.is_none());
     let (source_node, archive_bytes) = (Some(subject.node), Some(bytes));
-    Ok(Check { movable, refusal: None, warnings, source_node, archive_bytes, nodes })
+    Ok(Check { movable, warnings, source_node, archive_bytes, nodes, ..Check::default() })
+}
+
+/// How fast archives came to the best of the nodes that fit.
+fn best_rate(verdicts: &Verdicts) -> Option<u64> {
+    verdicts.iter().filter_map(|(_, found)| found.as_ref().ok()?.stream).max()
 }
 
 fn refused(pod: &Pod, reason: Reason, message: String) -> Check {
     let source_node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).map(NodeName);
-    Check {
-        movable: false,
-        refusal: Some(CheckRefusal { reason, message }),
-        warnings: vec![],
-        source_node,
-        archive_bytes: None,
-        nodes: vec![],
-    }
+    let refusal = Some(CheckRefusal { reason, message: sentence(&message) });
+    Check { refusal, source_node, ..Check::default() }
 }
 
 /// One that is under way already, so that what it holds is not held against it; none has an empty UID.

@@ -19,6 +19,7 @@ use super::attempt::attempt;
 use super::claim::{Claim, Expected};
 use super::context::Context;
 use super::journal::{Book, JournalError};
+use super::look::admission;
 use super::perform::Performer;
 use super::source_watch::source_watch;
 use super::status::Measured;
@@ -63,6 +64,8 @@ pub struct Driver {
     started: Option<Instant>,
     paused: Option<Instant>,
     entered: Instant,
+    /// When its pod was looked into, if by this driver.
+    looked: Option<Instant>,
     expected: Expected,
     /// Bytes of an earlier attempt's archive.
     last_archive: Option<u64>,
@@ -79,7 +82,9 @@ impl Driver {
             book.release().await?;
             return Ok(None);
         }
-        let journal = match book.read().inspect_err(|error| announcer.left_alone(&error.to_string()))? {
+        let on_record = book.read().inspect_err(|error| announcer.left_alone(&error.to_string()))?;
+        let accepted = on_record.is_none();
+        let journal = match on_record {
             Some(journal) => journal,
             None => match accept(&ctx, &mut book, &announcer).await? {
                 Some(journal) => journal,
@@ -98,6 +103,7 @@ impl Driver {
             started: None,
             paused: None,
             entered: Instant::now(),
+            looked: accepted.then(Instant::now),
             expected: Expected::NotAsked,
             last_archive: None,
         };
@@ -145,7 +151,7 @@ impl Driver {
                     Ok(outcome) => Event::Done(state.epoch, outcome),
                     Err(failure) => Event::Failed(state.epoch, effect, failure),
                 },
-                event = orders.admission(state), if state.step == Step::Accepted => event,
+                event = admission(&self.ctx, &orders, &self.journal, self.looked), if state.step == Step::Accepted => event,
                 bytes = &mut sizing, if state.step == Step::Accepted => {
                     sizing = self.sizing(SIZE_PERIOD);
                     self.expect(bytes);

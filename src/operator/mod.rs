@@ -17,6 +17,7 @@ mod context;
 mod courier;
 mod driver;
 mod journal;
+mod look;
 mod metrics;
 mod node_labels;
 mod orphans;

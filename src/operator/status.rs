@@ -7,7 +7,10 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::shadow_pod::shadow_name;
 use super::subject::Journal;
-use crate::api::{ConditionType, HeldRoom, Phase, Reason, StatefulMigrationStatus};
+use crate::api::{
+    ConditionType, HeldRoom, Phase, Reason, StatefulMigrationStatus, is_property_of_the_pod, sentence,
+    sentence_ending,
+};
 use crate::protocol::Step;
 
 /// What the driver measured, beside the journal.
@@ -61,13 +64,19 @@ pub fn status(
 pub fn summary(journal: &Journal) -> (Reason, String) {
     let state = &journal.state;
     let failure = state.failure.as_ref();
-    let caused = |prefix: &str| {
-        failure.map_or_else(|| prefix.to_owned(), |f| format!("{prefix}: {}: {}", f.reason, f.message))
+    // The cause first: what becomes of it stands in the reason as well.
+    let caused = |ending: &str| {
+        let cause = failure.map(|f| match f.reason {
+            Reason::DeadlineExceeded => f.message.clone(), // it says so itself
+            reason => format!("{reason}: {}", f.message),
+        });
+        let cause = cause.unwrap_or_default();
+        sentence_ending(&cause, &format!("; {ending}"))
     };
     match state.step {
         Step::Accepted if failure.is_none() => (Reason::Queued, "waits for a slot".to_owned()),
         Step::Accepted if no_node(journal).is_some() => (Reason::NoNodeFits, caused("waits for a node")),
-        Step::Accepted => (Reason::Queued, caused("tries again after")),
+        Step::Accepted => (Reason::Queued, caused("tries again")),
         Step::Completed => (
             Reason::Completed,
             format!(
@@ -76,15 +85,13 @@ pub fn summary(journal: &Journal) -> (Reason, String) {
                 state.target.as_ref().map_or("?", |node| node.as_str())
             ),
         ),
-        Step::Evicting => {
-            (failure.map_or(Reason::EvictedInstead, |f| f.reason), caused("evicts the pod as ever"))
-        }
+        Step::Evicting => (failure.map_or(Reason::EvictedInstead, |f| f.reason), caused("evicted as ever")),
         Step::Failed if state.done.is_empty() && evicts(journal) => {
-            (Reason::EvictedInstead, caused("the pod was evicted as ever"))
+            (Reason::EvictedInstead, caused("evicted as ever"))
         }
         Step::BackingOff | Step::Failed | Step::Withdrawing | Step::Reverting | Step::Discarding => (
             failure.map_or(Reason::StepTimedOut, |f| f.reason),
-            failure.map_or_else(String::new, |f| f.message.clone()),
+            failure.map_or_else(String::new, |f| sentence(&f.message)),
         ),
         step if step.is_committed() => (Reason::Committed, format!("goes forward: {}", step.as_str())),
         step => (Reason::Started, format!("in progress: {}", step.as_str())),
@@ -153,9 +160,4 @@ fn conditions(
 
 fn as_status(value: bool) -> &'static str {
     if value { "True" } else { "False" }
-}
-
-/// Refused before anything was touched, because of what the pod is.
-pub fn is_property_of_the_pod(reason: Reason) -> bool {
-    reason >= Reason::SeveralContainers && reason <= Reason::StrategyNotSupported
 }

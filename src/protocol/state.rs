@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Effect;
-use crate::api::{ArchiveDigest, Epoch, EvictionPolicy, Hold, NodeName, Phase, PodUid, Reason};
+use crate::api::{
+    ArchiveDigest, Epoch, EvictionPolicy, Hold, NodeName, Phase, PodUid, Reason, same_but_for_numbers,
+};
 
 /// What kind of migration this is; fixed when it is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -66,6 +68,16 @@ impl Failure {
 
     pub fn terminal(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), retry: false }
+    }
+
+    /// The same as `last`, but for numbers, and it costs a stop each time. What is told of nodes, agents and brokers may
+    /// be the same and pass all the same.
+    pub fn repeats(&self, last: &Self) -> bool {
+        let stops = matches!(
+            self.reason,
+            Reason::ConsumerNeverParked | Reason::DumpFailed | Reason::ArchiveDamaged | Reason::RestoreFailed
+        );
+        stops && self.reason == last.reason && same_but_for_numbers(&self.message, &last.message)
     }
 }
 

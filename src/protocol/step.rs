@@ -117,8 +117,11 @@ fn is_forsaken(state: &State, failure: &Failure) -> bool {
         && !failure.retry
 }
 
-/// Rolls the attempt back.
-fn withdraw(state: &State, failure: Failure) -> State {
+/// Rolls the attempt back. What fails at the same place twice fails for good: nobody is stopped over and over.
+fn withdraw(state: &State, mut failure: Failure) -> State {
+    if state.failure.as_ref().is_some_and(|last| failure.repeats(last)) {
+        failure.retry = false;
+    }
     let mut next = state.clone();
     next.failure = Some(failure);
     enter(next, Step::Withdrawing)
@@ -144,12 +147,12 @@ fn call_off(state: &State, failure: &Failure) -> State {
 /// The deadline passed: roll back if needed, then what the policy says.
 fn deadline(state: &State) -> State {
     let mut next = state.clone();
-    let mut message = "not moved before the policy's deadline".to_owned();
+    // The cause first, where there is one.
+    let mut message =
+        state.failure.as_ref().map(|last| format!("{}: {}; ", last.reason, last.message)).unwrap_or_default();
+    message += "not moved before the policy's deadline";
     if state.step.is_revocable() {
         message += &format!(", {} of attempt {} was under way", state.step.as_str(), state.epoch);
-    }
-    if let Some(last) = &state.failure {
-        message += &format!(" (last: {}: {})", last.reason, last.message);
     }
     let failure = Failure::terminal(Reason::DeadlineExceeded, message);
     match state.step {

@@ -263,6 +263,44 @@ fn a_drain_does_not_wait_for_queues_that_cannot_be_deleted_once_the_deadline_has
     assert_eq!((end.step, seen), (Step::Failed, vec![E::EvictSource, E::CloseArchives, E::DropParking]));
 }
 
+/// Fails the dump of a fresh attempt and tries again; the state after the rollback.
+fn dump_fails(state: &State, reason: Reason, message: &str) -> State {
+    let mut state = state.clone();
+    while state.step != Step::Dumping {
+        let effect = state.outstanding()[0];
+        state = step(&state, Event::Done(state.epoch, outcome(effect))).0;
+    }
+    state = step(&state, Event::Failed(state.epoch, Effect::Dump, Failure::retryable(reason, message))).0;
+    run(state).0
+}
+
+#[test]
+fn what_fails_at_the_same_place_twice_fails_for_good() {
+    for (reason, second, tries_again) in [
+        (Reason::DumpFailed, "POKEDATA failed in PID 99", false),
+        (Reason::DumpFailed, "Can't open file x", true),
+        (Reason::RestoreFailed, "POKEDATA failed in PID 99", true),
+    ] {
+        let first = dump_fails(
+            &until(Step::Parking, plan(true, true)),
+            Reason::DumpFailed,
+            "POKEDATA failed in PID 17",
+        );
+        assert_eq!(first.step, Step::BackingOff);
+        let again = step(&step(&first, Event::RetryDue).0, Event::Admitted).0;
+        let ended = dump_fails(&again, reason, second);
+        assert_eq!(ended.step == Step::BackingOff, tries_again, "{reason}: {second}: {:?}", ended.step);
+        assert_eq!(ended.failure.is_some_and(|failure| failure.retry), tries_again);
+    }
+}
+
+#[test]
+fn what_is_told_of_nodes_and_brokers_may_pass_however_often_it_is_told() {
+    let first = dump_fails(&until(Step::Parking, plan(true, true)), Reason::NoAgent, "no agent");
+    let again = step(&step(&first, Event::RetryDue).0, Event::Admitted).0;
+    assert_eq!(dump_fails(&again, Reason::NoAgent, "no agent").step, Step::BackingOff);
+}
+
 #[test]
 fn an_abort_ends_without_eviction() {
     for at in REVOCABLE {

@@ -221,7 +221,7 @@ mod tests {
             answer(&mut agent, "{\"answer\":\"refuse\",\"reason\":\"closed\"}\n");
         });
         let error = claim_at(&socket, &request(), Duration::from_secs(20)).err().unwrap();
-        assert_eq!(error.to_string(), "refused by this node's SHADOW agent: closed");
+        assert_eq!(error.to_string(), "closed: refused by this node's SHADOW agent");
         agent.join().unwrap();
     }
 

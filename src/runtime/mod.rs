@@ -21,7 +21,7 @@ mod sparse;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-pub use criu::{CRIU_CONFIG_VARIABLE, last_errors};
+pub use criu::CRIU_CONFIG_VARIABLE;
 pub use layer::{LayerError, OPAQUE, TreeKind, WHITEOUT_PREFIX, apply as apply_tree};
 pub use sparse::{EXTENTS_CAP, SPARSE_MAJOR, SPARSE_MINOR, SPARSE_SIZE};
 
@@ -33,9 +33,9 @@ use cmdline::{CommandLine, Create, Verb};
 /// Why a container with a ticket could not be created. The kubelet shows it.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    #[error("ticket of this container cannot be used: {0}")]
+    #[error("{0}: the ticket of this container cannot be used")]
     Ticket(String),
-    #[error("refused by this node's SHADOW agent: {0}")]
+    #[error("{0}: refused by this node's SHADOW agent")]
     Refused(String),
     #[error("no answer from this node's SHADOW agent: {0}; is its pod running on this node?")]
     Agent(String),
@@ -43,7 +43,7 @@ pub enum CreateError {
     Layer(#[from] LayerError),
     #[error("what the source carries could not be put in place: {0}")]
     Carried(#[from] CarriedError),
-    #[error("restore failed: {0}")]
+    #[error("{0}: not restored")]
     Restore(String),
     #[error("restored, but not on record with this node's SHADOW agent, so killed again: {0}")]
     Unrecorded(String),

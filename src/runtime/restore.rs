@@ -6,15 +6,14 @@ use std::path::Path;
 
 use super::bundle::Bundle;
 use super::cmdline::{CommandLine, Create};
-use super::criu::{CRIU_CONFIG_VARIABLE, last_errors};
+use super::criu::CRIU_CONFIG_VARIABLE;
 use super::layer::TreeKind;
 use super::{CreateError, carried, layer, runc};
 use crate::api::NODE_DIR;
+use crate::judgement::cause;
 
 /// The agent's settings for CRIU, in its folder.
 const CRIU_CONFIG: &str = "criu.conf";
-/// Lines of CRIU's log that a reason may quote.
-const QUOTED_LINES: usize = 4;
 
 /// Puts the source's changed files in place and restores its processes. They inherit our standard streams, which are
 /// the container's, so nothing may be printed here.
@@ -57,8 +56,8 @@ pub fn restore(
     }
     let log = work.join("restore.log");
     let reason = match fs::read(&log) {
-        Ok(text) => last_errors(&String::from_utf8_lossy(&text), QUOTED_LINES),
+        Ok(text) => format!("CRIU: {}", cause(&String::from_utf8_lossy(&text))),
         Err(error) => format!("no CRIU log {}: {error}", log.display()),
     };
-    Err(CreateError::Restore(format!("runc restore: {status}; {reason}")))
+    Err(CreateError::Restore(format!("{reason} (runc restore: {status})")))
 }

@@ -17,6 +17,7 @@ mod drain_sequential;
 mod drain_several;
 mod drain_unannotated;
 mod drain_without_queue;
+mod looks;
 mod orphaned_archive;
 mod refusals;
 mod trouble;

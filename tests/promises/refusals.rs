@@ -167,7 +167,7 @@ fn blocking(app: &App) -> App {
 }
 
 /// Under MigrateOrBlock: the migration fails at once with the reason, a drain gets it, the pod is untouched.
-async fn is_refused(lab: &Lab, app: App, reason: Reason) -> Result {
+pub async fn is_refused(lab: &Lab, app: App, reason: Reason) -> Result {
     let app = blocking(&app);
     let before = lab.deploy(&app).await?.remove(0);
     let state = before.state().await?;

@@ -21,7 +21,7 @@ use self::consumer::BrokerLink;
 use super::agents::AgentError;
 use super::context::Context;
 use super::subject::Journal;
-use crate::api::{GROUP, MigrationUid, NodeName, Reason, Refusal, StatefulMigration};
+use crate::api::{GROUP, MigrationUid, NodeName, Objection, OrderError, Reason, Refusal, StatefulMigration};
 use crate::protocol::{Effect, Failure, Outcome};
 
 /// An effect did not come about.
@@ -50,6 +50,10 @@ impl EffectError {
 
 impl From<AgentError> for EffectError {
     fn from(error: AgentError) -> Self {
+        if let AgentError::Refused { error: OrderError { objection: Some(objection), .. }, .. } = &error {
+            let Objection { reason, message, passes } = objection.clone();
+            return Self { failure: Failure { reason, message, retry: passes }, transient: false };
+        }
         let message = error.to_string();
         match error.refusal() {
             None => Self::transient(Reason::NoAgent, message),
@@ -59,9 +63,13 @@ impl From<AgentError> for EffectError {
             Some(Refusal::DigestMismatch) => Self::failed(Reason::ArchiveDamaged, message),
             Some(Refusal::NoSpace) => Self::failed(Reason::NoSpace, message),
             Some(Refusal::ContainerNotFound) => Self::failed(Reason::SourceGone, message),
-            Some(Refusal::RuntimeFailed | Refusal::StaleEpoch | Refusal::Forbidden | Refusal::Malformed) => {
-                Self::failed(Reason::DumpFailed, message)
-            }
+            Some(
+                Refusal::RuntimeFailed
+                | Refusal::StaleEpoch
+                | Refusal::Forbidden
+                | Refusal::Malformed
+                | Refusal::CannotBeDumped,
+            ) => Self::failed(Reason::DumpFailed, message),
         }
     }
 }

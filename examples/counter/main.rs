@@ -3,6 +3,8 @@
 //! POST /add applies the body and answers with the new count and chain; whoever got an answer may rely on it.
 //! GET /state shows count, chain and the cookie that was made once at start.
 
+mod obstacles;
+
 use std::error::Error;
 use std::io::Read;
 use std::process::ExitCode;
@@ -24,6 +26,9 @@ struct Options {
     ballast_mb: usize,
     #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8080")]
     listen: String,
+    /// What it is to hold that stands against a move, see `obstacles`.
+    #[arg(long, env = "HOLD", default_value = "")]
+    hold: String,
 }
 
 struct Counter {
@@ -83,6 +88,7 @@ async fn until_stopped(work: impl Future<Output = Result<(), Box<dyn Error>>>) -
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
+    let _held = obstacles::hold(&options.hold)?;
     let counter = Arc::new(Mutex::new(Counter::start(options.ballast_mb)?));
     let router = Router::new()
         .route("/add", post(add))
