@@ -78,8 +78,12 @@ install: image scheduler-image ## into the cluster that runs
 	  deployment/shadow-operator deployment/shadow-webhook deployment/shadow-scheduler daemonset/shadow-agent
 
 .PHONY: uninstall
-uninstall: ## out of it again; migrations first, while the operator can still bring them to an end
+uninstall: ## out of it again; migrations first, while the operator can still end them; pods of its RuntimeClass are made anew
 	$(CLUSTER) kubectl delete --ignore-not-found --wait --timeout=120s --all --all-namespaces statefulmigrations
+	$(CLUSTER) kubectl delete --ignore-not-found mutatingwebhookconfiguration shadow
+	$(CLUSTER) kubectl get pods --all-namespaces \
+	  -o jsonpath='{range .items[?(@.spec.runtimeClassName=="shadow")]}{.metadata.namespace} {.metadata.name}{"\n"}{end}' | \
+	  while read -r namespace pod; do $(CLUSTER) kubectl -n "$$namespace" delete --timeout=120s pod "$$pod" < /dev/null || exit; done
 	$(CLUSTER) kubectl delete --ignore-not-found --wait -k deploy/overlays/test
 
 # --- see it, test it, measure it (need root; bring the cluster up themselves) ---

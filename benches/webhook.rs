@@ -77,7 +77,7 @@ async fn bench() -> Result<(), Error> {
     // Pods that nobody migrates, and one that a migration waits for.
     measure("pod create, ordinary", "/pod", Expect::Allowed, &|i| pod_review(plain(i), false)).await?;
     measure("pod create, replacement", "/pod", Expect::Patched, &|i| pod_review(committed(i), false)).await?;
-    measure("pod create, asks API server", "/pod", Expect::Allowed, &|i| pod_review(annotated(i), false))
+    measure("pod create, asks API server", "/pod", Expect::Patched, &|i| pod_review(annotated(i), false))
         .await?;
     measure("pod create, of a ReplicaSet", "/pod", Expect::Allowed, &|i| pod_review(i, true)).await?;
     let dry = json!({ "dryRun": ["All"] });
@@ -188,6 +188,8 @@ fn fill(cache: &Cache) {
         name: format!("n{i}"),
         hostname: Some(format!("n{i}")),
         leaving: false,
+        labels: [("migration.ms2m.io/ready".to_owned(), "true".to_owned())].into(),
+        taints: vec![],
     }));
     // 50 run, 50 are past their commit, the rest ended long ago.
     cache.migrations.replace((0..MIGRATIONS).map(|m| {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 use shadow::api::TicketId;
-use shadow::webhook::cache::{MigrationFacts, OwnerFacts, OwnerKind, OwnerRef, PodFacts};
+use shadow::webhook::cache::{MigrationFacts, NodeFacts, OwnerFacts, OwnerKind, OwnerRef, PodFacts};
 use webhook_world::{
     MIGRATION_UID, NAMESPACE, OWNER_UID, World, code, corpus, message, migration, node, patched, pod,
 };
@@ -38,11 +38,20 @@ async fn created(world: &World, name: &str) -> Value {
     patched(&review, &response)
 }
 
+/// It starts afresh, and so that it can be moved later.
+fn assert_prepared(pod: &Value) {
+    assert_eq!(pod["metadata"]["annotations"]["migration.ms2m.io/prepared"], "true");
+    assert!(pod["metadata"]["annotations"].get("migration.ms2m.io/ticket").is_none());
+    assert_eq!(pod["spec"]["runtimeClassName"], "shadow");
+    assert_eq!(pod["spec"]["nodeSelector"], json!({ "migration.ms2m.io/ready": "true" }));
+}
+
 fn assert_replacement(pod: &Value) {
     assert_eq!(pod["metadata"]["annotations"]["migration.ms2m.io/ticket"], ticket("replacement"));
     assert_eq!(pod["metadata"]["annotations"]["migration.ms2m.io/placed-on"], "n2");
     assert_eq!(pod["spec"]["runtimeClassName"], "shadow");
     assert_eq!(pod["spec"]["nodeSelector"]["kubernetes.io/hostname"], "host-n2");
+    assert_eq!(pod["metadata"]["annotations"]["migration.ms2m.io/prepared"], "restored");
 }
 
 #[tokio::test]
@@ -179,8 +188,80 @@ async fn a_claim_is_for_the_pod_not_for_what_moves_next() {
     cache
         .migrations
         .insert(migration(json!({ "phase": "Completed", "committed": true, "ownerUid": OWNER_UID })));
-    assert!(
-        world.review(POD, "create-statefulset-pod").await.get("patch").is_none(),
-        "a crash later starts fresh"
-    );
+    // A crash later starts fresh.
+    assert_prepared(&created(&world, "create-statefulset-pod").await);
+}
+
+#[tokio::test]
+async fn a_pod_of_an_annotated_owner_is_prepared_and_our_patch_seen_again_is_left_as_it_is() {
+    let world = World::new(Some("MigrateOrEvict"));
+    let mut review = corpus("create-statefulset-pod");
+    let first = world.send(POD, &review).await;
+    review["request"]["object"] = patched(&review, &first);
+    assert_prepared(&review["request"]["object"]);
+    let second = world.send(POD, &review).await;
+    assert_eq!(code(&second), 201);
+    assert!(second.get("patch").is_none());
+    assert_eq!(world.reads(), 2, "whether a migration waits for it, each time, and nothing more");
+}
+
+#[tokio::test]
+async fn a_pod_that_may_come_to_a_node_without_the_runtime_is_left_as_it_is_and_says_why() {
+    let world = World::new(Some("MigrateOrEvict"));
+    world.webhook.cache.nodes.insert(NodeFacts { labels: [].into(), ..node("n3", false) });
+    let pod = created(&world, "create-statefulset-pod").await;
+    let told = &pod["metadata"]["annotations"]["migration.ms2m.io/prepared"];
+    assert_eq!(told, "false: node n3 has no runtime handler");
+    assert!(pod["spec"].get("runtimeClassName").is_none());
+    world.webhook.cache.nodes.insert(node("n3", false));
+    assert_prepared(&created(&world, "create-statefulset-pod").await);
+}
+
+#[tokio::test]
+async fn who_opts_out_or_is_not_annotated_or_no_controller_gets_no_patch() {
+    let opted_out = World::new(Some("MigrateOrEvict"));
+    let set = OwnerFacts {
+        annotations: [("policy", "MigrateOrEvict"), ("prepare", "false")]
+            .map(|(key, value)| (format!("migration.ms2m.io/{key}"), value.to_owned()))
+            .into(),
+        ..owner()
+    };
+    opted_out.webhook.cache.stateful_sets.replace([set]);
+    assert!(opted_out.review(POD, "create-statefulset-pod").await.get("patch").is_none());
+    opted_out.webhook.cache.migrations.insert(committed("Replacing"));
+    let replacement = created(&opted_out, "create-statefulset-pod").await;
+    assert_eq!(replacement["metadata"]["annotations"]["migration.ms2m.io/ticket"], ticket("replacement"));
+    assert!(replacement["metadata"]["annotations"].get("migration.ms2m.io/prepared").is_none());
+
+    let unannotated = World::new(None);
+    assert!(unannotated.review(POD, "create-statefulset-pod").await.get("patch").is_none());
+
+    let by_a_person = World::new(Some("MigrateOrEvict"));
+    let mut review = corpus("create-statefulset-pod");
+    review["request"]["userInfo"]["username"] = "eve".into();
+    assert!(by_a_person.send(POD, &review).await.get("patch").is_none());
+}
+
+#[tokio::test]
+async fn the_first_pod_of_a_set_that_the_cache_has_not_seen_is_prepared_too() {
+    let world = World::new(None);
+    world.webhook.cache.stateful_sets.replace([]);
+    let set = OwnerFacts {
+        annotations: [("migration.ms2m.io/policy".to_owned(), "MigrateOrBlock".to_owned())].into(),
+        ..owner()
+    };
+    world.server.owners.lock().push(set);
+    assert_prepared(&created(&world, "create-statefulset-pod").await);
+    world.server.owners.lock().clear();
+    let response = world.review(POD, "create-statefulset-pod").await;
+    assert!(code(&response) == 201 && response.get("patch").is_none(), "not told: left as it is");
+}
+
+fn owner() -> OwnerFacts {
+    OwnerFacts {
+        namespace: NAMESPACE.into(),
+        name: "web".into(),
+        uid: OWNER_UID.into(),
+        ..OwnerFacts::default()
+    }
 }

@@ -73,6 +73,10 @@ reasons! {
     UserNamespace,
     Devices,
     HostPort,
+    /// Its RuntimeClass is another one than SHADOW's.
+    RuntimeNotSupported,
+    /// A postStart hook that cannot be kept from running again.
+    PostStart,
     NotManaged,
     WrongPolicy,
     /// A socket of multipath TCP.

@@ -40,6 +40,6 @@ pub use orders::{
     ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport,
     DumpTarget, Hold, Kept, MigrationReport, OpenTicketOrder, OrderError, Refusal,
 };
-pub use policy::{DEFAULT_DEADLINE, LONGEST_DEADLINE, Policy, PolicyError, pod_policy};
+pub use policy::{DEFAULT_DEADLINE, LONGEST_DEADLINE, Policy, PolicyError, Prepare, pod_policy};
 pub use sentence::{SENTENCE, same_but_for_numbers, sentence, sentence_ending};
 pub use ticket::{ClaimAnswer, ClaimRequest, RestoreOutcome, Role, TicketId, TicketParseError, TicketState};

@@ -40,11 +40,25 @@ pub const ANNOTATION_MAX_PAUSE: &str = "migration.ms2m.io/max-pause";
 pub const ANNOTATION_DEADLINE: &str = "migration.ms2m.io/deadline";
 /// Integer; higher first when migrations queue for slots.
 pub const ANNOTATION_PRIORITY: &str = "migration.ms2m.io/priority";
+/// `true` | `false`: whether new pods are made so that they can be moved later; without it, where nothing is against it.
+pub const ANNOTATION_PREPARE: &str = "migration.ms2m.io/prepare";
 
 /// On restored pods: the ticket that its container's `create` redeems (`<migration uid>.<epoch>.<role>`). Reserved.
 pub const ANNOTATION_TICKET: &str = "migration.ms2m.io/ticket";
 /// On restored pods: the node selector entry was put there by the webhook and is no wish of the user's.
 pub const ANNOTATION_PLACED_ON: &str = "migration.ms2m.io/placed-on";
+/// On pods of annotated owners, by the webhook: [`PREPARED`], [`PREPARED_RESTORED`], or why it is not, after
+/// [`NOT_PREPARED`]. `shadow-runc` prepares containers of the first two.
+pub const ANNOTATION_PREPARED: &str = "migration.ms2m.io/prepared";
+/// Every container of it was started prepared.
+pub const PREPARED: &str = "true";
+/// What starts fresh in it is prepared; what was restored is what its source was.
+pub const PREPARED_RESTORED: &str = "restored";
+/// Before the reason.
+pub const NOT_PREPARED: &str = "false: ";
+/// On restored pods: the command of each container's postStart hook, as a JSON object of lists; its restored process has
+/// been through it.
+pub const ANNOTATION_SKIP_POST_START: &str = "migration.ms2m.io/skip-post-start";
 
 /// On shadow pods: the node that the pod comes from.
 pub const ANNOTATION_SOURCE_NODE: &str = "migration.ms2m.io/source-node";

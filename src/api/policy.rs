@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::names::{
     ANNOTATION_BROKER_SECRET, ANNOTATION_CONTAINER, ANNOTATION_DEADLINE, ANNOTATION_EXCHANGE,
-    ANNOTATION_MAX_PAUSE, ANNOTATION_POLICY, ANNOTATION_PRIORITY, ANNOTATION_QUEUE, ANNOTATION_ROUTING_KEY,
-    ANNOTATION_STATE_FROM, ANNOTATION_STRATEGY, ANNOTATION_SYNC,
+    ANNOTATION_MAX_PAUSE, ANNOTATION_POLICY, ANNOTATION_PREPARE, ANNOTATION_PRIORITY, ANNOTATION_QUEUE,
+    ANNOTATION_ROUTING_KEY, ANNOTATION_STATE_FROM, ANNOTATION_STRATEGY, ANNOTATION_SYNC,
 };
 use super::{EvictionPolicy, MessageQueue, StateFrom, Strategy, SyncMode};
 
@@ -30,6 +30,18 @@ pub struct Policy {
     pub max_pause: Option<Duration>,
     pub deadline: Duration,
     pub priority: i32,
+    pub prepare: Prepare,
+}
+
+/// Whether new pods are made so that they can be moved later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prepare {
+    /// Where every node that takes them can, and none is made for them by something that could not know that.
+    #[default]
+    Auto,
+    /// The user answers for nodes that are made later.
+    Always,
+    Never,
 }
 
 /// An annotation has a value that means nothing.
@@ -110,6 +122,12 @@ pub fn pod_policy(
         None => 0,
         Some(given) => given.1.parse().map_err(|_| refuse(given, "an integer"))?,
     };
+    let prepare = match read(ANNOTATION_PREPARE) {
+        None => Prepare::Auto,
+        Some((_, "true")) => Prepare::Always,
+        Some((_, "false")) => Prepare::Never,
+        Some(wrong) => return Err(refuse(wrong, "true or false")),
+    };
     Ok(Some(Policy {
         eviction: eviction.unwrap_or_default(),
         queue,
@@ -120,6 +138,7 @@ pub fn pod_policy(
         max_pause,
         deadline,
         priority,
+        prepare,
     }))
 }
 
@@ -195,6 +214,7 @@ mod tests {
             (ANNOTATION_DEADLINE, "-1s"),
             (ANNOTATION_DEADLINE, "99999999999999999999m"),
             (ANNOTATION_PRIORITY, "high"),
+            (ANNOTATION_PREPARE, "no"),
             (ANNOTATION_QUEUE, " "),
         ] {
             let mut pairs = vec![(ANNOTATION_POLICY, "MigrateOrEvict"), (ANNOTATION_QUEUE, "q")];
@@ -207,6 +227,13 @@ mod tests {
             assert_eq!(error.annotation, key);
             assert!(error.to_string().contains("expected"), "{error}");
         }
+    }
+
+    #[test]
+    fn pods_are_prepared_unless_their_user_says_otherwise() {
+        let with = |value| parse(&[(ANNOTATION_QUEUE, "q"), (ANNOTATION_PREPARE, value)]).unwrap().unwrap();
+        assert_eq!(parse(&[(ANNOTATION_QUEUE, "q")]).unwrap().unwrap().prepare, Prepare::Auto);
+        assert_eq!((with("true").prepare, with("false").prepare), (Prepare::Always, Prepare::Never));
     }
 
     #[test]

@@ -29,6 +29,7 @@ use super::context::Context;
 use super::look::{circumstances, look_into};
 use super::placing::{Placing, Unfit, Verdicts};
 use super::preflight::{Accepted, preflight};
+use super::properties;
 use super::retention::is_ended;
 use super::scheduling;
 use super::shadow_pod::{Placement, shadow_pod};
@@ -155,6 +156,7 @@ async fn check(
     if pod.metadata.deletion_timestamp.is_some() {
         return Ok(refused(&pod, Reason::SourceGone, format!("pod {name}: it is on its way out already")));
     }
+    let advice = properties::warnings(&pod, policy.prepare);
     let spec = StatefulMigrationSpec::of(policy, name, PodUid(pod.uid().unwrap_or_default()));
     let services: Api<Service> = Api::namespaced(ctx.client.clone(), namespace);
     let services = services.list(&ListParams::default()).await?.items;
@@ -162,6 +164,7 @@ async fn check(
         Ok(accepted) => accepted,
         Err(failure) => return Ok(refused(&pod, failure.reason, failure.message)),
     };
+    warnings.extend(advice.iter().map(|one| sentence(one)));
     let findings = look_into(ctx, &subject).await.unwrap_or_else(|error| {
         warnings.push(sentence(&format!("not looked into: {error}")));
         Findings::default()

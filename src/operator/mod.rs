@@ -24,6 +24,7 @@ mod orphans;
 mod perform;
 mod placing;
 mod preflight;
+mod properties;
 mod retention;
 mod scheduling;
 mod serve;

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
+use super::properties;
 use super::subject::{Bridge, BridgePort, OwnerKind, Subject};
 use crate::api::{
     Hold, NodeName, PodIdentity, PodUid, Reason, StateFrom, StatefulMigrationSpec, Strategy, SyncMode,
@@ -50,6 +51,9 @@ pub fn preflight(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) 
             ));
         }
     };
+    if let Some((reason, message)) = properties::refusal(pod) {
+        return Err(refuse(reason, message));
+    }
     let container =
         movable_container(pod_spec, spec.container_name.as_deref()).map_err(|(r, m)| refuse(r, m))?;
     refuse_what_stays_behind(pod_spec, container).map_err(|(reason, message)| refuse(reason, message))?;
@@ -123,9 +127,6 @@ fn movable_container<'a>(spec: &'a PodSpec, wanted: Option<&str>) -> Result<&'a 
 fn refuse_what_stays_behind(spec: &PodSpec, container: &Container) -> Result<(), Refusal> {
     if let Some(init) = spec.init_containers.as_ref().and_then(|list| list.first()) {
         return Err((Reason::InitContainers, format!("init container `{}` would run again", init.name)));
-    }
-    if let Some(debug) = spec.ephemeral_containers.as_ref().and_then(|list| list.first()) {
-        return Err((Reason::SeveralContainers, format!("ephemeral container `{}` is in it", debug.name)));
     }
     if spec.host_network == Some(true) {
         return Err((Reason::HostNetwork, "hostNetwork: its sockets belong to the node".into()));

@@ -105,6 +105,7 @@ fn strip(spec: &mut PodSpec) {
     spec.node_name = None;
     spec.runtime_class_name = Some(RUNTIME_CLASS.to_owned());
     spec.overhead = None;
+    spec.ephemeral_containers = None; // ended; no pod may be created with any
     spec.restart_policy = Some("Never".to_owned());
     spec.termination_grace_period_seconds = Some(0);
     spec.hostname = None;

@@ -11,7 +11,7 @@ use super::{CreateError, hosts};
 use crate::api::{ANNOTATION_TICKET, ClaimRequest, TicketId};
 
 /// Annotations of containerd, then of CRI-O.
-const TYPE: [&str; 2] = ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"];
+pub(super) const TYPE: [&str; 2] = ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"];
 const POD_UID: [&str; 2] = ["io.kubernetes.cri.sandbox-uid", "io.kubernetes.pod.uid"];
 const CONTAINER_NAME: [&str; 2] = ["io.kubernetes.cri.container-name", "io.kubernetes.container.name"];
 /// CRI-O keeps the kubelet's labels as one JSON object in this annotation.
@@ -104,6 +104,16 @@ impl Bundle {
     pub fn namespace(&self, kind: &str) -> Option<&Path> {
         let found = self.config.linux.namespaces.iter().find(|namespace| namespace.kind == kind)?;
         Some(found.path.as_path()).filter(|path| path.is_absolute())
+    }
+
+    /// An annotation of the container, by the first of these names that it has.
+    pub fn annotation(&self, keys: &[&str]) -> Option<String> {
+        self.config.annotation(keys)
+    }
+
+    /// Its name in the pod.
+    pub fn container(&self) -> Option<String> {
+        self.config.annotation(&CONTAINER_NAME)
     }
 
     /// What the agent needs to know to hand out the archive.

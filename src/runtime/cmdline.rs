@@ -1,6 +1,6 @@
 //! runc's command line, as far as it concerns us. Pure.
 //!
-//! Guarantees: whatever is not certainly a `create` or `start` that we understand is [`Verb::Other`] and passes through.
+//! Guarantees: whatever is not certainly a `create`, `start` or detached `exec` that we understand is [`Verb::Other`] and passes through.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -10,6 +10,27 @@ const GLOBAL_VALUES: [&str; 5] = ["root", "log", "log-format", "criu", "rootless
 /// Options of `create` that take a value.
 const CREATE_VALUES: [&str; 6] =
     ["bundle", "b", "pid-file", "console-socket", "preserve-fds", "pidfd-socket"];
+/// Options of `exec` that take a value.
+const EXEC_VALUES: [&str; 18] = [
+    "additional-gids",
+    "apparmor",
+    "cap",
+    "c",
+    "cgroup",
+    "console-socket",
+    "cwd",
+    "env",
+    "e",
+    "g",
+    "p",
+    "pid-file",
+    "pidfd-socket",
+    "preserve-fds",
+    "process",
+    "process-label",
+    "user",
+    "u",
+];
 /// Where runc keeps its state if it is not told.
 const DEFAULT_ROOT: &str = "/run/runc";
 
@@ -28,7 +49,16 @@ pub struct CommandLine {
 pub enum Verb {
     Create(Create),
     Start { id: OsString },
+    Exec(Exec),
     Other,
+}
+
+/// One without a terminal that is not waited for, of a process that a file describes: what container engines ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exec {
+    pub id: OsString,
+    pub process: PathBuf,
+    pub pid_file: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +91,7 @@ impl CommandLine {
                 [id] if !is_option(id) => Verb::Start { id: id.clone() },
                 _ => Verb::Other,
             },
+            Some((verb, rest)) if verb == "exec" => exec(rest).map_or(Verb::Other, Verb::Exec),
             _ => Verb::Other,
         };
         Self { globals: globals.to_vec(), root, log, log_json, verb }
@@ -89,6 +120,25 @@ fn create(args: &[OsString]) -> Verb {
     match &args[options.at.min(args.len())..] {
         [id] => Verb::Create(Create { id: id.clone(), ..create }),
         _ => Verb::Other,
+    }
+}
+
+fn exec(args: &[OsString]) -> Option<Exec> {
+    let (mut process, mut pid_file, mut detach) = (None, None, false);
+    let mut options = Options::new(args, &EXEC_VALUES);
+    for (name, value) in options.by_ref() {
+        match (name.as_str(), value) {
+            ("process" | "p", Some(value)) => process = Some(value.into()),
+            ("pid-file", Some(value)) => pid_file = Some(value.into()),
+            ("detach" | "d", value) => detach = value.is_none_or(|v| v != "false"),
+            // Who asks for a terminal waits for it.
+            ("console-socket" | "tty" | "t", _) => return None,
+            _ => {}
+        }
+    }
+    match &args[options.at.min(args.len())..] {
+        [id] if detach => Some(Exec { id: id.clone(), process: process?, pid_file: pid_file? }),
+        _ => None,
     }
 }
 
@@ -186,6 +236,26 @@ mod tests {
     #[test]
     fn start_is_recognized_with_its_id() {
         assert_eq!(parse("--root /r start abc").verb, Verb::Start { id: "abc".into() });
+    }
+
+    #[test]
+    fn an_exec_is_recognized_where_nobody_waits_for_a_terminal() {
+        let expected =
+            |pid: &str| Verb::Exec(Exec { id: "abc".into(), process: "/tmp/p".into(), pid_file: pid.into() });
+        let containerd = "--root /r --log /l exec --process /tmp/p --detach --pid-file /b/1.pid abc";
+        assert_eq!(parse(containerd).verb, expected("/b/1.pid"));
+        assert_eq!(parse("exec -d --pid-file=/p --process=/tmp/p --cwd / abc").verb, expected("/p"));
+        for line in [
+            "exec --process /tmp/p --console-socket /c --detach --pid-file /p abc",
+            "exec --process /tmp/p --tty --detach --pid-file /p abc",
+            "exec --process /tmp/p --pid-file /p abc",
+            "exec --detach --pid-file /p abc",
+            "exec --detach --process /tmp/p abc",
+            "exec --detach --process /tmp/p --pid-file /p abc sh",
+            "exec abc sh -c x",
+        ] {
+            assert_eq!(parse(line).verb, Verb::Other, "{line}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! What `shadow-runc` does: everything passes through to runc, but a container with a ticket is restored.
+//! What `shadow-runc` does: everything passes through to runc, but a container with a ticket is restored, and what starts
+//! afresh in a marked pod is prepared for being moved later.
 //!
-//! Guarantees: a container without a ticket costs one read of its `config.json` and never fails because of us; a
+//! Guarantees: a container without a ticket costs two reads of its `config.json` and never fails because of us; a
 //! shadow is never started fresh; `create` answers within [`claim::PATIENCE`] plus the restore itself. No async, no
 //! network: only the node's files, runc and the agent's unix socket.
 
@@ -13,9 +14,12 @@ mod hosts;
 mod images;
 mod layer;
 mod outcome;
+mod post_start;
+mod prepare;
 mod restore;
 mod runc;
 mod sandbox;
+mod seccomp;
 mod sparse;
 
 use std::ffi::OsString;
@@ -55,13 +59,17 @@ pub fn main() -> ExitCode {
     if args.first().is_some_and(|first| first == runc::TIED) {
         return runc::exec_tied(&args[1..]);
     }
+    if args.first().is_some_and(|first| first == post_start::NOTHING) {
+        return ExitCode::SUCCESS;
+    }
     let line = CommandLine::parse(&args);
     match &line.verb {
         Verb::Start { id } if outcome::is_restored(&line, id) => ExitCode::SUCCESS,
         Verb::Create(create) => match ticketed(create) {
             Some(bundle) => created(&line, create, &bundle, &args),
-            None => runc::exec(&args),
+            None => fresh(&line, create, &args),
         },
+        Verb::Exec(exec) => post_start::answered(&line, exec).unwrap_or_else(|| runc::exec(&args)),
         _ => runc::exec(&args),
     }
 }
@@ -71,10 +79,21 @@ fn ticketed(create: &Create) -> Option<Bundle> {
     Bundle::with_ticket(&create.bundle)
 }
 
+/// Sandboxes, and containers that start afresh. What is restored has its seccomp filter from its source.
+fn fresh(line: &CommandLine, create: &Create, args: &[OsString]) -> ExitCode {
+    prepare::prepare(line, &create.bundle);
+    runc::exec(args)
+}
+
 fn created(line: &CommandLine, create: &Create, bundle: &Bundle, args: &[OsString]) -> ExitCode {
     match redeem(line, create, bundle) {
-        Ok(Redeemed::Restored) => ExitCode::SUCCESS,
-        Ok(Redeemed::Fresh) => runc::exec(args),
+        Ok(Redeemed::Restored) => {
+            if let Err(why) = post_start::expect(line, &create.id, bundle) {
+                runc::report_warning(line, &format!("its postStart hook will run again: {why}"));
+            }
+            ExitCode::SUCCESS
+        }
+        Ok(Redeemed::Fresh) => fresh(line, create, args),
         Err(error) => {
             runc::report_error(line, &error.to_string());
             ExitCode::FAILURE

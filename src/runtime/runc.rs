@@ -87,19 +87,28 @@ pub fn delete(line: &CommandLine, id: &OsStr) {
 /// Says what went wrong where the caller of an OCI runtime looks: standard error, and the file given by `--log`.
 pub fn report_error(line: &CommandLine, message: &str) {
     eprintln!("shadow-runc: {message}");
-    let Some(log) = &line.log else { return };
-    let entry = log_entry(line.log_json, &jiff::Timestamp::now().to_string(), message);
-    let file = std::fs::OpenOptions::new().append(true).create(true).open(log);
-    if let Err(error) = file.and_then(|mut file| file.write_all(entry.as_bytes())) {
+    if let Some((log, Err(error))) = log(line, "error", message) {
         eprintln!("shadow-runc: cannot write {}: {error}", log.display());
     }
 }
 
-fn log_entry(json: bool, time: &str, message: &str) -> String {
+/// Says what did not go as it should, into the file given by `--log` only: standard error may be the container's.
+pub fn report_warning(line: &CommandLine, message: &str) {
+    let _ = log(line, "warning", message); // there is nobody else to tell
+}
+
+fn log<'a>(line: &'a CommandLine, level: &str, message: &str) -> Option<(&'a Path, std::io::Result<()>)> {
+    let log = line.log.as_deref()?;
+    let entry = log_entry(line.log_json, &jiff::Timestamp::now().to_string(), level, message);
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(log);
+    Some((log, file.and_then(|mut file| file.write_all(entry.as_bytes()))))
+}
+
+fn log_entry(json: bool, time: &str, level: &str, message: &str) -> String {
     if json {
-        format!("{}\n", serde_json::json!({"level": "error", "msg": message, "time": time}))
+        format!("{}\n", serde_json::json!({"level": level, "msg": message, "time": time}))
     } else {
-        format!("time={time:?} level=error msg={message:?}\n")
+        format!("time={time:?} level={level} msg={message:?}\n")
     }
 }
 
@@ -109,9 +118,9 @@ mod tests {
 
     #[test]
     fn errors_are_written_as_runc_writes_them() {
-        let entry = log_entry(true, "2026-01-01T00:00:00Z", "no \"x\"");
+        let entry = log_entry(true, "2026-01-01T00:00:00Z", "error", "no \"x\"");
         let value: serde_json::Value = serde_json::from_str(&entry).unwrap();
         assert_eq!((value["level"].as_str(), value["msg"].as_str()), (Some("error"), Some("no \"x\"")));
-        assert_eq!(log_entry(false, "t", "m"), "time=\"t\" level=error msg=\"m\"\n");
+        assert_eq!(log_entry(false, "t", "warning", "m"), "time=\"t\" level=warning msg=\"m\"\n");
     }
 }

@@ -1,18 +1,22 @@
-//! The review of a pod that is created: finds the migration that waits for it, if one does. Does I/O through
-//! [`Cluster`] only, and only where the cache may be behind.
+//! The review of a pod that is created: finds the migration that waits for it, if one does; prepares it for being moved
+//! later, if none does and its policy asks for it. Does I/O through [`Cluster`] only, and only where the cache may be
+//! behind.
 //!
 //! Guarantees: a pod that SHADOW may have to restore is never let through on stale knowledge. Where the cache knows of
 //! no migration and the pod's policy asks for migration, or the watch was interrupted, the API server is asked; where
 //! it does not answer, the pod is refused for now (its controller tries again), for otherwise its state were lost.
+//! Whatever goes wrong with preparing it, the pod is made as it is.
 
 use std::sync::Arc;
 
 use super::cache::{MigrationFacts, OwnerKind, Workload};
 use super::cluster::{Cluster, ClusterError};
-use super::pod::{Match, NewPod, Wanted, check_marks, matches, replacement_patch};
-use super::review::{Response, ReviewError, read};
+use super::pod::{Match, NewPod, Wanted, check_marks, matches};
+use super::prepare::{judge, prepare_patch};
+use super::replacement::replacement_patch;
+use super::review::{Response, ReviewError, User, read};
 use super::reviews::{Webhook, bad_request, unavailable};
-use crate::api::{NodeName, pod_policy};
+use crate::api::{NodeName, Policy, Prepare, pod_policy};
 
 /// The restore could not be prepared.
 #[derive(Debug, thiserror::Error)]
@@ -52,16 +56,20 @@ impl<C: Cluster> Webhook<C> {
             tracing::warn!(namespace, pod = wanted.name, by = user.name(), %reserved, "pod refused");
             return Ok(Response::deny(&request.uid, 403, "Forbidden", reserved.to_string()));
         }
-        let (Some(migration), Some(ticket)) = (awaited, ticket) else { return Ok(allowed) };
+        let (Some(migration), Some(ticket)) = (awaited, ticket) else {
+            return Ok(self.prepared(allowed, namespace, &wanted, &user).await);
+        };
         if wanted.brings().is_none() && self.is_taken(&wanted, &migration) {
-            return Ok(allowed);
+            return Ok(self.prepared(allowed, namespace, &wanted, &user).await);
         }
         let Some(target) = &migration.target_node else { return Ok(allowed) };
         let hostname = match self.hostname(target).await {
             Ok(hostname) => hostname,
             Err(error) => return Ok(unavailable(&request.uid, &error.to_string())),
         };
-        let patch = replacement_patch(&wanted, &ticket, target, &hostname);
+        let policy = self.policy_of(namespace, &wanted).await;
+        let prepares = policy.is_none_or(|policy| policy.prepare != Prepare::Never);
+        let patch = replacement_patch(&wanted, &ticket, target, &hostname, prepares);
         tracing::info!(
             namespace,
             pod = wanted.name,
@@ -73,6 +81,47 @@ impl<C: Cluster> Webhook<C> {
         let patched = allowed.with_patch(&patch);
         Ok(patched
             .unwrap_or_else(|error| unavailable(&request.uid, &format!("no patch: {error}; try again"))))
+    }
+
+    /// A pod that starts afresh. Only what controllers make is made for good; a pod that somebody writes himself is his.
+    async fn prepared(&self, allowed: Response, namespace: &str, wanted: &Wanted, user: &User) -> Response {
+        if wanted.owner.is_none() || !user.is_cluster_controller() || !self.cache.nodes.is_synced() {
+            return allowed;
+        }
+        let Some(policy) = self.policy_of(namespace, wanted).await else { return allowed };
+        if policy.prepare == Prepare::Never {
+            return allowed;
+        }
+        let judgement = judge(wanted, policy.prepare, &self.cache.nodes.read());
+        if let Err(why) = &judgement {
+            tracing::info!(namespace, pod = wanted.name, %why, "pod is not prepared");
+        }
+        match allowed.clone().with_patch(&prepare_patch(wanted, &judgement)) {
+            Ok(patched) => patched,
+            Err(error) => {
+                tracing::warn!(namespace, pod = wanted.name, %error, "no patch, pod is left as it is");
+                allowed
+            }
+        }
+    }
+
+    /// What the pod's user wants, if he asks for migration; nothing where that cannot be told.
+    async fn policy_of(&self, namespace: &str, wanted: &Wanted) -> Option<Policy> {
+        let owner = match self.cache.workload(namespace, wanted.owner.as_ref()) {
+            Workload::None => None,
+            Workload::Seen(owner) => Some(owner),
+            // Its first pod comes within milliseconds of the owner itself.
+            Workload::Unseen => match self.cluster.owner(namespace, wanted.owner.as_ref()?).await {
+                Ok(owner) => Some(Arc::new(owner?)),
+                Err(error) => {
+                    tracing::warn!(namespace, pod = wanted.name, %error, "whether to prepare the pod is not known");
+                    return None;
+                }
+            },
+        };
+        let nothing = std::collections::BTreeMap::new();
+        let own = wanted.annotations.as_ref().unwrap_or(&nothing);
+        pod_policy(own, owner.as_ref().map_or(&nothing, |owner| &owner.annotations)).unwrap_or_default()
     }
 
     /// The migration that waits for this pod.

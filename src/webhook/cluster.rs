@@ -5,12 +5,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
 
-use super::cache::{MigrationFacts, NodeFacts, PodFacts};
+use super::cache::{MigrationFacts, NodeFacts, OwnerFacts, OwnerKind, OwnerRef, PodFacts};
 use super::review::User;
 use crate::api::StatefulMigration;
 
@@ -47,6 +48,8 @@ pub enum Started {
 pub trait Cluster: Send + Sync + 'static {
     async fn pod(&self, namespace: &str, name: &str) -> Result<Option<PodFacts>, ClusterError>;
     async fn node(&self, name: &str) -> Result<Option<NodeFacts>, ClusterError>;
+    /// The StatefulSet or ReplicaSet of that UID; the latter carries the annotations of its Deployment.
+    async fn owner(&self, namespace: &str, owner: &OwnerRef) -> Result<Option<OwnerFacts>, ClusterError>;
     async fn migration(&self, namespace: &str, name: &str) -> Result<Option<MigrationFacts>, ClusterError>;
     /// Migrations of pods that this owner made.
     async fn migrations_of(&self, namespace: &str, owner: &str) -> Result<Vec<MigrationFacts>, ClusterError>;
@@ -97,6 +100,22 @@ impl Cluster for KubeCluster {
         let api: Api<Node> = Api::all(self.client.clone());
         let found = call(format!("get node {name}"), READ_LIMIT, api.get_opt(name)).await?;
         Ok(found.map(NodeFacts::from))
+    }
+
+    async fn owner(&self, namespace: &str, owner: &OwnerRef) -> Result<Option<OwnerFacts>, ClusterError> {
+        let what = format!("get owner {namespace}/{}", owner.name);
+        let found: Option<OwnerFacts> = match owner.kind {
+            OwnerKind::StatefulSet => {
+                let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
+                call(what, READ_LIMIT, api.get_opt(&owner.name)).await?.map(OwnerFacts::from)
+            }
+            OwnerKind::ReplicaSet => {
+                let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace);
+                call(what, READ_LIMIT, api.get_metadata_opt(&owner.name)).await?.map(OwnerFacts::from)
+            }
+            OwnerKind::Deployment | OwnerKind::Other => None,
+        };
+        Ok(found.filter(|found| found.uid == owner.uid))
     }
 
     async fn migration(&self, namespace: &str, name: &str) -> Result<Option<MigrationFacts>, ClusterError> {

@@ -1,7 +1,7 @@
 //! The webhook role: answers evictions and pod creations from what it already knows, and checks what users write.
 //!
-//! The decisions are pure (`decide_eviction`, `pod`, `policy_check`, `migration_check`) and know four answers to an
-//! eviction ([`EvictionAnswer`]); `evict` and `claim` gather their facts from the cache and, where that cannot be
+//! The decisions are pure (`decide_eviction`, `pod`, `replacement`, `prepare`, `policy_check`, `migration_check`) and
+//! know four answers to an eviction ([`EvictionAnswer`]); `evict` and `claim` gather their facts from the cache and, where that cannot be
 //! right, with one bounded question to the API server ([`Cluster`]). The only object ever written is the
 //! `StatefulMigration` that an eviction starts.
 
@@ -15,6 +15,8 @@ mod metrics;
 mod migration_check;
 mod pod;
 mod policy_check;
+mod prepare;
+mod replacement;
 mod review;
 mod reviews;
 mod run;

@@ -1,25 +1,18 @@
-//! What becomes of a pod that is being created: the patch that makes it a replacement, and who may wear its marks.
-//! Pure.
+//! What becomes of a pod that is being created: whether it is a replacement, and who may wear the marks of one. Pure.
 //!
 //! Guarantees: a pod gets a ticket only of a migration in its namespace that is committed and waits for a pod of that
 //! very owner (and, from a StatefulSet, of that very name); a ticket that was already there is accepted only where it
-//! is the one that would be put there; what is right already is not patched again.
+//! is the one that would be put there.
 
 use std::collections::BTreeMap;
 
-use json_patch::jsonptr::PointerBuf;
-use json_patch::{AddOperation, Patch, PatchOperation};
-use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::api::core::v1::{NodeSelector, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
-use super::cache::{LABEL_HOSTNAME, MigrationFacts, OwnerKind, OwnerRef};
+use super::cache::{MigrationFacts, OwnerKind, OwnerRef};
 use super::review::User;
-use crate::api::{ANNOTATION_PLACED_ON, ANNOTATION_TICKET, NodeName, RUNTIME_CLASS, TicketId};
-
-/// Taint of a node that takes no new pods.
-const CORDONED: &str = "node.kubernetes.io/unschedulable";
+use crate::api::{ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_TICKET, RUNTIME_CLASS, TicketId};
 
 /// The parts of a pod under creation that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -50,6 +43,60 @@ struct Spec {
     node_selector: Option<BTreeMap<String, String>>,
     #[serde(default)]
     tolerations: Option<Vec<Toleration>>,
+    #[serde(default)]
+    node_name: Option<String>,
+    #[serde(default)]
+    affinity: Option<Affinity>,
+    #[serde(default)]
+    containers: Option<Vec<Container>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Affinity {
+    #[serde(default)]
+    node_affinity: Option<NodeAffinity>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeAffinity {
+    #[serde(default)]
+    required_during_scheduling_ignored_during_execution: Option<NodeSelector>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Container {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    lifecycle: Option<Lifecycle>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Lifecycle {
+    #[serde(default)]
+    post_start: Option<Hook>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Hook {
+    #[serde(default)]
+    exec: Option<Exec>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Exec {
+    #[serde(default)]
+    command: Option<Vec<String>>,
+}
+
+impl Container {
+    /// Its name and the command that it is started with once more, in it.
+    fn post_start(self) -> Option<(String, Vec<String>)> {
+        Some((self.name, self.lifecycle?.post_start?.exec?.command?))
+    }
 }
 
 /// What the pod looks like so far, in the words of the decision.
@@ -63,6 +110,11 @@ pub struct Wanted {
     pub runtime_class: Option<String>,
     pub node_selector: Option<BTreeMap<String, String>>,
     pub tolerations: Option<Vec<Toleration>>,
+    /// Where it is bound to a node from the start.
+    pub node_name: Option<String>,
+    pub required_affinity: Option<NodeSelector>,
+    /// Commands of postStart hooks by container.
+    pub post_start: BTreeMap<String, Vec<String>>,
 }
 
 impl From<NewPod> for Wanted {
@@ -76,6 +128,12 @@ impl From<NewPod> for Wanted {
             runtime_class: spec.runtime_class_name,
             node_selector: spec.node_selector,
             tolerations: spec.tolerations,
+            node_name: spec.node_name,
+            required_affinity: spec
+                .affinity
+                .and_then(|affinity| affinity.node_affinity)
+                .and_then(|node| node.required_during_scheduling_ignored_during_execution),
+            post_start: spec.containers.into_iter().flatten().filter_map(Container::post_start).collect(),
         }
     }
 }
@@ -89,9 +147,9 @@ impl Wanted {
         self.annotations.as_ref()?.get(ANNOTATION_PLACED_ON).map(String::as_str)
     }
 
-    /// A cordon does not keep it away.
-    fn tolerates_cordon(&self) -> bool {
-        self.tolerations.iter().flatten().any(|t| t.key.as_deref() == Some(CORDONED))
+    /// A copy of a pod that was prepared, or our own patch, seen again.
+    fn says_prepared(&self) -> bool {
+        self.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(ANNOTATION_PREPARED))
     }
 
     /// The ticket that the pod brings along, if it is one.
@@ -141,8 +199,8 @@ pub enum Reserved {
     )]
     PlacedOn,
     #[error(
-        "spec.runtimeClassName: `{RUNTIME_CLASS}` is reserved: SHADOW sets it on the pods that it restores; leave it \
-         out, nothing has to be set to be migrated"
+        "spec.runtimeClassName: `{RUNTIME_CLASS}` is reserved: SHADOW sets it on the pods that it prepares and \
+         restores; leave it out, nothing has to be set to be migrated"
     )]
     RuntimeClass,
 }
@@ -167,60 +225,19 @@ pub fn check_marks(
     if wanted.placed_on().is_some() {
         return Err(Reserved::PlacedOn);
     }
-    // From a template that was written before SHADOW was installed: without a ticket the runtime is plain runc.
-    if wanted.runtime_class.as_deref() == Some(RUNTIME_CLASS) && !user.is_cluster_controller() {
+    // Without a ticket the runtime is plain runc: harmless from a template that was written before SHADOW was installed,
+    // and in a copy of a pod that was prepared. Elsewhere somebody expects of it what it does not do.
+    let may_have_class = user.is_cluster_controller() || wanted.says_prepared();
+    if wanted.runtime_class.as_deref() == Some(RUNTIME_CLASS) && !may_have_class {
         return Err(Reserved::RuntimeClass);
     }
     Ok(())
 }
 
-/// Makes the pod the replacement: ticket, runtime, node. Empty where everything is as it must be.
-pub fn replacement_patch(wanted: &Wanted, ticket: &TicketId, target: &NodeName, hostname: &str) -> Patch {
-    let mut patch = Vec::new();
-    let annotations = [(ANNOTATION_TICKET, ticket.to_string()), (ANNOTATION_PLACED_ON, target.to_string())];
-    put(&mut patch, &["metadata", "annotations"], wanted.annotations.as_ref(), &annotations);
-    if wanted.runtime_class.as_deref() != Some(RUNTIME_CLASS) {
-        patch.push(add(&["spec", "runtimeClassName"], json!(RUNTIME_CLASS)));
-    }
-    let selector = [(LABEL_HOSTNAME, hostname.to_owned())];
-    put(&mut patch, &["spec", "nodeSelector"], wanted.node_selector.as_ref(), &selector);
-    // Its memory is on that node and nowhere else: a cordon that came meanwhile is for pods that have a choice.
-    let toleration = json!({ "key": CORDONED, "operator": "Exists", "effect": "NoSchedule" });
-    match &wanted.tolerations {
-        None => patch.push(add(&["spec", "tolerations"], json!([toleration]))),
-        Some(_) if wanted.tolerates_cordon() => {}
-        Some(_) => patch.push(add(&["spec", "tolerations", "-"], toleration)),
-    }
-    Patch(patch)
-}
-
-/// Puts entries into a map that may not exist.
-fn put(
-    patch: &mut Vec<PatchOperation>,
-    parent: &[&str; 2],
-    present: Option<&BTreeMap<String, String>>,
-    entries: &[(&str, String)],
-) {
-    match present {
-        None => {
-            let all: serde_json::Map<String, Value> =
-                entries.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
-            patch.push(add(parent, Value::Object(all)));
-        }
-        Some(present) => {
-            for (key, value) in entries.iter().filter(|(key, value)| present.get(*key) != Some(value)) {
-                patch.push(add(&[parent[0], parent[1], key], json!(value)));
-            }
-        }
-    }
-}
-
-fn add(path: &[&str], value: Value) -> PatchOperation {
-    PatchOperation::Add(AddOperation { path: PointerBuf::from_tokens(path.iter().copied()), value })
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::webhook::cache::MigrationFacts;
 
@@ -252,44 +269,6 @@ mod tests {
 
     fn user(name: &str) -> User {
         User { username: Some(name.into()), ..User::default() }
-    }
-
-    fn patched(mut value: Value) -> Value {
-        let patch = replacement_patch(&pod(&value), &ticket(), &"n2".into(), "host-2");
-        json_patch::patch(&mut value, &patch).unwrap();
-        value
-    }
-
-    #[test]
-    fn a_bare_pod_gets_ticket_runtime_and_node_and_needs_nothing_more_the_second_time() {
-        for value in [
-            json!({ "metadata": {}, "spec": {} }),
-            json!({ "metadata": { "annotations": null }, "spec": { "nodeSelector": null } }),
-        ] {
-            let once = patched(value);
-            assert_eq!(once["metadata"]["annotations"][ANNOTATION_TICKET], "ab.2.replacement");
-            assert_eq!(once["metadata"]["annotations"][ANNOTATION_PLACED_ON], "n2");
-            assert_eq!(once["spec"]["runtimeClassName"], "shadow");
-            assert_eq!(once["spec"]["nodeSelector"], json!({ "kubernetes.io/hostname": "host-2" }));
-            assert_eq!(once["spec"]["tolerations"][0]["key"], "node.kubernetes.io/unschedulable");
-            assert!(replacement_patch(&pod(&once), &ticket(), &"n2".into(), "host-2").is_empty());
-        }
-    }
-
-    #[test]
-    fn what_the_user_wrote_stays() {
-        let value = json!({
-            "metadata": { "annotations": { "a": "b" } },
-            "spec": { "nodeSelector": { "disk": "ssd" }, "tolerations": [{ "key": "own" }], "containers": [] }
-        });
-        let done = patched(value);
-        assert_eq!(done["metadata"]["annotations"]["a"], "b");
-        assert_eq!(done["spec"]["tolerations"][0], json!({ "key": "own" }));
-        assert_eq!(done["spec"]["tolerations"].as_array().unwrap().len(), 2);
-        assert_eq!(
-            done["spec"]["nodeSelector"],
-            json!({ "disk": "ssd", "kubernetes.io/hostname": "host-2" })
-        );
     }
 
     #[test]
@@ -340,6 +319,9 @@ mod tests {
         let class = pod(&json!({ "spec": { "runtimeClassName": "shadow" } }));
         assert_eq!(check_marks(&class, None, &user("eve"), false), Err(Reserved::RuntimeClass));
         assert_eq!(check_marks(&class, None, &controller, false), Ok(()));
+        let copied = pod(&json!({ "metadata": { "annotations": { ANNOTATION_PREPARED: "true" } },
+            "spec": { "runtimeClassName": "shadow" } }));
+        assert_eq!(check_marks(&copied, None, &user("eve"), false), Ok(()), "a copy of a prepared pod");
         assert_eq!(check_marks(&forged, None, &user("operator"), true), Ok(()), "the operator makes shadows");
     }
 }

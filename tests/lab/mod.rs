@@ -21,7 +21,7 @@ mod shell;
 mod stage;
 mod unhurt;
 
-pub use app::{App, Kind, Program};
+pub use app::{App, IMAGE, Kind, Program};
 pub use broker::Broker;
 pub use check::{Verdict, eventually};
 pub use cluster::{Cluster, NodeAction, TAINT};

@@ -19,6 +19,7 @@ mod drain_unannotated;
 mod drain_without_queue;
 mod looks;
 mod orphaned_archive;
+mod prepared;
 mod refusals;
 mod trouble;
 mod trouble_archive_damaged;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use shadow::api::{Phase, Reason};
 
 use crate::lab::{
-    App, Drain, DrainOptions, Lab, Result, cause_is_told, eventually, fail, nothing_left, on_cluster,
+    App, Drain, DrainOptions, IMAGE, Lab, Result, cause_is_told, eventually, fail, nothing_left, on_cluster,
     status_of,
 };
 
@@ -84,6 +84,67 @@ fn a_port_of_the_host_together_with_a_shadow() -> Result {
     let port = json!({ "containers": [{ "ports": [{ "hostPort": 18080 }] }] });
     let app = App::counter("app").pod(port).annotated("strategy", "ShadowPod");
     refused("host-port", app, Reason::HostPort)
+}
+
+#[test]
+fn another_runtime() -> Result {
+    on_cluster("runtime", async |lab| {
+        let class = json!({ "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass",
+            "metadata": { "name": "lab-other" }, "handler": "runc" });
+        lab.cluster.apply(&[class]).await?;
+        let app = App::counter("app").pod(json!({ "runtimeClassName": "lab-other" }));
+        let outcome = is_refused(lab, app, Reason::RuntimeNotSupported).await;
+        lab.cluster.kubectl(&["delete", "runtimeclass", "lab-other"]).await?;
+        outcome
+    })
+}
+
+#[test]
+fn a_request_after_the_start_that_would_be_sent_again() -> Result {
+    // To the kubelet itself, which sends it: it must succeed, or the container does not come up.
+    let request = json!({ "path": "/healthz", "port": 10248, "host": "127.0.0.1" });
+    let hook = json!({ "containers": [{ "lifecycle": { "postStart": { "httpGet": request } } }] });
+    refused("post-start-request", App::counter("app").pod(hook), Reason::PostStart)
+}
+
+#[test]
+fn a_debug_container_while_it_runs() -> Result {
+    on_cluster("debugged", async |lab| {
+        let app = App::counter("app");
+        debug(lab, &blocking(&app), "600", "running").await?;
+        is_refused(lab, app, Reason::SeveralContainers).await
+    })
+}
+
+#[test]
+fn and_no_more_once_it_has_ended() -> Result {
+    on_cluster("debugged-before", async |lab| {
+        let app = App::counter("app");
+        debug(lab, &app, "0", "terminated").await?;
+        let before = lab.only_pod(&app).await?;
+        let cookie = before.state().await?.cookie;
+        let drained = lab.drain(&before.node, &DrainOptions::of("app")).await?;
+        assert_eq!(drained.code, 0, "{}", drained.text());
+        let after = lab.only_pod(&app).await?;
+        assert_eq!(after.state().await?.cookie, cookie, "it moved");
+        assert_ne!(after.node, before.node);
+        Ok(())
+    })
+}
+
+/// Somebody has looked into the pod with `kubectl debug`.
+async fn debug(lab: &Lab, app: &App, seconds: &str, state: &str) -> Result {
+    let pod = lab.deploy(app).await?.remove(0);
+    let image = format!("--image={IMAGE}");
+    let argv = ["-n", &lab.namespace, "debug", &pod.name, &image, "--image-pull-policy=IfNotPresent"];
+    let program = ["--container=debug", "--profile=general", "--", "/counter", "wait", seconds];
+    lab.cluster.kubectl(&[&argv[..], &program[..]].concat()).await?;
+    eventually("the debug container is as it is to be", Duration::from_secs(60), async || {
+        let path = "-o=jsonpath={.status.ephemeralContainerStatuses[0].state}";
+        let found = lab.cluster.kubectl(&["-n", &lab.namespace, "get", "pod", &pod.name, path]).await?;
+        Ok(found.contains(state).then_some(()))
+    })
+    .await
 }
 
 #[test]

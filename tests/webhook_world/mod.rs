@@ -32,6 +32,7 @@ pub const MIGRATION_UID: &str = "0b5c-1";
 pub struct Server {
     pub pods: Mutex<HashMap<String, PodFacts>>,
     pub nodes: Mutex<HashMap<String, NodeFacts>>,
+    pub owners: Mutex<Vec<OwnerFacts>>,
     pub migrations: Mutex<Vec<MigrationFacts>>,
     pub written: Mutex<Vec<StatefulMigration>>,
     pub allows: AtomicBool,
@@ -66,6 +67,11 @@ impl Cluster for FakeCluster {
     async fn node(&self, name: &str) -> Result<Option<NodeFacts>, ClusterError> {
         self.read()?;
         Ok(self.0.nodes.lock().get(name).cloned())
+    }
+
+    async fn owner(&self, _: &str, owner: &OwnerRef) -> Result<Option<OwnerFacts>, ClusterError> {
+        self.read()?;
+        Ok(self.0.owners.lock().iter().find(|known| known.uid == owner.uid).cloned())
     }
 
     async fn migration(&self, _: &str, name: &str) -> Result<Option<MigrationFacts>, ClusterError> {
@@ -210,8 +216,15 @@ pub fn pod() -> PodFacts {
     }
 }
 
+/// One with our runtime.
 pub fn node(name: &str, leaving: bool) -> NodeFacts {
-    NodeFacts { name: name.into(), hostname: Some(format!("host-{name}")), leaving }
+    NodeFacts {
+        name: name.into(),
+        hostname: Some(format!("host-{name}")),
+        leaving,
+        labels: [("migration.ms2m.io/ready".to_owned(), "true".to_owned())].into(),
+        taints: vec![],
+    }
 }
 
 /// A migration of `web-0` with this status.

@@ -1,36 +1,101 @@
-//! Taints, `nodeSelector` and required node affinity.
+//! Taints, `nodeSelector` and required node affinity: does the scheduler take a node for a pod like this, whatever else
+//! runs there? Follows its filters TaintToleration and NodeAffinity. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
 
 use k8s_openapi::api::core::v1::{
-    Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
+    Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
 };
-use kube::ResourceExt as _;
 
-use super::Misfit;
+/// What a pod says of the nodes that it may come to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wishes<'a> {
+    pub tolerations: &'a [Toleration],
+    pub selector: Option<&'a BTreeMap<String, String>>,
+    /// Its required node affinity.
+    pub required: Option<&'a NodeSelector>,
+}
 
-/// Does the scheduler take the node for a pod like this, whatever else runs there?
-pub fn admits(spec: &PodSpec, node: &Node) -> Result<(), Misfit> {
-    let tolerations = spec.tolerations.as_deref().unwrap_or_default();
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-    let keeps_away = |taint: &&Taint| {
-        matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
-            && !tolerations.iter().any(|toleration| tolerates(toleration, taint))
-    };
-    if let Some(taint) = taints.iter().find(keeps_away) {
-        let value = taint.value.as_deref().filter(|value| !value.is_empty());
-        let value = value.map(|value| format!("={value}")).unwrap_or_default();
-        return Err(Misfit::Taint(format!("{}{value}:{}", taint.key, taint.effect)));
-    }
-    for (key, value) in spec.node_selector.iter().flatten() {
-        if node.labels().get(key) != Some(value) {
-            return Err(Misfit::Label(format!("{key}={value}")));
+/// What a node says of the pods that may come to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place<'a> {
+    pub name: &'a str,
+    pub labels: Option<&'a BTreeMap<String, String>>,
+    pub taints: &'a [Taint],
+}
+
+/// What keeps a pod away from a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Constraint {
+    /// `key=value:effect`
+    Taint(String),
+    /// A label that `nodeSelector` asks for.
+    Label(String),
+    /// No term of the required node affinity.
+    Affinity,
+}
+
+impl fmt::Display for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taint(taint) => write!(f, "taint {taint} is not tolerated"),
+            Self::Label(label) => write!(f, "nodeSelector {label} does not match"),
+            Self::Affinity => f.write_str("required node affinity does not match"),
         }
     }
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required =
-        affinity.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
-    match required {
+}
+
+impl<'a> From<&'a PodSpec> for Wishes<'a> {
+    fn from(spec: &'a PodSpec) -> Self {
+        let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+        Self {
+            tolerations: spec.tolerations.as_deref().unwrap_or_default(),
+            selector: spec.node_selector.as_ref(),
+            required: affinity
+                .and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref()),
+        }
+    }
+}
+
+impl<'a> From<&'a Node> for Place<'a> {
+    fn from(node: &'a Node) -> Self {
+        Self {
+            name: node.metadata.name.as_deref().unwrap_or_default(),
+            labels: node.metadata.labels.as_ref(),
+            taints: node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default(),
+        }
+    }
+}
+
+impl Place<'_> {
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels?.get(key).map(String::as_str)
+    }
+}
+
+/// Does the scheduler take the node for a pod like this?
+///
+/// # Errors
+/// The first thing that keeps it away.
+pub fn admits(pod: &Wishes<'_>, node: &Place<'_>) -> Result<(), Constraint> {
+    let keeps_away = |taint: &&Taint| {
+        matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
+            && !pod.tolerations.iter().any(|toleration| tolerates(toleration, taint))
+    };
+    if let Some(taint) = node.taints.iter().find(keeps_away) {
+        let value = taint.value.as_deref().filter(|value| !value.is_empty());
+        let value = value.map(|value| format!("={value}")).unwrap_or_default();
+        return Err(Constraint::Taint(format!("{}{value}:{}", taint.key, taint.effect)));
+    }
+    for (key, value) in pod.selector.into_iter().flatten() {
+        if node.label(key) != Some(value) {
+            return Err(Constraint::Label(format!("{key}={value}")));
+        }
+    }
+    match pod.required {
         Some(required) if !required.node_selector_terms.iter().any(|term| matches_term(term, node)) => {
-            Err(Misfit::Affinity)
+            Err(Constraint::Affinity)
         }
         _ => Ok(()),
     }
@@ -57,15 +122,12 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 }
 
 /// A term that asks for nothing matches nothing.
-fn matches_term(term: &NodeSelectorTerm, node: &Node) -> bool {
+fn matches_term(term: &NodeSelectorTerm, node: &Place<'_>) -> bool {
     let labels = term.match_expressions.as_deref().unwrap_or_default();
     let fields = term.match_fields.as_deref().unwrap_or_default();
-    let label = |wanted: &NodeSelectorRequirement| {
-        matches(wanted, node.labels().get(&wanted.key).map(String::as_str))
-    };
+    let label = |wanted: &NodeSelectorRequirement| matches(wanted, node.label(&wanted.key));
     let field = |wanted: &NodeSelectorRequirement| {
-        let name = node.name_any();
-        matches(wanted, (wanted.key == "metadata.name").then_some(name.as_str()))
+        matches(wanted, (wanted.key == "metadata.name").then_some(node.name))
     };
     !(labels.is_empty() && fields.is_empty()) && labels.iter().all(label) && fields.iter().all(field)
 }
@@ -105,7 +167,8 @@ mod tests {
         let mut spec = spec;
         spec["containers"] = json!([]);
         let spec: PodSpec = serde_json::from_value(spec).unwrap();
-        admits(&spec, node).map_or_else(|misfit| misfit.to_string(), |()| "fits".to_owned())
+        admits(&(&spec).into(), &node.into())
+            .map_or_else(|against| against.to_string(), |()| "fits".to_owned())
     }
 
     #[test]
