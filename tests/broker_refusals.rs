@@ -96,6 +96,66 @@ async fn preflight_tells_kind_consumers_and_messages() {
     stage.done().await;
 }
 
+/// 406 again and again: what a queue was declared with is told by what it refuses; nothing is declared on the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn preflight_tells_what_a_queue_was_declared_with() {
+    let stage = Stage::set(false).await;
+    let channel = stage.channel().await;
+    let text = |value: &str| AMQPValue::LongString(value.into());
+    let declare = async |name: &str, options: QueueDeclareOptions, arguments: Vec<(&str, AMQPValue)>| {
+        let mut table = FieldTable::default();
+        for (key, value) in arguments {
+            table.insert(key.into(), value);
+        }
+        channel.queue_declare(name.into(), options, table).await.unwrap();
+    };
+    let name = format!("{}.odd", stage.primary);
+    let durable = QueueDeclareOptions::durable();
+    let facts = async || stage.broker().preflight(&name).await.unwrap();
+
+    declare(&name, QueueDeclareOptions { auto_delete: true, ..durable }, vec![]).await;
+    let found = facts().await;
+    assert!(found.auto_delete && found.kind == QueueKind::Classic, "{found:?}");
+    assert!(matches!(found.refusal(&name), Some(BrokerError::QueueNotSupported { .. })));
+    stage.delete(&name).await;
+
+    let full = vec![
+        ("x-expires", AMQPValue::LongInt(60_000)),
+        ("x-max-length", AMQPValue::LongInt(9)),
+        ("x-dead-letter-exchange", text("elsewhere")),
+        ("x-message-ttl", AMQPValue::LongInt(5000)),
+        ("x-single-active-consumer", AMQPValue::Boolean(true)),
+    ];
+    declare(&name, durable, full).await;
+    let found = facts().await;
+    assert_eq!((found.kind, found.expires_ms), (QueueKind::Classic, Some(60_000)), "{found:?}");
+    assert!(found.drops_oldest && found.single_active && !found.auto_delete, "{found:?}");
+    stage.delete(&name).await;
+
+    let bounded = vec![
+        ("x-queue-type", text("quorum")),
+        ("x-max-length", AMQPValue::LongInt(9)),
+        ("x-overflow", text("reject-publish")),
+    ];
+    declare(&name, durable, bounded).await;
+    let found = facts().await;
+    assert!(
+        found.kind == QueueKind::Quorum && !found.drops_oldest && found.expires_ms.is_none(),
+        "{found:?}"
+    );
+    assert_eq!(found.refusal(&name), None);
+    stage.delete(&name).await;
+    assert_eq!(stage.look(&name).await, None, "asking made a queue");
+
+    declare(&name, QueueDeclareOptions { exclusive: true, ..durable }, vec![]).await;
+    let error = stage.broker().preflight(&name).await.unwrap_err();
+    assert!(matches!(&error, BrokerError::QueueNotSupported { queue, .. } if *queue == name), "{error}");
+    assert_eq!((error.reason(), error.is_retryable()), (Reason::QueueNotSupported, false));
+    channel.queue_delete(name.as_str().into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
+    stage.declare(&control_queue(&stage.pod), false).await;
+    stage.done().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parking_queue_that_holds_a_message_is_kept_and_named() {
     let stage = Stage::set(false).await;

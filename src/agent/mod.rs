@@ -8,6 +8,7 @@ pub mod capacity;
 mod carry;
 mod claims;
 pub mod containers;
+mod cri;
 pub mod desk;
 mod dump;
 pub mod failure;

@@ -16,14 +16,16 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use super::cri;
 use super::dump;
 use super::failure::Failure;
 use super::look::look;
 use super::node::Node;
 use super::receive::{receive, room_for};
 use crate::api::{
-    ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, DumpReport, Epoch, Findings, Kept,
-    MigrationReport, MigrationUid, OpenTicketOrder, Refusal, Role, TLS_NAME_OPERATOR, tls_name_agent,
+    ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpReport, Epoch,
+    Findings, ImageUsed, Kept, MigrationReport, MigrationUid, OpenTicketOrder, Refusal, Role,
+    TLS_NAME_OPERATOR, tls_name_agent,
 };
 use crate::kit::PeerName;
 
@@ -43,6 +45,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/kept", post(kept))
         .route("/v1/size", post(size))
         .route("/v1/look", post(look_into))
+        .route("/v1/image", post(image))
         .route("/v1/migrations/{uid}", get(report))
         .route("/v1/migrations/{uid}/dump", post(dump_container))
         .route("/v1/migrations/{uid}/freeze", post(freeze))
@@ -192,6 +195,13 @@ async fn size(State(node): State<Arc<Node>>, bytes: Bytes) -> Answer<ArchiveSize
 
 async fn look_into(State(node): State<Arc<Node>>, bytes: Bytes) -> Answer<Findings> {
     look(&node, &body(&bytes)?).await.map(Json)
+}
+
+async fn image(State(node): State<Arc<Node>>, bytes: Bytes) -> Answer<ImageUsed> {
+    let of: ContainerRef = body(&bytes)?;
+    let found = cri::image(&node.host, &of).await;
+    let image = found.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
+    Ok(Json(ImageUsed { image }))
 }
 
 async fn kept(State(node): State<Arc<Node>>) -> Answer<Kept> {

@@ -96,9 +96,22 @@ reasons! {
     ForeignMount,
     /// CRIU said so, for a cause that lasts.
     CannotBeDumped,
+    /// A queue that does not outlive its consumer's pause, or that is no queue.
+    QueueNotSupported,
     StrategyNotSupported,
     // attempts that failed
     NoNodeFits,
+    /// Admission refuses the shadow: a policy, a webhook, a limit.
+    NotAdmitted,
+    QuotaExceeded,
+    /// The target has another image under the same name.
+    ImageDiffers,
+    /// The target cannot get the image.
+    ImageUnavailable,
+    /// It cannot end before the deadline.
+    TooLarge,
+    /// A PodDisruptionBudget allows no disruption now, and without a bridge the move is one.
+    BudgetExhausted,
     NoAgent,
     BrokerUnreachable,
     QueueNotFound,
@@ -110,6 +123,8 @@ reasons! {
     RestoreFailed,
     SourceGone,
     StepTimedOut,
+    /// The owner would make the pod from another template, or make it no more.
+    OwnerChanged,
     Aborted,
     DeadlineExceeded,
     /// Another version of the operator wrote what this one cannot read.

@@ -247,6 +247,9 @@ pub struct StatefulMigrationStatus {
     /// Controller of the source pod (StatefulSet or ReplicaSet): the next pod it makes claims the ticket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner_uid: Option<String>,
+    /// Which of the owner's templates the source was made from: a pod of another one does not get its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_revision: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replacement_pod: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -262,6 +265,12 @@ pub struct StatefulMigrationStatus {
     /// Milliseconds spent in each step of the last attempt, from a monotonic clock.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub phase_timings: BTreeMap<String, u64>,
+    /// When the attempt began (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// When the consumer was told to stop, or was frozen where there is no queue (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_at: Option<String>,
     /// From the start of the attempt to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_ms: Option<u64>,

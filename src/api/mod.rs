@@ -38,7 +38,7 @@ pub use migration::{
 pub use names::*;
 pub use orders::{
     ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport,
-    DumpTarget, Hold, Kept, MigrationReport, OpenTicketOrder, OrderError, Refusal,
+    DumpTarget, Hold, ImageUsed, Kept, MigrationReport, OpenTicketOrder, OrderError, Refusal,
 };
 pub use policy::{DEFAULT_DEADLINE, LONGEST_DEADLINE, Policy, PolicyError, Prepare, pod_policy};
 pub use sentence::{SENTENCE, same_but_for_numbers, sentence, sentence_ending};

@@ -1,5 +1,7 @@
 //! Names that others rely on: API group, annotations, labels, paths on a node.
 
+use std::collections::BTreeMap;
+
 use super::NodeName;
 
 /// API group of the CRD and prefix of every annotation and label.
@@ -13,6 +15,14 @@ pub const LABEL_ENABLED: &str = "migration.ms2m.io/enabled";
 pub const LABEL_MIGRATION: &str = "migration.ms2m.io/migration";
 /// On shadow pods: `shadow`.
 pub const LABEL_ROLE: &str = "migration.ms2m.io/role";
+/// On pods, from their owners: which of its templates it was made from (StatefulSet, ReplicaSet).
+pub const LABELS_REVISION: [&str; 2] = ["controller-revision-hash", "pod-template-hash"];
+
+/// Which of its owner's templates a pod with these labels was made from.
+pub fn revision_of(labels: &BTreeMap<String, String>) -> Option<&String> {
+    LABELS_REVISION.iter().find_map(|label| labels.get(*label))
+}
+
 /// On nodes whose agent has installed the runtime: `true`.
 pub const LABEL_NODE_READY: &str = "migration.ms2m.io/ready";
 

@@ -14,6 +14,7 @@
 //! | what do you know | `GET /v1/migrations/{uid}` | [`MigrationReport`] |
 //! | how large would an archive of this container be | `POST /v1/size` | [`ContainerRef`] -> [`ArchiveSize`] |
 //! | what is in this container, nothing touched | `POST /v1/look` | [`ContainerRef`] -> [`super::Findings`] |
+//! | what was this container made from | `POST /v1/image` | [`ContainerRef`] -> [`ImageUsed`] |
 //! | what is kept here of migrations that are not closed | `POST /v1/kept` | `{}` -> [`Kept`] |
 //! | is there room for an archive of B bytes (agents only) | `POST /v1/migrations/{uid}/archive?epoch=N&bytes=B` | -> `{}` |
 //! | receive an archive (agents only) | `PUT /v1/migrations/{uid}/archive?epoch=N` | tar stream -> [`DumpReport`] |
@@ -133,6 +134,15 @@ pub struct MigrationReport {
 #[serde(rename_all = "camelCase")]
 pub struct ArchiveSize {
     pub bytes: u64,
+}
+
+/// The image that a container was made from, by its content and not by its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageUsed {
+    /// Digest of its configuration, as the engine knows it; nothing where the engine does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// Archives, dumps and tickets on a node: whose, and the largest epoch of each.

@@ -18,6 +18,8 @@ pub enum BrokerError {
     WrongUrl { cause: String },
     #[error("queue {queue} does not exist; check the annotation migration.ms2m.io/queue")]
     QueueNotFound { queue: String },
+    #[error("queue {queue} {cause}")]
+    QueueNotSupported { queue: String, cause: String },
     #[error(
         "consumer {pod} has no control queue ms2m.control.{pod}: it does not speak the control protocol, or is not \
          connected; see the example consumer"
@@ -53,6 +55,7 @@ impl BrokerError {
             Self::AccessDenied { .. }
                 | Self::WrongUrl { .. }
                 | Self::QueueNotFound { .. }
+                | Self::QueueNotSupported { .. }
                 | Self::QueueDiffers { .. }
                 | Self::ControlQueueShared { .. }
         )
@@ -70,6 +73,7 @@ impl BrokerError {
             | Self::InUse { .. }
             | Self::Protocol { .. } => Reason::BrokerUnreachable,
             Self::QueueNotFound { .. } => Reason::QueueNotFound,
+            Self::QueueNotSupported { .. } => Reason::QueueNotSupported,
             Self::ConsumerWithoutControlQueue { .. }
             | Self::ControlQueueShared { .. }
             | Self::ConsumerNeverParked { .. } => Reason::ConsumerNeverParked,

@@ -8,11 +8,12 @@ pub mod control;
 mod error;
 mod gate;
 mod orders;
+mod queue;
 
 pub use amqp::{AmqpBroker, Limits};
 pub use error::BrokerError;
 pub use gate::{ConsumerGate, Decision, answer};
 pub use orders::{
-    Broker, BrokerUrl, MigrationQueues, PARK_LIVES, ParkOrder, Parked, Proof, QueueFacts, QueueKind,
-    ResumeOrder, Resumed,
+    Broker, BrokerUrl, MigrationQueues, PARK_LIVES, ParkOrder, Parked, Proof, ResumeOrder, Resumed,
 };
+pub use queue::{QueueFacts, QueueKind};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::BrokerError;
+use super::{BrokerError, QueueFacts};
 use crate::api::{Epoch, MigrationUid};
 
 /// An order to park is not kept longer than any migration lasts: after that nobody obeys it any more.
@@ -125,24 +125,6 @@ pub struct Resumed {
     pub position: Option<u64>,
     pub last_id: Option<String>,
     pub proof: Proof,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueueKind {
-    Classic,
-    Quorum,
-    Stream,
-    /// The broker did not tell.
-    Unknown,
-}
-
-/// What a look at a queue shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueFacts {
-    pub kind: QueueKind,
-    pub consumers: u32,
-    /// Messages ready to be delivered.
-    pub messages: u32,
 }
 
 /// Address of a broker with its credentials: shown without them.

@@ -11,6 +11,7 @@ mod logging;
 pub mod metrics;
 mod owner;
 mod peer;
+mod rollout;
 mod secret;
 mod server;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use health::{Gate, Readiness, health_router};
 pub use logging::{LogFormat, init_tracing};
 pub use owner::{OwnerError, owner_annotations};
 pub use peer::peer_client;
+pub use rollout::{Rollout, ordinal};
 pub use secret::secret_credentials;
 pub use server::{PeerName, serve_plain, serve_tls};
 pub use shutdown::{DRAIN_LAG, Shutdown};

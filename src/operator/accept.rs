@@ -12,9 +12,10 @@ use super::context::Context;
 use super::driver::DriveError;
 use super::journal::Book;
 use super::look::{circumstances, first, look_into};
+use super::measured::Measured;
 use super::preflight::{Accepted, preflight};
-use super::status::Measured;
 use super::subject::{Journal, OwnerKind, Subject};
+use super::surroundings::held_against_surroundings;
 use crate::api::{Hold, NodeName, PodIdentity, PodUid, Reason};
 use crate::judgement::{Circumstances, judge};
 use crate::protocol::{Event, Plan, State, Step, step};
@@ -46,7 +47,11 @@ pub async fn accept(
     };
     let services =
         Api::<Service>::namespaced(ctx.client.clone(), &namespace).list(&ListParams::default()).await?;
-    let journal = match preflight(&pod, &spec, &services.items) {
+    let accepted = match preflight(&pod, &spec, &services.items) {
+        Ok(accepted) => held_against_surroundings(ctx, &pod, accepted).await?,
+        refused => refused,
+    };
+    let journal = match accepted {
         Ok(Accepted { subject, plan, warnings }) => {
             for warning in warnings {
                 announcer.warning(&subject, Reason::WrongPolicy, &warning);
@@ -112,6 +117,7 @@ fn bare_subject(namespace: &str, pod: &str, uid: Option<PodUid>, node: Option<St
         container: String::new(),
         owner_kind: OwnerKind::StatefulSet,
         owner_uid: String::new(),
+        revision: None,
         queue: None,
         bridges: Vec::new(),
         archive_bytes: None,

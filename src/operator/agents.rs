@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use super::courier::Courier;
 use crate::api::{
     AGENT_PORT, ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder,
-    DumpReport, Epoch, Findings, Kept, MigrationUid, NodeName, OpenTicketOrder, OrderError, Refusal, Role,
-    TicketState,
+    DumpReport, Epoch, Findings, ImageUsed, Kept, MigrationUid, NodeName, OpenTicketOrder, OrderError,
+    Refusal, Role, TicketState,
 };
 
 /// Quick orders: the agent answers as soon as runc has.
@@ -168,6 +168,11 @@ impl Agent {
     /// What is in the container now; nothing is touched.
     pub async fn look(&self, container: &ContainerRef) -> Result<Findings, AgentError> {
         self.ask("look", "/v1/look", container, LOOK_LIMIT).await
+    }
+
+    /// What the container was made from.
+    pub async fn image(&self, container: &ContainerRef) -> Result<ImageUsed, AgentError> {
+        self.ask("image", "/v1/image", container, ORDER_LIMIT).await
     }
 
     /// What lies there and was not closed.

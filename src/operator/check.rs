@@ -27,12 +27,14 @@ use tokio::sync::Semaphore;
 use super::accept::expected_bytes;
 use super::context::Context;
 use super::look::{circumstances, look_into};
+use super::perform::admitted;
 use super::placing::{Placing, Unfit, Verdicts};
 use super::preflight::{Accepted, preflight};
 use super::properties;
 use super::retention::is_ended;
 use super::scheduling;
 use super::shadow_pod::{Placement, shadow_pod};
+use super::surroundings::held_against_surroundings;
 use crate::api::{
     Check, CheckRefusal, CheckedNode, Epoch, Findings, LABEL_MIGRATION, MigrationUid, NodeName, PodUid,
     PolicyError, Reason, StatefulMigration, StatefulMigrationSpec, pod_policy, sentence,
@@ -160,7 +162,11 @@ async fn check(
     let spec = StatefulMigrationSpec::of(policy, name, PodUid(pod.uid().unwrap_or_default()));
     let services: Api<Service> = Api::namespaced(ctx.client.clone(), namespace);
     let services = services.list(&ListParams::default()).await?.items;
-    let Accepted { subject, mut warnings, .. } = match preflight(&pod, &spec, &services) {
+    let accepted = match preflight(&pod, &spec, &services) {
+        Ok(accepted) => held_against_surroundings(ctx, &pod, accepted).await?,
+        refused => refused,
+    };
+    let Accepted { subject, plan, mut warnings } = match accepted {
         Ok(accepted) => accepted,
         Err(failure) => return Ok(refused(&pod, failure.reason, failure.message)),
     };
@@ -195,8 +201,11 @@ async fn check(
         &need.migration,
         OwnerReference::default(),
         Epoch::default(),
-        &Placement::default(),
+        &Placement { host_ports: !plan.bridge, kept: &ctx.shadow_labels, ..Placement::default() },
     );
+    if let Err(failure) = admitted(&pods, &shadow).await? {
+        return Ok(refused(&pod, failure.reason, failure.message));
+    }
     warnings.extend(
         ask_scheduling(ctx, &need.migration, &shadow.spec.unwrap_or_default(), &all, &mut verdicts).await?,
     );

@@ -131,6 +131,7 @@ mod tests {
             container: "app".into(),
             owner_kind: OwnerKind::StatefulSet,
             owner_uid: "web".into(),
+            revision: None,
             queue: None,
             bridges: vec![],
             archive_bytes: None,

@@ -32,6 +32,8 @@ pub struct Context {
     pub bookings: Bookings,
     /// Of shadow pods; the cluster's own where there is none.
     pub scheduler: Option<Arc<str>>,
+    /// Labels and annotations that shadows have from their pods.
+    pub shadow_labels: Arc<[String]>,
     pub recorder: Arc<Recorder>,
     pub metrics: Arc<Metrics>,
 }

@@ -20,14 +20,11 @@ use super::claim::{Claim, Expected};
 use super::context::Context;
 use super::journal::{Book, JournalError};
 use super::look::admission;
+use super::measured::{Measured, Stopwatch, millis};
 use super::perform::Performer;
 use super::source_watch::source_watch;
-use super::status::Measured;
 use super::subject::Journal;
-use crate::api::{
-    Epoch, HeldRoom, LONGEST_DEADLINE, MigrationUid, Phase, Reason, StatefulMigration,
-    StatefulMigrationStatus,
-};
+use crate::api::{Epoch, HeldRoom, LONGEST_DEADLINE, MigrationUid, Phase, Reason, StatefulMigration};
 use crate::protocol::{Effect, Event, Failure, Outcome, State, Step, step};
 
 /// First pause between attempts, doubled each time.
@@ -61,8 +58,7 @@ pub struct Driver {
     performer: Arc<Performer>,
     measured: Measured,
     announcer: Announcer,
-    started: Option<Instant>,
-    paused: Option<Instant>,
+    stopwatch: Stopwatch,
     entered: Instant,
     /// When its pod was looked into, if by this driver.
     looked: Option<Instant>,
@@ -92,7 +88,8 @@ impl Driver {
             },
         };
         let performer = Arc::new(Performer::new(ctx.clone(), Arc::new(book.object().clone())));
-        let measured = book.object().status.as_ref().map(measured_before).unwrap_or_default();
+        let measured = book.object().status.as_ref().map(Measured::before).unwrap_or_default();
+        let stopwatch = Stopwatch::of(&measured);
         let driver = Self {
             ctx,
             book,
@@ -100,8 +97,7 @@ impl Driver {
             performer,
             measured,
             announcer,
-            started: None,
-            paused: None,
+            stopwatch,
             entered: Instant::now(),
             looked: accepted.then(Instant::now),
             expected: Expected::NotAsked,
@@ -334,21 +330,11 @@ impl Driver {
             *self.measured.timings.entry(before.as_str().to_owned()).or_default() += millis(spent);
         }
         self.entered = now;
-        let queue = self.journal.state.plan.queue;
         self.reserve(state);
-        match next {
-            Step::Preparing => self.started = Some(now),
-            Step::Parking if queue => self.paused = Some(now),
-            Step::Dumping if !queue || self.paused.is_none() => self.paused = Some(now),
-            Step::Cleaning => {
-                self.measured.total_ms = self.started.map(|at| millis(now.duration_since(at)));
-                self.measured.pause_ms = self.paused.map(|at| millis(now.duration_since(at)));
-            }
-            Step::BackingOff => {
-                let due = Timestamp::now() + pause_after(self.journal.state.epoch);
-                self.measured.retry_at = Some(due.to_string());
-            }
-            _ => {}
+        self.stopwatch.enter(state, now, &mut self.measured);
+        if next == Step::BackingOff {
+            let due = Timestamp::now() + pause_after(self.journal.state.epoch);
+            self.measured.retry_at = Some(due.to_string());
         }
     }
 }
@@ -373,18 +359,4 @@ fn until_deadline(created: Timestamp, seconds: u64) -> Duration {
     let gone = Timestamp::now().duration_since(created);
     let gone = Duration::try_from(gone).unwrap_or_default();
     Duration::from_secs(seconds).min(LONGEST_DEADLINE).saturating_sub(gone)
-}
-
-fn measured_before(status: &StatefulMigrationStatus) -> Measured {
-    Measured {
-        timings: status.phase_timings.clone(),
-        total_ms: status.total_ms,
-        pause_ms: status.pause_ms,
-        retry_at: status.retry_at.clone(),
-        reservation: status.reservation.clone(),
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -7,7 +7,8 @@ use kube::{Api, ResourceExt as _};
 use serde::Deserialize as _;
 use serde_json::json;
 
-use super::status::{Measured, status};
+use super::measured::Measured;
+use super::status::status;
 use super::subject::Journal;
 use crate::api::{GROUP, StatefulMigration, StatefulMigrationStatus};
 

@@ -3,7 +3,8 @@
 //! `preflight` accepts, `supervisor` (the leader's loop) starts a `driver` each and hands out `slots`, a driver feeds
 //! `protocol::step` and writes the `journal`, `perform` does what the protocol asks for. What a migration holds is its
 //! `claim`; `placing` finds out whether a node has room, `bookings` keep one from being given away twice. `check` answers
-//! people (`scheduling`: what the scheduler would say). Holds no state that is not in the objects.
+//! people (`scheduling`: what the scheduler would say); `surroundings` are a pod's queue and the NetworkPolicies of its
+//! namespace. Holds no state that is not in the objects.
 
 mod accept;
 mod admission;
@@ -18,15 +19,18 @@ mod courier;
 mod driver;
 mod journal;
 mod look;
+mod measured;
 mod metrics;
 mod node_labels;
 mod orphans;
 mod perform;
 mod placing;
+mod policies;
 mod preflight;
 mod properties;
 mod retention;
 mod scheduling;
+mod selectors;
 mod serve;
 mod shadow_pod;
 mod slots;
@@ -34,6 +38,7 @@ mod source_watch;
 mod status;
 mod subject;
 mod supervisor;
+mod surroundings;
 
 pub mod certificates;
 

@@ -11,6 +11,7 @@ use super::properties;
 use super::subject::{Bridge, BridgePort, OwnerKind, Subject};
 use crate::api::{
     Hold, NodeName, PodIdentity, PodUid, Reason, StateFrom, StatefulMigrationSpec, Strategy, SyncMode,
+    revision_of,
 };
 use crate::protocol::{Failure, Plan};
 
@@ -95,6 +96,7 @@ pub fn preflight(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) 
             container: container.name.clone(),
             owner_kind,
             owner_uid,
+            revision: revision_of(pod.labels()).cloned(),
             queue,
             bridges,
             archive_bytes: None,

@@ -21,6 +21,7 @@ use super::courier::MtlsCourier;
 use super::metrics::Metrics;
 use super::node_labels::label_nodes;
 use super::orphans::close_orphans;
+use super::shadow_pod::kept_labels;
 use super::slots::Limits;
 use super::supervisor::lead;
 use crate::api::SYSTEM_NAMESPACE;
@@ -66,6 +67,10 @@ pub struct Args {
     /// A scheduler that asks the extender: it gets the shadow pods.
     #[arg(long)]
     scheduler: Option<String>,
+    /// Labels and annotations that shadows get from their pods, beside those by which pods opt out of meshes. No
+    /// selector of a Service, PodDisruptionBudget or workload may be made of these alone.
+    #[arg(long, value_delimiter = ',')]
+    shadow_labels: Vec<String>,
     #[arg(long, value_enum, default_value_t)]
     log: LogFormat,
 }
@@ -100,6 +105,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         per_node,
         per_cluster,
         scheduler,
+        shadow_labels,
         log,
     } = args;
     init_tracing(log)?;
@@ -139,6 +145,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         agent_pods,
         nodes,
         scheduler: scheduler.map(Into::into),
+        shadow_labels: kept_labels(shadow_labels),
         recorder: Arc::new(Recorder::new(client.clone(), "operator", Some(pod_name.clone()))),
         metrics: Arc::new(Metrics::new(crate::kit::metrics::registry())?),
         client: client.clone(),

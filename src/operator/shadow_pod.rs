@@ -1,8 +1,12 @@
 //! The shadow pod: the source's spec, so that the restored process finds the same mounts, limits and identity, but
 //! none of its labels (PDBs, Services and adoption must not see it) and nothing that would run or restart it. Pure.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
+    Affinity, Container, ContainerRestartRule, ContainerRestartRuleOnExitCodes, NodeAffinity, NodeSelector,
+    NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -11,8 +15,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::subject::Subject;
 use crate::api::{
-    ANNOTATION_ARCHIVE_BYTES, ANNOTATION_PLACED_ON, ANNOTATION_SOURCE_NODE, ANNOTATION_TICKET, Epoch,
-    LABEL_MIGRATION, LABEL_ROLE, MigrationUid, RESOURCE_CHECKPOINT, RUNTIME_CLASS, Role, TicketId,
+    ANNOTATION_ARCHIVE_BYTES, ANNOTATION_PLACED_ON, ANNOTATION_SOURCE_NODE, ANNOTATION_TICKET, Epoch, GROUP,
+    LABEL_MIGRATION, LABEL_ROLE, LABELS_REVISION, MigrationUid, RESOURCE_CHECKPOINT, RUNTIME_CLASS, Role,
+    TicketId,
 };
 
 const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
@@ -33,7 +38,40 @@ pub fn shadow_name(source: &str, epoch: Epoch) -> String {
     format!("{}{suffix}", source[..keep].trim_end_matches(['-', '.']))
 }
 
-/// Where the shadow may come to, and who decides.
+/// By these pods opt out of containers that others would put into them, or of being routed through a proxy.
+const OPT_OUTS: [&str; 9] = [
+    "admission.datadoghq.com/enabled",
+    "consul.hashicorp.com/connect-inject",
+    "istio.io/dataplane-mode",
+    "kuma.io/sidecar-injection",
+    "linkerd.io/inject",
+    "openservicemesh.io/sidecar-injection",
+    "sidecar.istio.io/inject",
+    "sidecar.opentelemetry.io/inject",
+    "vault.hashicorp.com/agent-inject",
+];
+
+/// Keys of labels and annotations that shadows have from their pods. Never our own, nor one that an owner knows its pods
+/// by.
+pub fn kept_labels(more: Vec<String>) -> Arc<[String]> {
+    let ours = |key: &String| key.split_once('/').is_some_and(|(prefix, _)| prefix == GROUP);
+    let all = OPT_OUTS.iter().map(|key| (*key).to_owned()).chain(more);
+    all.filter(|key| !ours(key) && !LABELS_REVISION.contains(&key.as_str())).collect()
+}
+
+/// Labels of the shadow of this pod.
+pub fn shadow_labels(source: &Pod, migration: &MigrationUid, kept: &[String]) -> BTreeMap<String, String> {
+    let mut labels = only(source.labels(), kept);
+    labels.insert(LABEL_MIGRATION.to_owned(), migration.to_string());
+    labels.insert(LABEL_ROLE.to_owned(), Role::Shadow.to_string());
+    labels
+}
+
+fn only(of: &BTreeMap<String, String>, kept: &[String]) -> BTreeMap<String, String> {
+    kept.iter().filter_map(|key| Some((key.clone(), of.get(key)?.clone()))).collect()
+}
+
+/// Where the shadow may come to, who decides, and what it has from its pod.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Placement<'a> {
     /// A node that was asked for.
@@ -42,6 +80,11 @@ pub struct Placement<'a> {
     pub alike: &'a [(&'static str, String)],
     /// A scheduler that asks the extender.
     pub scheduler: Option<&'a str>,
+    /// It keeps its ports of the host, so that only nodes are found on which they are free. Not beside a replacement,
+    /// which needs them on the same node.
+    pub host_ports: bool,
+    /// Keys of labels and annotations, see [`kept_labels`].
+    pub kept: &'a [String],
 }
 
 /// Builds the shadow.
@@ -57,6 +100,12 @@ pub fn shadow_pod(
     let ticket = TicketId { migration: migration.clone(), epoch, role: Role::Shadow };
     let mut spec = source.spec.clone().unwrap_or_default();
     strip(&mut spec);
+    if !placement.host_ports {
+        spec.containers
+            .iter_mut()
+            .flat_map(|c| c.ports.iter_mut().flatten())
+            .for_each(|port| port.host_port = None);
+    }
     if source.annotations().contains_key(ANNOTATION_PLACED_ON)
         && let Some(selector) = &mut spec.node_selector
     {
@@ -71,28 +120,18 @@ pub fn shadow_pod(
     if let Some(scheduler) = placement.scheduler {
         ask_extender(&mut spec, scheduler);
     }
+    let mut annotations = only(source.annotations(), placement.kept);
+    annotations.extend([
+        (ANNOTATION_TICKET.to_owned(), ticket.to_string()),
+        (ANNOTATION_SOURCE_NODE.to_owned(), subject.node.to_string()),
+        (ANNOTATION_ARCHIVE_BYTES.to_owned(), subject.archive_bytes.unwrap_or_default().to_string()),
+    ]);
     Pod {
         metadata: ObjectMeta {
             name: Some(name),
             namespace: Some(subject.source.namespace.clone()),
-            labels: Some(
-                [
-                    (LABEL_MIGRATION.to_owned(), migration.to_string()),
-                    (LABEL_ROLE.to_owned(), Role::Shadow.to_string()),
-                ]
-                .into(),
-            ),
-            annotations: Some(
-                [
-                    (ANNOTATION_TICKET.to_owned(), ticket.to_string()),
-                    (ANNOTATION_SOURCE_NODE.to_owned(), subject.node.to_string()),
-                    (
-                        ANNOTATION_ARCHIVE_BYTES.to_owned(),
-                        subject.archive_bytes.unwrap_or_default().to_string(),
-                    ),
-                ]
-                .into(),
-            ),
+            labels: Some(shadow_labels(source, migration, placement.kept)),
+            annotations: Some(annotations),
             owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
@@ -121,9 +160,7 @@ fn strip(spec: &mut PodSpec) {
         container.readiness_probe = None;
         container.startup_probe = None;
         container.lifecycle = None;
-        for port in container.ports.iter_mut().flatten() {
-            port.host_port = None;
-        }
+        wait_again(container);
         if let Some(mounts) = &mut container.volume_mounts {
             mounts.retain(|mount| !mount.name.starts_with(TOKEN_VOLUME_PREFIX));
         }
@@ -131,6 +168,22 @@ fn strip(spec: &mut PodSpec) {
     if let Some(volumes) = &mut spec.volumes {
         volumes.retain(|volume| !volume.name.starts_with(TOKEN_VOLUME_PREFIX));
     }
+}
+
+/// What the engine says of a container whose `create` failed.
+const NOT_STARTED: i32 = 128;
+
+/// The kubelet does not let a `create` wait as long as a large dump takes. One that has waited in vain is made again;
+/// a process that ended, or was killed to be fenced, is not.
+fn wait_again(container: &mut Container) {
+    container.restart_policy = Some("Never".to_owned());
+    container.restart_policy_rules = Some(vec![ContainerRestartRule {
+        action: "Restart".to_owned(),
+        exit_codes: Some(ContainerRestartRuleOnExitCodes {
+            operator: "In".to_owned(),
+            values: Some(vec![NOT_STARTED]),
+        }),
+    }]);
 }
 
 /// The scheduler asks the extender for pods that name this resource. None of it is asked for: so no node must have it,
@@ -188,6 +241,7 @@ mod tests {
             container: "app".into(),
             owner_kind: OwnerKind::StatefulSet,
             owner_uid: "o".into(),
+            revision: None,
             queue: None,
             bridges: vec![],
             archive_bytes: Some(7),
@@ -196,12 +250,12 @@ mod tests {
 
     fn source() -> Pod {
         serde_json::from_value(json!({
-            "metadata": {"name": "web-0", "namespace": "demo", "labels": {"app": "web"},
+            "metadata": {"name": "web-0", "namespace": "demo", "labels": {"app": "web", "sidecar.istio.io/inject": "false"},
                 "annotations": {"migration.ms2m.io/placed-on": "n1"}},
             "spec": {"nodeName": "n1", "hostname": "web-0", "subdomain": "web",
                 "nodeSelector": {"kubernetes.io/hostname": "n1", "disk": "ssd"},
                 "priority": 7, "priorityClassName": "p",
-                "containers": [{"name": "app", "image": "i", "livenessProbe": {"httpGet": {"port": 1}},
+                "containers": [{"name": "app", "image": "i", "ports": [{"containerPort": 1, "hostPort": 18080}], "livenessProbe": {"httpGet": {"port": 1}},
                     "lifecycle": {"postStart": {"exec": {"command": ["x"]}}},
                     "volumeMounts": [{"name": "kube-api-access-abc", "mountPath": "/t"}, {"name": "c", "mountPath": "/c"}]}],
                 "volumes": [{"name": "kube-api-access-abc", "projected": {}}, {"name": "c", "configMap": {"name": "c"}}],
@@ -213,7 +267,7 @@ mod tests {
 
     fn build() -> Pod {
         let alike = [("example/xsave", "2440".to_owned())];
-        made(&Placement { wanted: None, alike: &alike, scheduler: Some("asks") })
+        made(&Placement { alike: &alike, scheduler: Some("asks"), ..Placement::default() })
     }
 
     fn made(placement: &Placement<'_>) -> Pod {
@@ -227,6 +281,15 @@ mod tests {
         assert_eq!(shadow.labels()[LABEL_MIGRATION], "m1");
         assert_eq!(shadow.annotations()[ANNOTATION_TICKET], "m1.2.shadow");
         assert_eq!(shadow.name_any(), "web-0-shadow-2");
+    }
+
+    #[test]
+    fn what_its_pod_opts_out_of_the_shadow_opts_out_of() {
+        let kept = kept_labels(vec!["team".to_owned(), "migration.ms2m.io/placed-on".to_owned()]);
+        let shadow = made(&Placement { kept: &kept, ..Placement::default() });
+        assert_eq!(shadow.labels()["sidecar.istio.io/inject"], "false");
+        assert_eq!((shadow.labels().len(), shadow.annotations().len()), (3, 3), "{shadow:?}");
+        assert!(!kept.iter().any(|key| key.starts_with(GROUP)), "our own marks are never copied");
     }
 
     #[test]
@@ -263,6 +326,15 @@ mod tests {
         for term in terms {
             assert_eq!(term.match_fields.unwrap()[0].values, Some(vec!["n1".to_owned()]));
         }
+    }
+
+    #[test]
+    fn ports_of_the_host_are_kept_where_nothing_answers_beside_its_replacement() {
+        let port = |host_ports| {
+            let shadow = made(&Placement { host_ports, ..Placement::default() });
+            shadow.spec.unwrap().containers[0].ports.as_ref().unwrap()[0].host_port
+        };
+        assert_eq!((port(true), port(false)), (Some(18080), None));
     }
 
     #[test]

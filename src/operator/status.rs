@@ -1,28 +1,15 @@
 //! The status that people see, computed from the journal. Pure but for the clock that stamps conditions.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
+use super::measured::Measured;
 use super::shadow_pod::shadow_name;
 use super::subject::Journal;
 use crate::api::{
-    ConditionType, HeldRoom, Phase, Reason, StatefulMigrationStatus, is_property_of_the_pod, sentence,
-    sentence_ending,
+    ConditionType, Phase, Reason, StatefulMigrationStatus, is_property_of_the_pod, sentence, sentence_ending,
 };
 use crate::protocol::Step;
-
-/// What the driver measured, beside the journal.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Measured {
-    pub timings: BTreeMap<String, u64>,
-    pub total_ms: Option<u64>,
-    pub pause_ms: Option<u64>,
-    pub retry_at: Option<String>,
-    /// Room that is kept for the archive.
-    pub reservation: Option<HeldRoom>,
-}
 
 /// The status for this journal; conditions keep their transition time where nothing changed.
 pub fn status(
@@ -46,12 +33,15 @@ pub fn status(
         target_node: state.target.as_ref().map(|node| node.0.clone()),
         shadow_pod: state.shadow_sent.then(|| shadow_name(&subject.source.name, state.epoch)),
         owner_uid: Some(subject.owner_uid.clone()).filter(|uid| !uid.is_empty()),
+        source_revision: subject.revision.clone(),
         replacement_pod: state.replacement.as_ref().map(|r| r.name.clone()),
         replacement_pod_uid: state.replacement.as_ref().map(|r| r.pod.clone()),
         position: state.position,
         archive_bytes: state.archive.as_ref().map(|archive| archive.bytes),
         reservation: measured.reservation.clone(),
         phase_timings: measured.timings.clone(),
+        started_at: measured.started_at.clone(),
+        paused_at: measured.paused_at.clone(),
         total_ms: measured.total_ms,
         pause_ms: measured.pause_ms,
         conditions: conditions(journal, reason, &message, before, generation),

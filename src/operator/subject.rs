@@ -21,6 +21,9 @@ pub struct Subject {
     pub container: String,
     pub owner_kind: OwnerKind,
     pub owner_uid: String,
+    /// Which of the owner's templates it was made from, if that is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     pub queue: Option<MessageQueue>,
     /// Services that readers reach the source through.
     pub bridges: Vec<Bridge>,

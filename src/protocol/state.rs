@@ -157,17 +157,17 @@ impl Step {
     }
 
     /// How long the step may take before it counts as failed (before the commit) or is reported (after it).
-    /// `None`: something else ends the wait (the deadline, the back-off).
+    /// `None`: something else ends the wait (the effect's own limit, the deadline, the back-off).
     pub fn limit(self) -> Option<Duration> {
         let seconds = match self {
             Self::Accepted | Self::BackingOff | Self::Completed | Self::Failed => return None,
-            // Scheduling, sandbox, network, image pull.
-            Self::Preparing => 60,
+            // An image may take minutes to come, and nothing is stopped: what stands still is given up by the effect.
+            Self::Preparing => return None,
+            // As long as the bytes take: the effect's own limit knows how many there are.
+            Self::Dumping | Self::RestoringShadow => return None,
             // A consumer finishes the messages it was already given.
             Self::Parking => 10,
-            // 2 GiB at 40 MB/s, and the kubelet's patience with a blocked `create` is about 100 s.
-            Self::Dumping => 60,
-            Self::RestoringShadow | Self::Bridging => 20,
+            Self::Bridging => 20,
             _ => 30,
         };
         Some(Duration::from_secs(seconds))

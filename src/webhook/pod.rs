@@ -1,8 +1,8 @@
 //! What becomes of a pod that is being created: whether it is a replacement, and who may wear the marks of one. Pure.
 //!
 //! Guarantees: a pod gets a ticket only of a migration in its namespace that is committed and waits for a pod of that
-//! very owner (and, from a StatefulSet, of that very name); a ticket that was already there is accepted only where it
-//! is the one that would be put there.
+//! very owner and revision (and, from a StatefulSet, of that very name); a ticket that was already there is accepted
+//! only where it is the one that would be put there.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,9 @@ use serde::Deserialize;
 
 use super::cache::{MigrationFacts, OwnerKind, OwnerRef};
 use super::review::User;
-use crate::api::{ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_TICKET, RUNTIME_CLASS, TicketId};
+use crate::api::{
+    ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_TICKET, RUNTIME_CLASS, TicketId, revision_of,
+};
 
 /// The parts of a pod under creation that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -28,6 +30,8 @@ pub struct NewPod {
 struct Metadata {
     #[serde(default)]
     name: Option<String>,
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
     #[serde(default)]
@@ -106,6 +110,8 @@ pub struct Wanted {
     pub name: String,
     /// The StatefulSet or ReplicaSet that makes it.
     pub owner: Option<OwnerRef>,
+    /// Which template of its owner it is made from.
+    pub revision: Option<String>,
     pub annotations: Option<BTreeMap<String, String>>,
     pub runtime_class: Option<String>,
     pub node_selector: Option<BTreeMap<String, String>>,
@@ -123,6 +129,7 @@ impl From<NewPod> for Wanted {
         let owner = OwnerRef::controller(meta.owner_references.as_ref());
         Self {
             name: meta.name.unwrap_or_default(),
+            revision: meta.labels.as_ref().and_then(revision_of).cloned(),
             owner: owner.filter(|o| matches!(o.kind, OwnerKind::StatefulSet | OwnerKind::ReplicaSet)),
             annotations: meta.annotations,
             runtime_class: spec.runtime_class_name,
@@ -173,8 +180,11 @@ pub enum Match {
 pub fn matches(wanted: &Wanted, migration: &MigrationFacts) -> Match {
     let Some(owner) = &wanted.owner else { return Match::No };
     let same_owner = migration.owner_uid.as_ref().is_none_or(|uid| *uid == owner.uid);
+    // Made from another template, it is another program: what the old one had in memory is not for it.
+    let other_revision =
+        matches!((&wanted.revision, &migration.source_revision), (Some(is), Some(was)) if is != was);
     let same_name = owner.kind == OwnerKind::ReplicaSet || wanted.name == migration.source_pod;
-    if !same_owner || !same_name || !migration.is_running() {
+    if !same_owner || !same_name || other_revision || !migration.is_running() {
         Match::No
     } else if !migration.committed {
         Match::NotYet
@@ -280,6 +290,21 @@ mod tests {
         assert_eq!(matches(&pod(&json!({ "metadata": { "name": "web-0" } })), &m), Match::No, "nobody's pod");
         let other = MigrationFacts { owner_uid: Some("another".into()), ..m };
         assert_eq!(matches(&pod(&owned("StatefulSet", "web-0")), &other), Match::No);
+    }
+
+    #[test]
+    fn a_pod_of_another_revision_starts_fresh() {
+        let of = |revision: &str| {
+            let mut value = owned("StatefulSet", "web-0");
+            value["metadata"]["labels"] = json!({ "controller-revision-hash": revision });
+            pod(&value)
+        };
+        let m = MigrationFacts { source_revision: Some("a".into()), ..migration("Replacing", true) };
+        assert_eq!(matches(&of("a"), &m), Match::Awaits);
+        assert_eq!(matches(&of("b"), &m), Match::No);
+        assert_eq!(matches(&pod(&owned("StatefulSet", "web-0")), &m), Match::Awaits, "not told");
+        let older = MigrationFacts { source_revision: None, ..m };
+        assert_eq!(matches(&of("b"), &older), Match::Awaits, "accepted before revisions were noted");
     }
 
     #[test]

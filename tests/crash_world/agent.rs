@@ -108,6 +108,9 @@ impl Agent {
         if path == "/v1/look" {
             return Ok(json!(Findings::default()));
         }
+        if path == "/v1/image" {
+            return Ok(json!({ "image": "sha256:one" }));
+        }
         let parts: Vec<&str> = path.trim_start_matches("/v1/migrations/").split('/').collect();
         let uid = MigrationUid::from(parts[0]);
         let role = |text: &str| if text == "shadow" { Role::Shadow } else { Role::Replacement };

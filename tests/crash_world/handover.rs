@@ -144,7 +144,12 @@ impl Broker for MemoryBroker {
         let Some(counts) = self.look(queue).await? else {
             return Err(BrokerError::QueueNotFound { queue: queue.to_owned() });
         };
-        Ok(QueueFacts { kind: QueueKind::Classic, consumers: counts.consumers, messages: counts.messages })
+        Ok(QueueFacts {
+            kind: QueueKind::Classic,
+            consumers: counts.consumers,
+            messages: counts.messages,
+            ..QueueFacts::default()
+        })
     }
 
     async fn declare_parking(&self, queues: &MigrationQueues) -> Result<(), BrokerError> {

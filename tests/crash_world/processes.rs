@@ -76,6 +76,7 @@ impl Processes {
             views: roomy(),
             bookings: Bookings::default(),
             scheduler: None,
+            shadow_labels: Arc::default(),
             recorder: Arc::new(Recorder::new(calls.clone(), "operator", None)),
             client: calls,
             watch_client: client(world, &line, User::Operator, None),

@@ -62,6 +62,12 @@ impl Broker {
             .collect())
     }
 
+    /// As RabbitMQ's API takes it: `durable`, `auto_delete`, `arguments`.
+    pub async fn declare_queue(&self, name: &str, properties: &Value) -> Result {
+        let path = format!("/api/queues/{}/{name}", self.vhost);
+        self.call("PUT", &path, &properties.to_string()).await.map(drop)
+    }
+
     pub async fn delete_queue(&self, name: &str) -> Result {
         self.call("DELETE", &format!("/api/queues/{}/{name}", self.vhost), "").await.map(drop)
     }

@@ -21,6 +21,8 @@ fn every_acknowledged_write_survives_three_drains() -> Result {
             let ended = watch.ended(&before.uid, Duration::from_secs(60)).await?;
             let status = ended.status.unwrap_or_default();
             assert_eq!(status.phase.as_str(), "Completed", "{status:?}");
+            let (total, pause) = (status.total_ms.unwrap_or(0), status.pause_ms.unwrap_or(0));
+            assert!(pause > 0 && pause < total, "its times are told: {status:?}");
             let after = lab.only_pod(&app).await?;
             tokio::time::sleep(Duration::from_millis(500)).await;
             let mut written = writer.finish().await?;

@@ -29,3 +29,8 @@ mod trouble_never_parks;
 mod trouble_no_node;
 mod trouble_operator_killed;
 mod trouble_target_dies;
+mod world_admission;
+mod world_host_port;
+mod world_image;
+mod world_policies;
+mod world_revision;

@@ -152,6 +152,18 @@ fn a_strategy_that_does_not_exist_yet() -> Result {
     refused("replay", App::counter("app").annotated("sync", "Replay"), Reason::StrategyNotSupported)
 }
 
+#[test]
+fn a_queue_that_goes_with_its_consumer() -> Result {
+    let odd = json!({ "durable": true, "auto_delete": true });
+    refused_queue("auto-delete", odd)
+}
+
+#[test]
+fn a_queue_that_is_a_stream() -> Result {
+    let stream = json!({ "durable": true, "arguments": { "x-queue-type": "stream" } });
+    refused_queue("stream", stream)
+}
+
 /// The pod runs without its user namespace where the kernel cannot map it: then there is nothing to test.
 #[test]
 fn a_user_namespace() -> Result {
@@ -223,6 +235,19 @@ fn refused(stage: &str, app: App, reason: Reason) -> Result {
     on_cluster(stage, async |lab| is_refused(lab, app, reason).await)
 }
 
+/// Nobody consumes it: an auto-delete queue that was never consumed stays.
+fn refused_queue(stage: &str, queue: Value) -> Result {
+    on_cluster(stage, async |lab| {
+        lab.broker.declare_queue("odd", &queue).await?;
+        is_refused(
+            lab,
+            App::counter("app").queue("odd").annotated("broker-secret", "broker"),
+            Reason::QueueNotSupported,
+        )
+        .await
+    })
+}
+
 fn blocking(app: &App) -> App {
     app.clone().annotated("policy", "MigrateOrBlock")
 }
@@ -255,7 +280,7 @@ pub async fn is_refused(lab: &Lab, app: App, reason: Reason) -> Result {
     let after = lab.only_pod(&app).await?;
     assert_eq!(after, before, "the pod was not touched");
     assert_eq!(after.state().await?.cookie, state.cookie);
-    nothing_left(lab, &[]).await
+    nothing_left(lab, &["odd".to_owned()]).await
 }
 
 fn mounted(volume: Value) -> Value {

@@ -16,6 +16,7 @@ use crate::broker::{BrokerError, BrokerUrl};
 /// Codes of AMQP 0-9-1.
 pub(super) const ACCESS_REFUSED: u16 = 403;
 pub(super) const NOT_FOUND: u16 = 404;
+pub(super) const RESOURCE_LOCKED: u16 = 405;
 pub(super) const PRECONDITION_FAILED: u16 = 406;
 pub(super) const NOT_IMPLEMENTED: u16 = 540;
 const NOT_ALLOWED: u16 = 530;

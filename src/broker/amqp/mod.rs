@@ -5,6 +5,7 @@
 
 mod handover;
 mod link;
+mod properties;
 mod queues;
 
 use std::time::Duration;
@@ -42,7 +43,7 @@ impl AmqpBroker {
 #[async_trait]
 impl Broker for AmqpBroker {
     async fn preflight(&self, queue: &str) -> Result<QueueFacts, BrokerError> {
-        queues::facts(&self.link, queue).await
+        properties::facts(&self.link, queue).await
     }
 
     async fn declare_parking(&self, queues: &MigrationQueues) -> Result<(), BrokerError> {

@@ -6,9 +6,11 @@ use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::{Instant, sleep};
 
-use super::link::{Link, NOT_FOUND, NOT_IMPLEMENTED, PRECONDITION_FAILED, Session, code, name};
+use super::link::{
+    Link, NOT_FOUND, NOT_IMPLEMENTED, PRECONDITION_FAILED, RESOURCE_LOCKED, Session, code, name,
+};
 use crate::api::control_queue;
-use crate::broker::{BrokerError, MigrationQueues, QueueFacts, QueueKind};
+use crate::broker::{BrokerError, MigrationQueues};
 
 /// A reply queue goes by itself if whoever made it never comes back. The parking queue must not: it is declared
 /// without arguments, as consumers that know only the plain messages declare it.
@@ -51,6 +53,11 @@ impl<'a> Probe<'a> {
                 Ok(Some(counts))
             }
             Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
+            Err(error) if code(&error) == Some(RESOURCE_LOCKED) => Err(BrokerError::QueueNotSupported {
+                queue: queue.to_owned(),
+                cause: "is exclusive: it goes with its consumer's connection; declare it without exclusive"
+                    .to_owned(),
+            }),
             Err(error) => Err(session.explain("queue.declare (passive)", &error)),
         }
     }
@@ -58,31 +65,6 @@ impl<'a> Probe<'a> {
     pub(super) async fn must_exist(&mut self, queue: &str) -> Result<Counts, BrokerError> {
         self.look(queue).await?.ok_or_else(|| BrokerError::QueueNotFound { queue: queue.to_owned() })
     }
-}
-
-pub(super) async fn facts(link: &Link, queue: &str) -> Result<QueueFacts, BrokerError> {
-    let counts = Probe::new(link).must_exist(queue).await?;
-    Ok(QueueFacts { kind: kind(link, queue).await?, consumers: counts.consumers, messages: counts.messages })
-}
-
-/// AMQP does not tell a queue's type. The refusal of a declaration with a type that does not exist names it, and
-/// such a declaration can never make a queue.
-async fn kind(link: &Link, queue: &str) -> Result<QueueKind, BrokerError> {
-    let session = link.session().await?;
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("shadow-asks-for-the-type".into()));
-    let declare = session.channel.queue_declare(name(queue)?, QueueDeclareOptions::durable(), arguments);
-    let told = match session.attempt("queue.declare", declare).await? {
-        Err(error) if code(&error) == Some(PRECONDITION_FAILED) => error.to_string(),
-        Err(_) | Ok(_) => return Ok(QueueKind::Unknown),
-    };
-    let current = told.split_once("x-queue-type").and_then(|(_, rest)| rest.split_once("but current is"));
-    Ok(match current.map(|(_, current)| current) {
-        Some(current) if current.contains("'quorum'") => QueueKind::Quorum,
-        Some(current) if current.contains("'stream'") => QueueKind::Stream,
-        Some(current) if current.contains("'classic'") || current.contains("none") => QueueKind::Classic,
-        _ => QueueKind::Unknown,
-    })
 }
 
 /// Parking queue and reply queue: durable, shared, so that they outlive this connection. Only where an

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use super::super::subject::Journal;
-use super::{EffectError, Performer, target};
+use super::{EffectError, Performer, limits, target};
 use crate::api::{
     AwaitedTicket, DumpOrder, DumpTarget, NodeName, OpenTicketOrder, Reason, Refusal, Role, TicketState,
 };
 use crate::protocol::{Archive, Outcome};
 
-const DUMP_LIMIT: Duration = Duration::from_secs(55);
-/// One long poll; asked again until the step's limit.
+/// One long poll after the commit; asked again and again.
 const TICKET_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Performer {
@@ -19,12 +18,13 @@ impl Performer {
         let address = self.ctx.agents.address(node).ok_or_else(|| {
             EffectError::transient(Reason::NoAgent, format!("no ready agent on node {node}"))
         })?;
+        let limit = limits::dump(journal.subject.archive_bytes.unwrap_or_default(), self.stream_rate(node));
         let order = DumpOrder {
             epoch: journal.state.epoch,
             container: journal.subject.source_container(),
             target: DumpTarget { node: node.clone(), address: address.to_string() },
             hold: journal.state.plan.hold,
-            timeout_ms: u64::try_from(DUMP_LIMIT.as_millis()).unwrap_or(u64::MAX),
+            timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         };
         let report = self.ctx.agents.on(&journal.subject.node)?.dump(&self.uid, &order).await?;
         Ok(Outcome::Dumped(Archive {
@@ -49,7 +49,11 @@ impl Performer {
         };
         agent.open_ticket(&self.uid, role, &order).await?;
         let epoch = journal.state.epoch;
-        let waited = agent.await_ticket(&self.uid, epoch, role, TicketState::Started, TICKET_PATIENCE);
+        let patience = match role {
+            Role::Shadow => limits::restore(archive.bytes),
+            Role::Replacement => TICKET_PATIENCE,
+        };
+        let waited = agent.await_ticket(&self.uid, epoch, role, TicketState::Started, patience);
         let ticket = match role {
             Role::Shadow => waited.await?,
             Role::Replacement => self.making_room(journal, waited).await??,

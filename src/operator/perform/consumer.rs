@@ -7,14 +7,18 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use tokio::sync::Mutex;
 
-use super::super::context::Brokers;
+use super::super::context::{Brokers, Context};
 use super::super::shadow_pod::shadow_name;
 use super::super::subject::{Journal, Subject};
 use super::{EffectError, Performer};
 use crate::api::{MessageQueue, Reason};
 use crate::broker::{Broker, BrokerError, BrokerUrl, MigrationQueues, ParkOrder, ResumeOrder};
-use crate::protocol::Outcome;
+use crate::protocol::{Failure, Outcome};
 
+/// Keys of a Secret under which a broker's URL may stand.
+const SECRET_KEYS: [&str; 2] = ["url", "connection_string"];
+/// Before it is taken on: then a broker that does not answer is left to the attempt.
+const LOOK_LIMIT: Duration = Duration::from_secs(4);
 /// Shorter than the step's limit, so that the broker's own explanation is what people read.
 const PARK_LIMIT: Duration = Duration::from_secs(9);
 /// The replacement may still be connecting; tried again until it answers.
@@ -58,16 +62,47 @@ impl BrokerLink {
             .get(name)
             .await
             .map_err(|error| unusable(format!("Secret {namespace}/{name}: {error}")))?;
-        let bytes = secret.data.as_ref().and_then(|data| data.get("url")).map(|value| value.0.clone());
+        // RabbitMQ's cluster operator writes the other.
+        let data = secret.data.unwrap_or_default();
+        let bytes = SECRET_KEYS.iter().find_map(|key| data.get(*key)).map(|value| value.0.clone());
         bytes
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .map(|url| BrokerUrl::new(url.trim().to_owned()))
-            .ok_or_else(|| unusable(format!("Secret {namespace}/{name} has no key `url`")))
+            .ok_or_else(|| {
+                unusable(format!("Secret {namespace}/{name} has no key `url` or `connection_string`"))
+            })
     }
 
     /// The next call connects anew.
     async fn forget(&self) {
         *self.connected.lock().await = None;
+    }
+}
+
+/// Looks at the queue before anything is begun: what the user may want to know of it.
+///
+/// # Errors
+/// A terminal failure where its consumer cannot be paused without losing messages. A broker that does not answer is none.
+pub async fn look_at_queue(ctx: &Context, subject: &Subject) -> Result<Vec<String>, Failure> {
+    if subject.queue.is_none() {
+        return Ok(Vec::new());
+    }
+    let link = BrokerLink::new(ctx.client.clone(), ctx.brokers.clone());
+    let looked = tokio::time::timeout(LOOK_LIMIT, async {
+        let (broker, queue) = link.get(subject).await?;
+        let facts = broker.preflight(&queue.queue).await?;
+        match facts.refusal(&queue.queue) {
+            Some(error) => Err(EffectError::from(error)),
+            None => Ok(facts.cautions(&queue.queue)),
+        }
+    });
+    match looked.await {
+        Ok(Ok(cautions)) => Ok(cautions),
+        Ok(Err(error)) if !error.failure.retry => Err(error.failure),
+        Ok(Err(error)) => Ok(vec![error.failure.message]),
+        Err(_) => {
+            Ok(vec![format!("the broker did not tell within {} s what the queue is", LOOK_LIMIT.as_secs())])
+        }
     }
 }
 
@@ -79,6 +114,9 @@ impl From<BrokerError> for EffectError {
         );
         let reason = error.reason();
         let message = error.to_string();
+        if matches!(error, BrokerError::QueueNotSupported { .. }) {
+            return Self::terminal(reason, message);
+        }
         if transient { Self::transient(reason, message) } else { Self::failed(reason, message) }
     }
 }
@@ -114,7 +152,10 @@ impl Performer {
 
     pub(super) async fn declare_parking(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let (broker, queue) = self.broker.get(&journal.subject).await?;
-        self.heeded(broker.preflight(&queue.queue).await).await?;
+        let facts = self.heeded(broker.preflight(&queue.queue).await).await?;
+        if let Some(error) = facts.refusal(&queue.queue) {
+            return Err(error.into());
+        }
         let queues = self.queues(journal, &queue);
         self.heeded(broker.declare_parking(&queues).await).await?;
         if journal.state.plan.bridge {

@@ -2,15 +2,23 @@
 //!
 //! What an effect needs stands in the [`Journal`] it was asked for with; nothing is remembered here but connections.
 
+mod admitted;
 mod archive;
 mod bridge;
+mod budget;
 mod consumer;
+mod image;
+mod limits;
 mod owner;
 mod replacement;
 mod room;
 mod shadow;
 mod source;
+mod waiting;
 mod wake;
+
+pub use admitted::admitted;
+pub use consumer::look_at_queue;
 
 use std::sync::Arc;
 
@@ -22,7 +30,7 @@ use super::agents::AgentError;
 use super::context::Context;
 use super::subject::Journal;
 use crate::api::{GROUP, MigrationUid, NodeName, Objection, OrderError, Reason, Refusal, StatefulMigration};
-use crate::protocol::{Effect, Failure, Outcome};
+use crate::protocol::{Effect, Event, Failure, Outcome, State, step};
 
 /// An effect did not come about.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +48,21 @@ impl EffectError {
 
     pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
         Self { failure: Failure::retryable(reason, message), transient: false }
+    }
+
+    /// No attempt will succeed.
+    pub fn terminal(reason: Reason, message: impl Into<String>) -> Self {
+        Self { failure: Failure::terminal(reason, message), transient: false }
+    }
+
+    /// What failed in the same words at the attempt before will not succeed at the next.
+    pub fn final_if_again(mut self, journal: &Journal) -> Self {
+        let same =
+            |last: &Failure| last.reason == self.failure.reason && last.message == self.failure.message;
+        if !self.transient && journal.state.failure.as_ref().is_some_and(same) {
+            self.failure.retry = false;
+        }
+        self
     }
 
     /// A call to the API server failed.
@@ -91,6 +114,14 @@ impl Performer {
 
     /// Performs one effect of the step that `journal` is in.
     pub async fn perform(&self, effect: Effect, journal: &Journal) -> Result<Outcome, EffectError> {
+        let outcome = self.carry_out(effect, journal).await?;
+        if commits(&journal.state, &outcome) {
+            self.owner_keeps(journal).await?;
+        }
+        Ok(outcome)
+    }
+
+    async fn carry_out(&self, effect: Effect, journal: &Journal) -> Result<Outcome, EffectError> {
         match effect {
             Effect::DeclareParking => self.declare_parking(journal).await,
             Effect::PlaceShadow => self.place_shadow(journal).await,
@@ -125,6 +156,12 @@ impl Performer {
             block_owner_deletion: Some(false),
         }
     }
+}
+
+/// Nothing leads back once the protocol knows of it.
+fn commits(state: &State, outcome: &Outcome) -> bool {
+    let (next, _) = step(state, Event::Done(state.epoch, outcome.clone()));
+    next.step.is_committed() && !state.step.is_committed()
 }
 
 /// The node chosen in an earlier step.

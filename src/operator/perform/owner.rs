@@ -1,72 +1,166 @@
-//! Whether the source's owner will make its pod again. Network I/O, but for the decision.
+//! Whether the source's owner will make its pod again, and from the same template. Network I/O, but for the decision.
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
-use super::super::subject::{Journal, OwnerKind};
+use super::super::subject::{Journal, OwnerKind, Subject};
 use super::{EffectError, Performer};
+use crate::api::Reason;
+use crate::kit::{Rollout, ordinal};
 
-/// What an owner wants: pods numbered from `first`, so many of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wanted {
-    first: i32,
-    pods: i32,
+/// What the owner would make of the pod if it went now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Again {
+    AsItIs,
+    /// The owner is gone or going, or was scaled down so that this pod is none of its pods any more.
+    Never,
+    /// Of this revision.
+    FromAnother(String),
+    /// The owner was changed a moment ago, and its controller has not said yet what that means.
+    NotTold,
 }
 
 impl Performer {
-    /// True where nobody makes the pod again: the owner is gone or going, or was scaled down so that this pod is none of
-    /// its pods any more. Its state then goes with it, as whenever a pod is scaled away.
+    /// True where nobody makes the pod again. Its state then goes with it, as whenever a pod is scaled away.
     pub(super) async fn is_pod_unwanted(&self, journal: &Journal) -> Result<bool, EffectError> {
+        Ok(self.again(journal).await? == Again::Never)
+    }
+
+    /// Fails where the pod's state would have nowhere to go: nobody would make the pod again, or from another template.
+    pub(super) async fn owner_keeps(&self, journal: &Journal) -> Result<(), EffectError> {
+        let Subject { source, revision, .. } = &journal.subject;
+        let pod = &source.name;
+        match self.again(journal).await? {
+            Again::AsItIs => Ok(()),
+            Again::Never => {
+                let message = format!(
+                    "the owner of pod {pod} is gone or was scaled down: nobody would make the pod again"
+                );
+                Err(EffectError::terminal(Reason::OwnerChanged, message))
+            }
+            Again::FromAnother(now) => {
+                let was = revision.as_deref().unwrap_or_default();
+                let message = format!(
+                    "its StatefulSet would make pod {pod} from revision {now} now, it is of {was}: roll back, or let it start fresh"
+                );
+                Err(EffectError::terminal(Reason::OwnerChanged, message))
+            }
+            Again::NotTold => {
+                let message = format!("the StatefulSet of pod {pod} was changed a moment ago: tried again");
+                Err(EffectError::transient(Reason::OwnerChanged, message))
+            }
+        }
+    }
+
+    async fn again(&self, journal: &Journal) -> Result<Again, EffectError> {
         let subject = &journal.subject;
-        let namespace = &subject.source.namespace;
-        let all = ListParams::default();
-        let wanted = match subject.owner_kind {
+        let (client, namespace, all) =
+            (self.ctx.client.clone(), &subject.source.namespace, ListParams::default());
+        match subject.owner_kind {
             OwnerKind::StatefulSet => {
-                let sets: Api<StatefulSet> = Api::namespaced(self.ctx.client.clone(), namespace);
-                let sets = sets.list(&all).await.map_err(EffectError::api("list StatefulSets"))?;
-                let owner = sets.items.into_iter().find(|set| set.uid().as_ref() == Some(&subject.owner_uid));
-                owner.filter(|set| set.metadata.deletion_timestamp.is_none()).map(|set| Wanted {
-                    first: set.spec.ordinals.and_then(|ordinals| ordinals.start).unwrap_or(0),
-                    pods: set.spec.replicas.unwrap_or(1),
-                })
+                let sets = Api::<StatefulSet>::namespaced(client, namespace).list(&all).await;
+                let sets = sets.map_err(EffectError::api("list StatefulSets"))?.items;
+                Ok(of_stateful_set(
+                    sets.iter().find(|set| set.uid().as_ref() == Some(&subject.owner_uid)),
+                    subject,
+                ))
             }
             OwnerKind::ReplicaSet => {
-                let sets: Api<ReplicaSet> = Api::namespaced(self.ctx.client.clone(), namespace);
-                let sets = sets.list(&all).await.map_err(EffectError::api("list ReplicaSets"))?;
-                let owner = sets.items.into_iter().find(|set| set.uid().as_ref() == Some(&subject.owner_uid));
-                owner
-                    .filter(|set| set.metadata.deletion_timestamp.is_none())
-                    .map(|set| Wanted { first: 0, pods: set.spec.replicas.unwrap_or(1) })
+                let sets = Api::<ReplicaSet>::namespaced(client, namespace).list(&all).await;
+                let sets = sets.map_err(EffectError::api("list ReplicaSets"))?.items;
+                Ok(of_replica_set(sets.iter().find(|set| set.uid().as_ref() == Some(&subject.owner_uid))))
             }
-        };
-        Ok(!wanted.is_some_and(|wanted| wants(wanted, subject.owner_kind, &subject.source.name)))
+        }
     }
 }
 
-fn wants(Wanted { first, pods }: Wanted, kind: OwnerKind, pod: &str) -> bool {
-    let ordinal = pod.rsplit_once('-').and_then(|(_, ordinal)| ordinal.parse::<i32>().ok());
-    match (kind, ordinal) {
-        (OwnerKind::StatefulSet, Some(ordinal)) => (first..first.saturating_add(pods)).contains(&ordinal),
-        _ => pods > 0,
+fn of_stateful_set(set: Option<&StatefulSet>, subject: &Subject) -> Again {
+    let Some(set) = set.filter(|set| set.metadata.deletion_timestamp.is_none()) else { return Again::Never };
+    let (rollout, ordinal) = (Rollout::from(set), ordinal(&subject.source.name));
+    let wanted = ordinal.map_or(rollout.replicas > 0, |ordinal| rollout.wants(ordinal));
+    let seen = set.status.as_ref().and_then(|status| status.observed_generation);
+    match (ordinal, &subject.revision) {
+        _ if !wanted => Again::Never,
+        _ if seen.is_some() && seen < set.metadata.generation => Again::NotTold,
+        (Some(ordinal), Some(revision)) if rollout.would_change(ordinal, revision) => {
+            Again::FromAnother(rollout.revision_of(ordinal).unwrap_or_default().to_owned())
+        }
+        _ => Again::AsItIs,
     }
+}
+
+/// It has one template in all its life.
+fn of_replica_set(set: Option<&ReplicaSet>) -> Again {
+    let makes =
+        |set: &ReplicaSet| set.metadata.deletion_timestamp.is_none() && set.spec.replicas.unwrap_or(1) > 0;
+    if set.is_some_and(makes) { Again::AsItIs } else { Again::Never }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::api::PodIdentity;
+
+    fn subject(pod: &str, revision: Option<&str>) -> Subject {
+        Subject {
+            source: PodIdentity { namespace: "demo".into(), name: pod.into(), uid: "u".into() },
+            node: "n1".into(),
+            container: "app".into(),
+            owner_kind: OwnerKind::StatefulSet,
+            owner_uid: "o".into(),
+            revision: revision.map(Into::into),
+            queue: None,
+            bridges: vec![],
+            archive_bytes: None,
+        }
+    }
+
+    fn set(spec: Value, status: Value) -> StatefulSet {
+        let mut all = json!({ "replicas": 2, "selector": {}, "serviceName": "web", "template": {} });
+        all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        serde_json::from_value(
+            json!({ "metadata": { "uid": "o", "generation": 2 }, "spec": all, "status": status }),
+        )
+        .unwrap()
+    }
 
     #[test]
     fn a_stateful_set_wants_the_pods_of_its_ordinals() {
-        let wanted = |first, pods| Wanted { first, pods };
-        let is = |wanted, pod| wants(wanted, OwnerKind::StatefulSet, pod);
-        assert!(is(wanted(0, 2), "web-1") && is(wanted(5, 1), "web-5"));
-        assert!(!is(wanted(0, 2), "web-2") && !is(wanted(5, 1), "web-4") && !is(wanted(0, 0), "web-0"));
+        let is = |spec, pod| of_stateful_set(Some(&set(spec, json!(null))), &subject(pod, None));
+        assert_eq!(is(json!({}), "web-1"), Again::AsItIs);
+        assert_eq!(is(json!({ "ordinals": { "start": 5 } }), "web-5"), Again::AsItIs);
+        assert_eq!(is(json!({}), "web-2"), Again::Never);
+        assert_eq!(is(json!({ "ordinals": { "start": 5 } }), "web-4"), Again::Never);
+        assert_eq!(is(json!({ "replicas": 0 }), "web-0"), Again::Never);
+        assert_eq!(of_stateful_set(None, &subject("web-0", None)), Again::Never);
+    }
+
+    #[test]
+    fn a_pod_that_would_come_back_from_another_template_is_not_kept() {
+        let status = |seen| json!({ "replicas": 2, "observedGeneration": seen, "currentRevision": "a", "updateRevision": "b" });
+        let is = |spec, seen, revision| {
+            of_stateful_set(Some(&set(spec, status(seen))), &subject("web-0", revision))
+        };
+        let on_delete = || json!({ "updateStrategy": { "type": "OnDelete" } });
+        assert_eq!(is(on_delete(), 2, Some("a")), Again::FromAnother("b".into()));
+        assert_eq!(is(on_delete(), 2, Some("b")), Again::AsItIs);
+        assert_eq!(is(on_delete(), 1, Some("a")), Again::NotTold, "asked again in a moment");
+        let below = || json!({ "updateStrategy": { "rollingUpdate": { "partition": 1 } } });
+        assert_eq!(is(below(), 2, Some("a")), Again::AsItIs);
+        assert_eq!(is(below(), 2, Some("b")), Again::FromAnother("a".into()));
+        assert_eq!(is(on_delete(), 2, None), Again::AsItIs, "accepted before revisions were noted");
     }
 
     #[test]
     fn a_replica_set_wants_any_pod_unless_it_is_scaled_to_none() {
-        let is = |pods| wants(Wanted { first: 0, pods }, OwnerKind::ReplicaSet, "web-5d9c-x2x1z");
-        assert!(is(1) && !is(0));
+        let is = |replicas| {
+            let set: ReplicaSet =
+                serde_json::from_value(json!({ "spec": { "replicas": replicas, "selector": {} } })).unwrap();
+            of_replica_set(Some(&set))
+        };
+        assert_eq!((is(1), is(0), of_replica_set(None)), (Again::AsItIs, Again::Never, Again::Never));
     }
 }

@@ -12,9 +12,10 @@ use kube::{Api, ResourceExt as _};
 use super::super::bookings::BookingError;
 use super::super::shadow_pod::{Placement, shadow_name, shadow_pod};
 use super::super::subject::Journal;
+use super::admitted::{nothing_was_added, refusal};
 use super::wake::Waker;
 use super::{EffectError, Performer};
-use crate::api::{ContainerRef, LABEL_MIGRATION, NodeName, PodIdentity, Reason, Role, TicketState};
+use crate::api::{ContainerRef, LABEL_MIGRATION, NodeName, PodIdentity, Reason};
 use crate::placement::Need;
 use crate::protocol::{Outcome, ShadowAt};
 
@@ -22,8 +23,6 @@ use crate::protocol::{Outcome, ShadowAt};
 const SCHEDULING_PATIENCE: Duration = Duration::from_secs(15);
 /// Between looks whether a node has room again.
 const LOOK: Duration = Duration::from_millis(300);
-/// Sandbox, network and image, until the container's `create` waits for its ticket; asked again until the step ends.
-const WAITING_PATIENCE: Duration = Duration::from_secs(30);
 /// The replacement has its own readiness probe to pass before the bridge may go.
 const READY_PATIENCE: Duration = Duration::from_secs(25);
 
@@ -39,6 +38,9 @@ impl Performer {
         if live.uid().as_deref() != Some(source.uid.as_str()) {
             return Err(EffectError::failed(Reason::SourceGone, "another pod has the source's name"));
         }
+        // The template may have changed while it waited.
+        self.owner_keeps(journal).await?;
+        self.budget_allows(journal, &live).await?;
         let view = self.ctx.views.newest();
         let alike =
             view.snapshot.nodes.get(&journal.subject.node).map(|node| node.capacity.compatibility.labels());
@@ -46,41 +48,32 @@ impl Performer {
             wanted: self.migration.spec.target_node.as_deref(),
             alike: alike.as_ref().map_or(&[], |labels| labels.as_slice()),
             scheduler: self.ctx.scheduler.as_deref(),
+            // It goes before its replacement comes.
+            host_ports: !journal.state.plan.bridge,
+            kept: &self.ctx.shadow_labels,
         };
         let owner = self.owner_reference();
         let pod = shadow_pod(&live, &journal.subject, &self.uid, owner, journal.state.epoch, &placement);
         let name = pod.name_any();
         match pods.create(&PostParams::default(), &pod).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 409 => self.is_ours(&pods, &name).await?,
-            Err(kube::Error::Api(status)) if status.code == 403 || status.code == 422 => {
-                return Err(EffectError::failed(
-                    Reason::NoNodeFits,
-                    format!("the shadow pod was not admitted: {}", status.message),
-                ));
+            Ok(made) => nothing_was_added(&pod, &made)?,
+            Err(kube::Error::Api(status)) if status.code == 409 => self.is_ours(&pods, &pod).await?,
+            Err(kube::Error::Api(status)) => {
+                return Err(match refusal(status.code, &status.message, &name) {
+                    Some(failure) if failure.reason == Reason::QuotaExceeded => {
+                        EffectError { failure, transient: false }
+                    }
+                    Some(failure) => EffectError { failure, transient: false }.final_if_again(journal),
+                    None => EffectError::api("create shadow pod")(kube::Error::Api(status)),
+                });
             }
             Err(error) => return Err(EffectError::api("create shadow pod")(error)),
         }
         let (node, uid) = self.scheduled(journal, &name).await?;
         self.book(journal, &node)?;
-        let ticket = self
-            .ctx
-            .agents
-            .on(&node)?
-            .await_ticket(
-                &self.uid,
-                journal.state.epoch,
-                Role::Shadow,
-                TicketState::Waiting,
-                WAITING_PATIENCE,
-            )
-            .await?;
-        if ticket.state < TicketState::Waiting {
-            return Err(EffectError::transient(
-                Reason::RestoreFailed,
-                format!("shadow {name} on node {node} has not got to its container yet"),
-            ));
-        }
+        self.ends_in_time(journal, &node)?;
+        let ticket = self.at_its_ticket(journal, &node, &name, &uid).await?;
+        self.same_image(journal, &node, &name, &uid).await?;
         Ok(Outcome::ShadowPlaced(ShadowAt { node, pod: uid.as_str().into(), ip: ticket.pod_ip }))
     }
 
@@ -98,10 +91,11 @@ impl Performer {
         self.ctx.bookings.book(&self.need(journal), node, &since, &view).map_err(refused)
     }
 
-    async fn is_ours(&self, pods: &Api<Pod>, name: &str) -> Result<(), EffectError> {
-        let there = pods.get(name).await.map_err(EffectError::api("get shadow pod"))?;
+    async fn is_ours(&self, pods: &Api<Pod>, wanted: &Pod) -> Result<(), EffectError> {
+        let name = wanted.name_any();
+        let there = pods.get(&name).await.map_err(EffectError::api("get shadow pod"))?;
         if there.labels().get(LABEL_MIGRATION).map(String::as_str) == Some(self.uid.as_str()) {
-            Ok(())
+            nothing_was_added(wanted, &there)
         } else {
             Err(EffectError::failed(
                 Reason::NoNodeFits,

@@ -12,14 +12,10 @@ const PODS: &str = "pods";
 
 type Amounts = BTreeMap<String, Amount>;
 
-/// `there`: all pods that are bound to the node.
-pub fn fits(spec: &PodSpec, node: &Node, there: &[Pod]) -> Result<(), Misfit> {
+/// `there`: the pods on the node that have not ended.
+pub(super) fn fit(spec: &PodSpec, node: &Node, there: &[&Pod]) -> Result<(), Misfit> {
     let mut taken = Amounts::new();
-    let works = |pod: &&Pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        !matches!(phase, Some("Succeeded" | "Failed"))
-    };
-    for spec in there.iter().filter(works).filter_map(|pod| pod.spec.as_ref()) {
+    for spec in there.iter().filter_map(|pod| pod.spec.as_ref()) {
         add(&mut taken, requests(spec));
     }
     let status = node.status.as_ref();
@@ -108,7 +104,8 @@ mod tests {
     }
 
     fn found(wanted: Value, there: &[Pod]) -> String {
-        fits(&spec(wanted), &node(), there).map_or_else(|misfit| misfit.to_string(), |()| "fits".to_owned())
+        super::super::fits(&spec(wanted), &node(), there)
+            .map_or_else(|misfit| misfit.to_string(), |()| "fits".to_owned())
     }
 
     #[test]

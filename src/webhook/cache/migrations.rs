@@ -37,6 +37,8 @@ pub struct MigrationFacts {
     pub reason: Option<String>,
     pub message: Option<String>,
     pub owner_uid: Option<String>,
+    /// Which template of its owner the source was made from.
+    pub source_revision: Option<String>,
     pub target_node: Option<NodeName>,
     pub replacement_uid: Option<PodUid>,
     pub succeeded_at: Option<Timestamp>,
@@ -93,6 +95,7 @@ impl From<StatefulMigration> for MigrationFacts {
             message: status.message,
             source_uid: spec.source_pod_uid.or(status.source_pod_uid),
             owner_uid: status.owner_uid,
+            source_revision: status.source_revision,
             target_node: status.target_node.map(NodeName::from),
             replacement_uid: status.replacement_pod_uid,
         }

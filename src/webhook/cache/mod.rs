@@ -13,7 +13,7 @@ mod table;
 pub use follow::follow;
 pub use migrations::{MigrationFacts, Migrations};
 pub use nodes::{LABEL_HOSTNAME, NodeFacts, Nodes};
-pub use owners::{OwnerFacts, Owners, Rollout};
+pub use owners::{OwnerFacts, Owners};
 pub use pods::{OwnerKind, OwnerRef, PodFacts, PodPhase, Pods};
 pub use table::{Index, Table};
 

@@ -1,0 +1,115 @@
+//! How long dump and restore may take: a fixed part and one that grows with the bytes, at the rate that nodes have measured
+//! or at one that any line has. What cannot end before the deadline by these numbers is not begun. Pure, but for the clock
+//! and the look at what is known.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+
+use super::super::subject::Journal;
+use super::{EffectError, Performer};
+use crate::api::{LONGEST_DEADLINE, NodeName, Reason};
+
+const MIB: u64 = 1 << 20;
+/// Of a line that nobody has measured, in bytes per second.
+const STREAM: u64 = 20 * MIB;
+/// Of CRIU and a disk, in bytes per second.
+const RESTORE: u64 = 50 * MIB;
+/// Whatever the size: freezing, CRIU's start, the digest's end.
+const DUMP_FIXED: Duration = Duration::from_secs(30);
+const RESTORE_FIXED: Duration = Duration::from_secs(20);
+/// A line may have become so many times slower since it was measured.
+const SLOWER: u64 = 4;
+
+/// Longest patience with a dump and its transfer.
+pub(super) fn dump(bytes: u64, measured: Option<u64>) -> Duration {
+    let rate = measured.map_or(STREAM, |rate| (rate / SLOWER).max(1)).min(STREAM);
+    (DUMP_FIXED + at_rate(bytes, rate)).min(LONGEST_DEADLINE)
+}
+
+/// Longest patience with a restore.
+pub(super) fn restore(bytes: u64) -> Duration {
+    (RESTORE_FIXED + at_rate(bytes, RESTORE)).min(LONGEST_DEADLINE)
+}
+
+fn at_rate(bytes: u64, rate: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1000) / rate.max(1))
+}
+
+/// Why a move of so many bytes cannot end in the time that is left; nothing where it can, or where no rate is known.
+fn too_large(bytes: u64, measured: Option<u64>, left: Duration, deadline: Duration) -> Option<String> {
+    let rate = measured?;
+    let needed = at_rate(bytes, rate);
+    if needed <= left {
+        return None;
+    }
+    let seconds = |duration: Duration| duration.as_millis().div_ceil(1000);
+    let wanted = (deadline.saturating_sub(left) + needed).as_secs() / 10 * 10 + 20;
+    let longest = LONGEST_DEADLINE.as_secs() - 1;
+    let remedy = if wanted <= longest {
+        format!("raise the deadline to {wanted}s")
+    } else {
+        format!("that is more than the longest deadline, {longest}s")
+    };
+    let (size, speed) = (tenths(bytes), tenths(rate));
+    Some(format!(
+        "{size} MiB at {speed} MiB/s need {} s, {} s are left: {remedy}",
+        seconds(needed),
+        left.as_secs()
+    ))
+}
+
+fn tenths(bytes: u64) -> String {
+    let tenths = bytes.saturating_mul(10) / MIB;
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+impl Performer {
+    /// How fast archives came to that node lately.
+    pub(super) fn stream_rate(&self, node: &NodeName) -> Option<u64> {
+        self.ctx.views.newest().snapshot.nodes.get(node)?.capacity.stream_bytes_per_second
+    }
+
+    /// Fails for good where the archive cannot be there before the deadline.
+    pub(super) fn ends_in_time(&self, journal: &Journal, node: &NodeName) -> Result<(), EffectError> {
+        let deadline = Duration::from_secs(self.migration.spec.deadline_seconds).min(LONGEST_DEADLINE);
+        let created = self.migration.creation_timestamp().map_or_else(Timestamp::now, |at| at.0);
+        let gone = Duration::try_from(Timestamp::now().duration_since(created)).unwrap_or_default();
+        let bytes = journal.subject.archive_bytes.unwrap_or_default();
+        match too_large(bytes, self.stream_rate(node), deadline.saturating_sub(gone), deadline) {
+            Some(why) => Err(EffectError::terminal(Reason::TooLarge, why)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn limits_grow_with_the_bytes_and_are_never_less_than_a_slow_line_needs() {
+        assert_eq!(dump(0, None), DUMP_FIXED);
+        assert_eq!(dump(GIB, None), DUMP_FIXED + Duration::from_millis(51_200));
+        assert_eq!(dump(GIB, Some(4 * MIB)), LONGEST_DEADLINE.min(DUMP_FIXED + Duration::from_secs(1024)));
+        assert_eq!(dump(GIB, Some(40 * GIB)), dump(GIB, None), "a line that was fast once may be slow now");
+        assert_eq!(restore(GIB), RESTORE_FIXED + Duration::from_millis(20_480));
+        assert_eq!(restore(u64::MAX), LONGEST_DEADLINE);
+    }
+
+    #[test]
+    fn what_cannot_end_in_time_is_told_with_the_numbers() {
+        let seconds = Duration::from_secs;
+        assert_eq!(too_large(GIB, Some(100 * MIB), seconds(20), seconds(120)), None);
+        assert_eq!(too_large(GIB, None, seconds(1), seconds(120)), None, "nobody knows how fast the line is");
+        assert_eq!(
+            too_large(GIB + GIB / 5, Some(20 * MIB), seconds(40), seconds(60)).unwrap(),
+            "1228.7 MiB at 20.0 MiB/s need 62 s, 40 s are left: raise the deadline to 100s"
+        );
+        let never = too_large(64 * GIB, Some(20 * MIB), seconds(100), seconds(120)).unwrap();
+        assert!(never.ends_with("that is more than the longest deadline, 599s"), "{never}");
+    }
+}

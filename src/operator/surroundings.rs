@@ -1,0 +1,39 @@
+//! What is around a pod that `preflight` accepted: its queue and the NetworkPolicies of its namespace. Does I/O, changes
+//! nothing.
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+
+use super::context::Context;
+use super::perform::look_at_queue;
+use super::policies;
+use super::preflight::Accepted;
+use super::shadow_pod::shadow_labels;
+use crate::api::MigrationUid;
+use crate::protocol::Failure;
+
+/// Holds it against its surroundings: refused, or with what they add to plan and warnings.
+pub async fn held_against_surroundings(
+    ctx: &Context,
+    pod: &Pod,
+    mut accepted: Accepted,
+) -> Result<Result<Accepted, Failure>, kube::Error> {
+    match look_at_queue(ctx, &accepted.subject).await {
+        Ok(cautions) => accepted.warnings.extend(cautions),
+        Err(failure) => return Ok(Err(failure)),
+    }
+    if accepted.plan.bridge {
+        let namespace = &accepted.subject.source.namespace;
+        let policies: Api<NetworkPolicy> = Api::namespaced(ctx.client.clone(), namespace);
+        let policies = policies.list(&ListParams::default()).await?.items;
+        let shadow = shadow_labels(pod, &MigrationUid(String::new()), &ctx.shadow_labels);
+        if let Some(policy) = policies::telling_apart(&policies, pod.labels(), &shadow) {
+            accepted.plan.bridge = false;
+            accepted.subject.bridges.clear();
+            accepted.warnings.push(policies::warning(policy));
+        }
+    }
+    Ok(Ok(accepted))
+}
