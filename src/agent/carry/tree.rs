@@ -199,13 +199,15 @@ fn content(
     metadata: &Metadata,
     attributes: &[(String, Vec<u8>)],
 ) -> io::Result<()> {
-    let mut header = header(metadata, EntryType::Regular);
     let Some(map) = sparse::map(&file, metadata)? else {
         extensions(tar, attributes)?;
+        let mut header = header(metadata, EntryType::Regular);
         header.set_size(metadata.len());
         return tar.append_data(&mut header, name, io::Read::take(file, metadata.len()));
     };
     extensions(tar, &[attributes, map.attributes().as_slice()].concat())?;
+    // GNU tar knows this form of holes in POSIX archives only.
+    let mut header = dressed(Header::new_ustar(), metadata, EntryType::Regular);
     header.set_size(map.stored_bytes());
     tar.append_data(&mut header, name, map.reader(file))
 }
@@ -218,7 +220,10 @@ fn extensions(tar: &mut Builder<impl Write>, attributes: &[(String, Vec<u8>)]) -
 }
 
 fn header(metadata: &Metadata, kind: EntryType) -> Header {
-    let mut header = Header::new_gnu();
+    dressed(Header::new_gnu(), metadata, kind)
+}
+
+fn dressed(mut header: Header, metadata: &Metadata, kind: EntryType) -> Header {
     header.set_entry_type(kind);
     header.set_size(0);
     header.set_mode(metadata.mode() & 0o7777);
