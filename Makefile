@@ -99,6 +99,10 @@ demo-down: cluster-down ## removes what the demo left
 test: ## everything, on the real cluster too; the last line counts
 	tests/run
 
+.PHONY: programs
+programs: image examples-image scheduler-image programs-image ## real programs, drained there and back: a row a drain, with its ms (ARGS=redis: part of a name)
+	cargo test --release --locked --test programs -- --test-threads=1 --nocapture $(ARGS)
+
 .PHONY: soak
 soak: image examples-image scheduler-image ## N=100 SEED=1: drains while faults drawn from the seed strike; target/soak/result.json
 	cargo build --release --locked --example soak

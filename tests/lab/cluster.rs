@@ -12,6 +12,8 @@ use super::{Result, fail};
 const QUICK: Duration = Duration::from_secs(90);
 /// Programs are built from source the first time.
 const UP: Duration = Duration::from_secs(30 * 60);
+/// All nodes unpack a large image at once.
+const LOADED: Duration = Duration::from_secs(400);
 
 /// Takes away whatever a test has mounted in place of CRIU, and what it made the agent say of the node.
 const WHOLE: &str = "c=$(readlink -f $(command -v criu)); while mountpoint -q $c; do umount $c; done; rm -f /var/lib/shadow/compatibility.json";
@@ -150,7 +152,7 @@ impl Cluster {
         let archives: Vec<String> = archives.iter().map(|path| path.display().to_string()).collect();
         let mut argv = vec![tool.as_str(), "load"];
         argv.extend(archives.iter().map(String::as_str));
-        run(&argv, None, Duration::from_secs(180)).await.map(drop)
+        run(&argv, None, LOADED).await.map(drop)
     }
 
     pub async fn node(&self, action: NodeAction, name: &str) -> Result {

@@ -22,6 +22,11 @@ impl Answer {
     }
 }
 
+/// Nobody took the connection: nothing of the request was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("not connected: {0}")]
+pub struct NotConnected(std::io::Error);
+
 /// `head` holds extra header lines, each ended by CRLF.
 pub async fn request(
     to: &str,
@@ -32,7 +37,7 @@ pub async fn request(
     limit: Duration,
 ) -> Result<Answer> {
     let exchange = async {
-        let mut stream = TcpStream::connect(to).await?;
+        let mut stream = TcpStream::connect(to).await.map_err(NotConnected)?;
         stream.set_nodelay(true)?;
         let length = body.len();
         let mut message = format!(

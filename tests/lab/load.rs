@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::http::{get, request};
+use super::http::{NotConnected, get, request};
 use super::{Result, StateView, eventually, fail};
 
 const CALL: Duration = Duration::from_secs(15);
@@ -207,9 +207,11 @@ impl Writer {
                         last = Instant::now();
                         written.check(&body, &view);
                     }
-                    Err(_) => {
+                    Err(error) => {
                         written.unknown += 1;
-                        written.open.push(body);
+                        if !error.is::<NotConnected>() {
+                            written.open.push(body);
+                        }
                     }
                 }
                 tokio::time::sleep(every).await;

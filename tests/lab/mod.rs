@@ -29,7 +29,7 @@ pub use drain::{Drain, DrainOptions, Drained};
 pub use http::{Answer, request};
 pub use load::{Load, Producer, QueueType, Writer, Written};
 pub use migrations::{Sighting, Watch, status_of};
-pub use pods::{Snapshot, StateView};
+pub use pods::{Snapshot, StateView, state_at};
 pub use probe::{Probe, Reads};
 pub use product::{kill_leader, leader, webhooks};
 pub use scene::{Figures, Narrator, Scene, StepTime, consuming, quiesce};

@@ -12,4 +12,4 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   "$bin/initdb" --no-sync --username=postgres --auth=trust "$PGDATA" > /dev/null
   echo 'host all all all trust' >> "$PGDATA/pg_hba.conf"
 fi
-exec "$bin/postgres" -D "$PGDATA" -c listen_addresses='*' -c unix_socket_directories="$PGDATA"
+exec "$bin/postgres" -D "$PGDATA" -c port=8080 -c listen_addresses='*' -c unix_socket_directories="$PGDATA"
