@@ -17,11 +17,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::desk::Desk;
+use super::desk::{Desk, NotRecorded};
 use super::metrics;
 use super::store::Store;
 use super::ticket::{Verdict, without_restore};
-use crate::api::{ClaimAnswer, ClaimRequest, RestoreOutcome, Role};
+use crate::api::{ClaimAnswer, ClaimRequest, RestoreFault, RestoreOutcome, Role};
 use crate::kit::Shutdown;
 
 /// Less than `shadow-runc` waits, so that it hears the reason from us.
@@ -104,21 +104,32 @@ async fn converse(stream: UnixStream, desk: &Desk, store: &Store) -> io::Result<
             let outcome = restore(&mut read, &mut write, &answer).await;
             let outcome = outcome.unwrap_or_else(|error| RestoreOutcome::Failed {
                 reason: format!("shadow-runc broke off: {error}"),
+                fault: RestoreFault::BrokenOff,
             });
-            if let Err(error) = desk.ended(&ticket, &outcome) {
-                // Whoever restored it asks again, and reports again.
-                let reason = format!("not put on record: {error}");
-                let _ = desk.ended(&ticket, &RestoreOutcome::Failed { reason });
-                return Err(io::Error::other(error));
+            match desk.ended(&ticket, &outcome) {
+                Ok(()) => {}
+                Err(NotRecorded::Spent) => {
+                    metrics::claim_ended("spent");
+                    tracing::warn!(%ticket, %pod, "restored, but its ticket was spent meanwhile");
+                    let answer = format!("{}\n", NotRecorded::Spent);
+                    return timeout(LINE_PATIENCE, write.write_all(answer.as_bytes())).await?;
+                }
+                Err(NotRecorded::Store(error)) => {
+                    // Whoever restored it asks again, and reports again.
+                    let reason = format!("not put on record: {error}");
+                    let _ = desk
+                        .ended(&ticket, &RestoreOutcome::Failed { reason, fault: RestoreFault::BrokenOff });
+                    return Err(io::Error::other(error));
+                }
             }
             match &outcome {
                 RestoreOutcome::Restored => {
                     metrics::claim_ended("restored");
-                    tracing::info!(%ticket, %pod, "restored");
+                    tracing::info!(%ticket, %pod, "restored, and stands still");
                 }
-                RestoreOutcome::Failed { reason } => {
+                RestoreOutcome::Failed { reason, fault } => {
                     metrics::claim_ended("failed");
-                    tracing::warn!(%ticket, %pod, reason, "not restored");
+                    tracing::warn!(%ticket, %pod, reason, ?fault, "not restored");
                 }
             }
             timeout(LINE_PATIENCE, write.write_all(b"\n")).await?

@@ -73,6 +73,8 @@ struct Record {
     started_at: i64,
     #[serde(default)]
     finished_at: i64,
+    #[serde(default)]
+    exit_code: i32,
 }
 
 #[derive(Deserialize)]
@@ -102,7 +104,7 @@ impl Containers {
             if config.annotations.get(self.layout.container_name) != Some(&wanted.container) {
                 continue;
             }
-            if let Some(container) = self.running(id)?
+            if let Some(container) = self.by_id(&id)?
                 && newest.as_ref().is_none_or(|newest| newest.started < container.started)
             {
                 newest = Some(container);
@@ -126,13 +128,53 @@ impl Containers {
     /// records elsewhere is taken at its word: it makes them before the bundle.
     pub fn has_started(&self, id: &str) -> bool {
         let records = self.host.path(Path::new(self.layout.records));
-        let record = records.join(id);
-        if !record.is_dir() {
+        if !records.join(id).is_dir() {
             return !records.is_dir() || self.host.path(Path::new(self.layout.bundles)).join(id).is_dir();
         }
-        let text = fs::read_to_string(record.join("status")).unwrap_or_default();
-        serde_json::from_str::<Record>(&text)
-            .is_ok_and(|record| record.started_at > 0 && record.finished_at == 0)
+        self.record(id).is_some_and(|record| record.started_at > 0 && record.finished_at == 0)
+    }
+
+    /// How it ended, if the engine has put that on record.
+    pub fn exit_code(&self, id: &str) -> Option<i32> {
+        self.record(id).filter(|record| record.finished_at > 0).map(|record| record.exit_code)
+    }
+
+    fn record(&self, id: &str) -> Option<Record> {
+        let record = self.host.path(Path::new(self.layout.records)).join(id).join("status");
+        serde_json::from_str(&fs::read_to_string(record).ok()?).ok()
+    }
+
+    /// The container of that ID, if its first process lives. `None` is certain.
+    pub fn by_id(&self, id: &str) -> Result<Option<Container>, ScanError> {
+        let Some(container) = self.on_record(id)? else { return Ok(None) };
+        // Gone, and perhaps another process has that PID by now?
+        Ok(container.lives().then_some(container))
+    }
+
+    /// The container of that ID, as long as runc knows it: something of it may be left when its first process is gone.
+    pub fn on_record(&self, id: &str) -> Result<Option<Container>, ScanError> {
+        if id.is_empty() || id.contains('/') {
+            return Ok(None); // the ID of no container, and no way to another folder
+        }
+        let runc_root = PathBuf::from(self.layout.runc_root);
+        let path = self.host.path(&runc_root).join(id).join("state.json");
+        let Some(text) = existing(&path)? else { return Ok(None) };
+        let state: RuncState = parsed(&path, &text)?;
+        let cgroup = |name: &str| state.cgroup_paths.get(name).map(|path| self.host.path(path));
+        let freezer = cgroup("freezer").map(Freezer::V1).or_else(|| cgroup("").map(Freezer::V2));
+        let freezer = freezer.ok_or_else(|| ScanError {
+            path,
+            source: io::Error::new(io::ErrorKind::InvalidData, "names no freezer cgroup"),
+        })?;
+        Ok(Some(Container {
+            bundle: Path::new(self.layout.bundles).join(id),
+            id: id.to_owned(),
+            runc_root,
+            freezer,
+            pid: state.init_process_pid,
+            memory: Memory { memory: cgroup("memory").or_else(|| cgroup("")), hugetlb: cgroup("hugetlb") },
+            started: state.init_process_start,
+        }))
     }
 
     fn of_pod(&self, pod: &PodUid) -> Result<Vec<(String, Config)>, ScanError> {
@@ -154,31 +196,6 @@ impl Containers {
         Ok(found)
     }
 
-    fn running(&self, id: String) -> Result<Option<Container>, ScanError> {
-        let runc_root = PathBuf::from(self.layout.runc_root);
-        let path = self.host.path(&runc_root).join(&id).join("state.json");
-        let Some(text) = existing(&path)? else { return Ok(None) };
-        let state: RuncState = parsed(&path, &text)?;
-        if start_time(state.init_process_pid) != Some(state.init_process_start) {
-            return Ok(None); // gone, and perhaps another process has that PID by now
-        }
-        let cgroup = |name: &str| state.cgroup_paths.get(name).map(|path| self.host.path(path));
-        let freezer = cgroup("freezer").map(Freezer::V1).or_else(|| cgroup("").map(Freezer::V2));
-        let freezer = freezer.ok_or_else(|| ScanError {
-            path,
-            source: io::Error::new(io::ErrorKind::InvalidData, "names no freezer cgroup"),
-        })?;
-        Ok(Some(Container {
-            bundle: Path::new(self.layout.bundles).join(&id),
-            id,
-            runc_root,
-            freezer,
-            pid: state.init_process_pid,
-            memory: Memory { memory: cgroup("memory").or_else(|| cgroup("")), hugetlb: cgroup("hugetlb") },
-            started: state.init_process_start,
-        }))
-    }
-
     /// Where the container's changed files lie, as we reach it; nothing without an overlay.
     pub fn upper_dir(&self, container: &Container) -> Result<Option<PathBuf>, ScanError> {
         let path = PathBuf::from("/proc/1/mountinfo");
@@ -198,6 +215,13 @@ fn existing(path: &Path) -> Result<Option<String>, ScanError> {
 
 fn parsed<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ScanError> {
     serde_json::from_str(text).map_err(|error| ScanError { path: path.to_owned(), source: error.into() })
+}
+
+impl Container {
+    /// Its first process lives.
+    pub fn lives(&self) -> bool {
+        start_time(self.pid) == Some(self.started)
+    }
 }
 
 /// Start time of a process in clock ticks, as runc records it; nothing for a process that is gone or a zombie.

@@ -1,53 +1,51 @@
 //! Tickets and epochs of this node: who may restore what, and what is over. Keeps them in memory and on disk.
 //!
 //! Guarantees: a change is on disk before anybody is told; restarting the agent loses no ticket and no tombstone; every
-//! wait ends with a change or its deadline.
+//! wait ends with a change or its deadline. What becomes of restored processes is in `lives`, the end of a migration in
+//! `closing`.
+
+mod closing;
+mod lives;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::archive::{MANIFEST, Manifest};
+use super::archive::{self, MANIFEST, Manifest, Origin};
 use super::containers::Containers;
 use super::failure::Failure;
 use super::fence::{Fence, Stale};
+use super::processes::Processes;
 use super::settle;
 use super::store::{self, Durability, Store, StoreError};
-use super::ticket::{Holder, Opening, Ticket, Verdict, without_restore};
+use super::ticket::{Holder, NotOpened, Opening, Ticket, Verdict, without_restore};
 use crate::api::{
-    AwaitOrder, AwaitedTicket, ClaimRequest, Epoch, Kept, MigrationReport, MigrationUid, OpenTicketOrder,
-    PodUid, Refusal, RestoreOutcome, Role, TicketId, TicketState,
+    AwaitOrder, AwaitedTicket, ClaimRequest, Epoch, Life, MigrationUid, OpenTicketOrder, Refusal,
+    RestoreFault, RestoreOutcome, Role, TicketId, TicketState,
 };
+use closing::Tombstone;
 
-/// Tombstones are kept at least this long, and as long as a pod that could show its ticket is on the node.
-const TOMBSTONE_AGE: Duration = Duration::from_secs(24 * 3600);
 /// That a pod has left the node is no event: waiting claims look again this often.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Nor is it one that the engine has started a container.
-const LOOK_FOR_START: Duration = Duration::from_millis(5);
 
-/// What is left of a closed migration.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Tombstone {
-    epoch: Epoch,
-    at: Timestamp,
-    /// Pods that held its tickets.
-    pods: Vec<PodUid>,
-    /// Containers that were restored by them: their processes live on, whether their `create` has heard it or not.
-    #[serde(default)]
-    restored: Vec<String>,
+/// A restore is not put on record.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRecorded {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("its ticket was spent meanwhile")]
+    Spent,
 }
 
 /// The node's tickets.
 pub struct Desk {
     store: Store,
     containers: Containers,
+    processes: Arc<dyn Processes>,
     book: Mutex<Book>,
     changes: watch::Sender<u64>,
 }
@@ -56,6 +54,8 @@ pub struct Desk {
 struct Book {
     fences: HashMap<MigrationUid, Fence>,
     tickets: HashMap<TicketId, Entry>,
+    /// Restored containers of closed migrations that were never let go.
+    to_kill: Vec<String>,
 }
 
 struct Entry {
@@ -63,17 +63,32 @@ struct Entry {
     /// Restores that failed since the agent started, and how many of them an `await` has told.
     failures: u64,
     told: u64,
+    /// Somebody restores, as far as we have heard, whatever became of the ticket meanwhile.
+    restoring: bool,
+    /// When its processes were let go, or found running by this agent.
+    runs_since: Option<Instant>,
 }
 
 impl Entry {
     fn new(ticket: Ticket) -> Self {
-        Self { ticket, failures: 0, told: 0 }
+        let runs_since = (ticket.state == TicketState::Started).then(Instant::now);
+        Self { ticket, failures: 0, told: 0, restoring: false, runs_since }
     }
 }
 
 impl Desk {
     /// Reads what is on disk and sweeps what nobody needs any more.
     pub fn open(store: Store, containers: Containers) -> Result<Self, StoreError> {
+        let processes = Arc::new(containers.clone());
+        Self::over(store, containers, processes)
+    }
+
+    /// As [`Self::open`], with other hands to touch processes with.
+    pub fn over(
+        store: Store,
+        containers: Containers,
+        processes: Arc<dyn Processes>,
+    ) -> Result<Self, StoreError> {
         store.sweep_partial()?;
         settle::remove_unsettled(&store)?;
         let mut book = Book::default();
@@ -83,16 +98,12 @@ impl Desk {
             book.fences.insert(uid.clone(), fence);
         }
         for uid in store.tombstones()? {
-            let path = store.tombstone(&uid);
-            let Some(tombstone) = store::read::<Tombstone>(&path)? else { continue };
-            let young = tombstone.at + TOMBSTONE_AGE > Timestamp::now();
-            if young || tombstone.pods.iter().any(|pod| containers.knows_pod(pod)) {
-                book.fences.entry(uid).or_default().closed = Some(tombstone.epoch);
-            } else {
-                store::remove(&path)?;
-                store::remove(&store.epochs(&uid))?;
+            let Some(tombstone) = Tombstone::reviewed(&store, &containers, &uid)? else {
                 book.fences.remove(&uid);
-            }
+                continue;
+            };
+            book.fences.entry(uid).or_default().closed = Some(tombstone.epoch);
+            book.to_kill.extend(tombstone.held);
         }
         for id in store.tickets()? {
             let path = store.ticket(&id);
@@ -102,32 +113,20 @@ impl Desk {
             }
             // Not forced to the disk: one that is lost is opened anew by the operator.
             let Some(mut ticket) = store::read_intact::<Ticket>(&path)? else { continue };
-            if ticket.opened.is_none() {
+            if ticket.opened.is_none() && ticket.state != TicketState::Closed {
                 // Whoever waits for it asks again; whoever is gone leaves nothing behind.
                 store::remove(&path)?;
                 continue;
             }
             // Whoever restores reports again, or asks again.
-            ticket.failed("the agent was restarted meanwhile".into());
+            ticket.failed(RestoreFault::BrokenOff, "the agent was restarted meanwhile".into());
             book.tickets.insert(id, Entry::new(ticket));
         }
-        let desk = Self { store, containers, book: Mutex::new(book), changes: watch::Sender::new(0) };
+        let changes = watch::Sender::new(0);
+        let desk = Self { store, containers, processes, book: Mutex::new(book), changes };
         desk.sweep_archives()?;
+        desk.sweep_kept()?;
         Ok(desk)
-    }
-
-    fn sweep_archives(&self) -> Result<(), StoreError> {
-        for (uid, epoch) in self.store.archives()? {
-            if self.fence(&uid).is_closed(epoch) {
-                store::remove(&self.store.archive(&uid, epoch))?;
-            }
-        }
-        for (uid, epoch) in self.store.dumps()? {
-            if self.fence(&uid).is_closed(epoch) {
-                store::remove(&self.store.dump(&uid, epoch))?;
-            }
-        }
-        Ok(())
     }
 
     /// What is known of a migration's epochs.
@@ -159,14 +158,15 @@ impl Desk {
         store::read(&self.store.archive(uid, epoch).join(MANIFEST))
     }
 
-    /// True if a ticket was opened on the archive of that epoch: it must not be replaced any more.
+    /// True if a ticket is open on the archive of that epoch: it must not be replaced any more.
     pub fn is_opened(&self, uid: &MigrationUid, epoch: Epoch) -> bool {
         let book = self.book.lock();
+        let is_open = |ticket: &Ticket| ticket.opened.is_some() && ticket.state != TicketState::Closed;
         let mut tickets = book.tickets.iter();
-        tickets.any(|(id, e)| id.migration == *uid && id.epoch == epoch && e.ticket.opened.is_some())
+        tickets.any(|(id, entry)| id.migration == *uid && id.epoch == epoch && is_open(&entry.ticket))
     }
 
-    /// Lets a ticket be redeemed.
+    /// Lets a ticket be redeemed. From the second life on it reads the whole archive: the first may have failed by it.
     pub fn open_ticket(
         &self,
         uid: &MigrationUid,
@@ -185,10 +185,31 @@ impl Desk {
             );
             return Err(Failure::new(Refusal::DigestMismatch, what));
         }
-        let opening = Opening { container: order.container.clone(), digest: order.digest.clone() };
-        let id = TicketId { migration: uid.clone(), epoch: order.epoch, role };
-        self.change(&id, |ticket| ticket.open(opening))?
-            .map_err(|error| Failure::new(Refusal::StaleEpoch, format!("ticket {id}: {error}")))
+        let (container, digest) = (order.container.clone(), order.digest.clone());
+        let opening = Opening { container, digest, purpose: order.purpose };
+        let id = TicketId { migration: uid.clone(), epoch: order.epoch, role, life: order.life };
+        let known = self.book.lock().tickets.get(&id).and_then(|entry| entry.ticket.opened.clone());
+        if order.life > Life::FIRST && known.is_none() {
+            self.verify(&manifest)?;
+        }
+        let opened = self.change(&id, |ticket| ticket.open(opening))?;
+        opened.map_err(|error: NotOpened| Failure::new(Refusal::StaleEpoch, format!("ticket {id}: {error}")))
+    }
+
+    /// Reads the whole archive: is it still what its manifest says?
+    fn verify(&self, manifest: &Manifest) -> Result<(), Failure> {
+        let place = self.store.archive(&manifest.migration, manifest.epoch);
+        let damaged =
+            |what: String| Failure::new(Refusal::DigestMismatch, format!("{}: {what}", place.display()));
+        let found = archive::write(&place, &Origin::from(manifest), &mut |_| true);
+        let found = found.map_err(|error| damaged(format!("it cannot be read any more: {error}")))?;
+        if found.digest != manifest.digest {
+            return Err(damaged(format!(
+                "damaged since it arrived: {} is now {}",
+                manifest.digest, found.digest
+            )));
+        }
+        Ok(())
     }
 
     /// Claims a ticket, as often as needed, until there is a verdict or the deadline passes (then it is `Wait`).
@@ -196,6 +217,7 @@ impl Desk {
         let mut changes = self.changes.subscribe();
         loop {
             changes.borrow_and_update();
+            self.end_unheard(request).await;
             let verdict = self.claim_once(request)?;
             if verdict != Verdict::Wait || Instant::now() >= deadline {
                 return Ok(verdict);
@@ -206,16 +228,26 @@ impl Desk {
 
     fn claim_once(&self, request: &ClaimRequest) -> Result<Verdict, StoreError> {
         let id = &request.ticket;
-        if self.fence(&id.migration).is_over(id.epoch) {
+        let fence = self.fence(&id.migration);
+        if fence.is_closed(id.epoch) {
             let tombstone = store::read::<Tombstone>(&self.store.tombstone(&id.migration))?;
             if tombstone.is_some_and(|tombstone| tombstone.restored.contains(&request.container_id)) {
                 return Ok(Verdict::Recorded);
             }
-            let reason = format!("epoch {} of migration {} is over", id.epoch, id.migration);
+            let reason = format!("epoch {} of migration {} is closed", id.epoch, id.migration);
             return Ok(without_restore(id.role, reason));
         }
-        let earlier = self.book.lock().tickets.get(id).and_then(|entry| entry.ticket.holder.clone());
-        let gone = earlier.is_some_and(|h| h.pod != request.pod && !self.containers.has_task(&h.pod));
+        if fence.is_over(id.epoch) {
+            // Its state may still be restored by a later ticket: starting fresh would be a second life beside it.
+            let reason =
+                format!("epoch {} of migration {} is over, and another has begun", id.epoch, id.migration);
+            return Ok(Verdict::Refuse(reason));
+        }
+        let earlier = self.book.lock().tickets.get(id).map(|entry| entry.ticket.clone()).unwrap_or_default();
+        if self.lives_elsewhere(&earlier, request) {
+            return Ok(Verdict::Wait);
+        }
+        let gone = earlier.holder.is_some_and(|h| h.pod != request.pod && !self.containers.has_task(&h.pod));
         self.change(id, |ticket| ticket.claim(id.role, &Holder::from(request), gone))
     }
 
@@ -223,7 +255,8 @@ impl Desk {
     /// may end without anybody knowing that it was shown on this node. Others who wait for it ask again by themselves.
     pub fn left(&self, id: &TicketId) -> Result<(), StoreError> {
         let mut book = self.book.lock();
-        if book.tickets.get(id).is_none_or(|entry| entry.ticket.opened.is_some()) {
+        let stays = |ticket: &Ticket| ticket.opened.is_some() || ticket.state == TicketState::Closed;
+        if book.tickets.get(id).is_none_or(|entry| stays(&entry.ticket)) {
             return Ok(());
         }
         store::remove(&self.store.ticket(id))?;
@@ -233,23 +266,37 @@ impl Desk {
         Ok(())
     }
 
-    /// Notes how a restore ended. Where the ticket was closed meanwhile there is nothing to note.
-    pub fn ended(&self, id: &TicketId, outcome: &RestoreOutcome) -> Result<(), StoreError> {
-        if !self.book.lock().tickets.contains_key(id) {
-            return Ok(());
+    /// Notes how a restore ended.
+    pub fn ended(&self, id: &TicketId, outcome: &RestoreOutcome) -> Result<(), NotRecorded> {
+        let is_known = self.book.lock().tickets.contains_key(id);
+        let noted = match outcome {
+            RestoreOutcome::Restored if !is_known => return Err(NotRecorded::Spent),
+            RestoreOutcome::Restored => {
+                self.change(id, Ticket::restored)?.then_some(()).ok_or(NotRecorded::Spent)
+            }
+            RestoreOutcome::Failed { reason, fault } => self
+                .gave_back(id, |ticket| {
+                    let was = ticket.state;
+                    ticket.failed(*fault, reason.clone());
+                    was != ticket.state
+                })
+                .map_err(NotRecorded::from),
+        };
+        if let Some(entry) = self.book.lock().tickets.get_mut(id) {
+            entry.restoring = false;
         }
-        match outcome {
-            RestoreOutcome::Restored => self.change(id, Ticket::restored),
-            RestoreOutcome::Failed { reason } => self.gave_back(id, reason),
-        }
+        self.changed();
+        noted
     }
 
     /// In memory first, and also where the disk is full: else nobody would ever restore by this ticket. To the next life
-    /// of the agent the older record on disk means the same.
-    fn gave_back(&self, id: &TicketId, reason: &str) -> Result<(), StoreError> {
+    /// of the agent the older record on disk means the same. `change` says whether that is news.
+    fn gave_back(&self, id: &TicketId, change: impl FnOnce(&mut Ticket) -> bool) -> Result<(), StoreError> {
         let mut book = self.book.lock();
         let Some(entry) = book.tickets.get_mut(id) else { return Ok(()) };
-        entry.ticket.failed(reason.to_owned());
+        if !change(&mut entry.ticket) {
+            return Ok(());
+        }
         entry.failures += 1;
         let written = store::write(&self.store.ticket(id), &entry.ticket, Durability::Process);
         drop(book);
@@ -265,7 +312,8 @@ impl Desk {
         order: &AwaitOrder,
     ) -> Result<AwaitedTicket, Failure> {
         let deadline = Instant::now() + Duration::from_millis(order.timeout_ms);
-        let id = TicketId { migration: uid.clone(), epoch: order.epoch, role };
+        let lived = Duration::from_millis(order.lived_ms);
+        let id = TicketId { migration: uid.clone(), epoch: order.epoch, role, life: order.life };
         let mut changes = self.changes.subscribe();
         loop {
             changes.borrow_and_update();
@@ -273,104 +321,34 @@ impl Desk {
                 uid,
                 |fence| if fence.is_closed(order.epoch) { Ok(()) } else { fence.admit(order.epoch) },
             )?;
-            let (ticket, news) = self.look(&id);
-            if ticket.state >= order.at_least || news || Instant::now() >= deadline {
+            let (ticket, runs_since, news) = self.look(&id);
+            let has_lived_at = match (ticket.state, order.at_least, runs_since) {
+                (TicketState::Started, TicketState::Started, Some(since)) => since + lived,
+                _ => Instant::now(),
+            };
+            let is_so_far = ticket.state >= order.at_least && has_lived_at <= Instant::now();
+            if is_so_far || news || Instant::now() >= deadline {
                 return Ok(ticket);
             }
-            let look_again = match ticket.state {
-                TicketState::Restored => deadline.min(Instant::now() + LOOK_FOR_START),
-                _ => deadline,
-            };
-            let _ = timeout_at(look_again, changes.changed()).await;
+            let look_again = if ticket.state >= order.at_least { has_lived_at } else { deadline };
+            let _ = timeout_at(look_again.min(deadline), changes.changed()).await;
         }
     }
 
-    fn look(&self, id: &TicketId) -> (AwaitedTicket, bool) {
+    /// The ticket, since when its processes run, and whether a failure was not told yet.
+    fn look(&self, id: &TicketId) -> (AwaitedTicket, Option<Instant>, bool) {
         let mut book = self.book.lock();
         let closed = book.fences.get(&id.migration).is_some_and(|fence| fence.is_closed(id.epoch));
         let entry = book.tickets.get_mut(id);
         let news = entry.as_ref().is_some_and(|entry| entry.failures > entry.told);
-        let ticket = entry.map_or_else(Ticket::default, |entry| {
+        let (ticket, runs_since) = entry.map_or_else(Default::default, |entry| {
             entry.told = entry.failures;
-            entry.ticket.clone()
+            (entry.ticket.clone(), entry.runs_since)
         });
         drop(book);
-        let state = match (ticket.state, &ticket.holder) {
-            _ if closed => TicketState::Closed,
-            (TicketState::Restored, Some(holder)) if self.containers.has_started(&holder.container_id) => {
-                TicketState::Started
-            }
-            (state, _) => state,
-        };
+        let state = if closed { TicketState::Closed } else { ticket.state };
         let (pod, pod_ip) = ticket.holder.map_or((None, None), |holder| (Some(holder.pod), holder.pod_ip));
-        (AwaitedTicket { state, pod, pod_ip, failure: ticket.failure }, news)
-    }
-
-    /// Ends everything up to that epoch: tickets are spent, archives and dumps removed, the migration remembered.
-    pub fn close(&self, uid: &MigrationUid, epoch: Epoch) -> Result<(), Failure> {
-        let mut book = self.book.lock();
-        let mut fence = book.fences.get(uid).copied().unwrap_or_default();
-        fence.close(epoch)?;
-        let path = self.store.tombstone(uid);
-        let earlier = store::read::<Tombstone>(&path)?;
-        let (mut pods, mut restored) =
-            earlier.map_or_else(Default::default, |earlier| (earlier.pods, earlier.restored));
-        let spent: Vec<TicketId> = book
-            .tickets
-            .keys()
-            .filter(|id| id.migration == *uid && fence.is_closed(id.epoch))
-            .cloned()
-            .collect();
-        for id in &spent {
-            let ticket = book.tickets.get(id).map(|entry| &entry.ticket);
-            let Some(holder) = ticket.and_then(|ticket| ticket.holder.as_ref()) else { continue };
-            pods.push(holder.pod.clone());
-            if ticket.is_some_and(|ticket| ticket.state == TicketState::Restored) {
-                restored.push(holder.container_id.clone());
-            }
-        }
-        pods.sort();
-        pods.dedup();
-        let closed = fence.closed.unwrap_or(epoch);
-        // Before anything goes: a crash in between must not let a ticket wait for an archive that is gone.
-        let tombstone = Tombstone { epoch: closed, at: Timestamp::now(), pods, restored };
-        store::write(&path, &tombstone, Durability::Disk)?;
-        book.fences.insert(uid.clone(), fence);
-        for id in spent {
-            book.tickets.remove(&id);
-            store::remove(&self.store.ticket(&id))?;
-        }
-        drop(book);
-        self.changed();
-        self.sweep_archives()?;
-        Ok(())
-    }
-
-    /// What this node knows of a migration.
-    pub fn report(&self, uid: &MigrationUid) -> Result<MigrationReport, StoreError> {
-        let fence = self.fence(uid);
-        let book = self.book.lock();
-        let of_epoch = |id: &TicketId| id.migration == *uid && id.epoch == fence.seen;
-        let tickets = book.tickets.iter().filter(|(id, _)| of_epoch(id));
-        Ok(MigrationReport {
-            epoch: fence.seen,
-            archive: self.archive(uid, fence.seen)?.map(|manifest| manifest.digest),
-            tickets: tickets.map(|(id, entry)| (id.role.to_string(), entry.ticket.state)).collect(),
-            closed: fence.is_closed(fence.seen) && fence.closed.is_some(),
-        })
-    }
-
-    /// What lies here and was not closed.
-    pub fn kept(&self) -> Result<Kept, StoreError> {
-        let tickets = self.store.tickets()?.into_iter().map(|id| (id.migration, id.epoch));
-        let mut kept = Kept::default();
-        for (uid, epoch) in self.store.archives()?.into_iter().chain(self.store.dumps()?).chain(tickets) {
-            // Closed is everything up to what was seen, or nothing.
-            let seen = self.fence(&uid).seen;
-            let largest = kept.migrations.entry(uid).or_insert(epoch);
-            *largest = epoch.max(*largest).max(seen);
-        }
-        Ok(kept)
+        (AwaitedTicket { state, pod, pod_ip, failure: ticket.failure, fault: ticket.fault }, runs_since, news)
     }
 
     /// Changes a ticket, on disk first; one that does not exist is made.
@@ -381,7 +359,11 @@ impl Desk {
         let result = change(&mut ticket);
         if known.as_ref() != Some(&ticket) {
             store::write(&self.store.ticket(id), &ticket, Durability::Process)?;
-            book.tickets.entry(id.clone()).or_insert_with(|| Entry::new(Ticket::default())).ticket = ticket;
+            let entry = book.tickets.entry(id.clone()).or_insert_with(|| Entry::new(Ticket::default()));
+            if ticket.state == TicketState::Restoring {
+                (entry.restoring, entry.runs_since) = (true, None);
+            }
+            entry.ticket = ticket;
             drop(book);
             self.changed();
         }

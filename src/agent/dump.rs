@@ -328,6 +328,12 @@ pub fn is_written(dir: &Path) -> bool {
     dir.join(WRITTEN).exists()
 }
 
+/// Name of the container of a dump all of which is written here.
+pub fn written_of(dir: &Path) -> Result<Option<String>, store::StoreError> {
+    let job: Option<Job> = if is_written(dir) { store::read(&dir.join(JOB))? } else { None };
+    Ok(job.map(|job| job.container.container))
+}
+
 /// After a restart: containers that stood still for a dump nobody finishes go on.
 pub async fn recover(store: &Store, containers: &Containers) -> Result<(), Failure> {
     for (uid, epoch) in store.dumps()? {

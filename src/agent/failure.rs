@@ -65,7 +65,7 @@ impl From<FreezerError> for Failure {
 fn status(refusal: Refusal) -> StatusCode {
     match refusal {
         Refusal::StaleEpoch => StatusCode::CONFLICT,
-        Refusal::ContainerNotFound => StatusCode::NOT_FOUND,
+        Refusal::ContainerNotFound | Refusal::NoArchive => StatusCode::NOT_FOUND,
         Refusal::RuntimeFailed => StatusCode::INTERNAL_SERVER_ERROR,
         Refusal::TransferFailed | Refusal::DigestMismatch => StatusCode::BAD_GATEWAY,
         Refusal::NoSpace => StatusCode::INSUFFICIENT_STORAGE,

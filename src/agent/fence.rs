@@ -55,6 +55,14 @@ impl Fence {
         self.admit(epoch)
     }
 
+    /// Takes note of an order to spend a ticket: not once all is closed, when what was restored by it is the pod.
+    pub fn admit_spend(&mut self, epoch: Epoch) -> Result<(), Stale> {
+        if let Some(closed) = self.closed.filter(|closed| epoch <= *closed) {
+            return Err(Stale { epoch, why: format!("the migration is closed up to epoch {closed}") });
+        }
+        self.admit(epoch)
+    }
+
     /// The attempt failed, its source goes on.
     pub fn call_off(&mut self, epoch: Epoch) -> Result<(), Stale> {
         self.admit(epoch)?;

@@ -1,11 +1,11 @@
-//! Stops, continues and kills all processes of one container through its cgroup (v1 freezer or v2).
+//! Stops, continues, wakes and kills all processes of one container through its cgroup (v1 freezer or v2).
 //!
 //! Guarantees: each call confirms what it did by reading it back, ends by its deadline, may be repeated, and counts a
 //! cgroup that is gone as done. Direct writes instead of `runc pause`: a process start less within the pause.
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -66,20 +66,19 @@ impl Freezer {
         }
     }
 
+    /// Wakes what a restore has left stopped: frozen first, so that no process sees another one move before all may.
+    pub async fn wake(&self, deadline: Instant) -> Result<(), FreezerError> {
+        self.freeze(deadline).await?;
+        self.signal(Signal::CONT)?;
+        self.thaw(deadline).await
+    }
+
     /// Kills every process, frozen or not, and waits until none is left. No process runs on before it dies: each has
     /// its SIGKILL before the cgroup is thawed.
     pub async fn kill(&self, deadline: Instant) -> Result<(), FreezerError> {
         loop {
-            let pids = self.pids()?;
-            if pids.is_empty() {
+            if self.signal(Signal::KILL)? == 0 {
                 return Ok(());
-            }
-            for pid in pids {
-                // A pidfd, and a second look at the cgroup, so that a PID taken over by another process is spared.
-                let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-                if self.pids()?.contains(&pid) {
-                    let _ = pidfd_send_signal(&process, Signal::KILL);
-                }
             }
             self.order(false)?; // a v1 cgroup delivers signals only when thawed
             self.pause_before(deadline, "empty").await?;
@@ -92,10 +91,43 @@ impl Freezer {
         Ok(self.pids()?.into_iter().filter_map(of).collect())
     }
 
-    /// Its processes.
+    /// Gives how many processes there are.
+    fn signal(&self, signal: Signal) -> Result<usize, FreezerError> {
+        let pids = self.pids()?;
+        for pid in &pids {
+            // A pidfd, and a second look at the cgroup, so that a PID taken over by another process is spared.
+            let Ok(process) = pidfd_open(*pid, PidfdFlags::empty()) else { continue };
+            if self.pids()?.contains(pid) {
+                let _ = pidfd_send_signal(&process, signal);
+            }
+        }
+        Ok(pids.len())
+    }
+
+    /// Of the cgroup and of those that the container has made below it.
     pub fn pids(&self) -> Result<Vec<Pid>, FreezerError> {
-        let text = self.read("cgroup.procs")?.unwrap_or_default();
-        Ok(text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect())
+        let at = |path: &Path, source| FreezerError::Io { path: path.to_owned(), source };
+        let (mut pids, mut folders) = (Vec::new(), vec![self.dir().clone()]);
+        while let Some(folder) = folders.pop() {
+            let read = gone_is_fine(fs::read_to_string(folder.join("cgroup.procs")));
+            let text = match read {
+                // A threaded cgroup (v2): its processes are listed further up.
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()) => {
+                    None
+                }
+                read => read.map_err(|error| at(&folder, error))?,
+            };
+            pids.extend(
+                text.unwrap_or_default().lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)),
+            );
+            let Some(entries) = gone_is_fine(fs::read_dir(&folder)).map_err(|error| at(&folder, error))?
+            else {
+                continue;
+            };
+            let below = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            folders.extend(below.map(|entry| entry.path()));
+        }
+        Ok(pids)
     }
 
     fn dir(&self) -> &PathBuf {
@@ -160,6 +192,16 @@ mod tests {
             freezer.kill(soon()).await.unwrap();
             assert_eq!(freezer.is_frozen().unwrap(), None);
         }
+    }
+
+    #[test]
+    fn processes_of_cgroups_below_count() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::write(dir.path().join("cgroup.procs"), "7\n8\n").unwrap();
+        fs::write(dir.path().join("a/b/cgroup.procs"), "9\n").unwrap();
+        let pids = Freezer::V2(dir.path().to_owned()).pids().unwrap();
+        assert_eq!(pids, [7, 8, 9].map(|pid| Pid::from_raw(pid).unwrap()));
     }
 
     #[tokio::test]

@@ -18,10 +18,10 @@ use super::node::{Locks, Node};
 use super::peer::Peer;
 use super::settle;
 use super::store::Store;
-use super::{dump, orders};
+use super::{dump, orders, transfer};
 use crate::api::{
-    DumpTarget, Epoch, MigrationUid, OpenTicketOrder, OrderError, Refusal, Role, TLS_NAME_OPERATOR,
-    tls_name_agent,
+    CarryOrder, DumpReport, DumpTarget, Epoch, Life, MigrationUid, OpenTicketOrder, OrderError, Purpose,
+    Refusal, Role, TLS_NAME_OPERATOR, tls_name_agent,
 };
 use crate::kit::tls::{ClientAuth, Credentials, TlsStore};
 use crate::kit::{Shutdown, peer_client, serve_tls};
@@ -162,7 +162,13 @@ async fn an_archive_arrives_whole_and_may_be_sent_again_until_it_is_used() {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), settled).await.expect("it is brought to the disk");
-    let order = OpenTicketOrder { epoch: Epoch(1), container: "app".into(), digest: sent.digest };
+    let order = OpenTicketOrder {
+        epoch: Epoch(1),
+        container: "app".into(),
+        digest: sent.digest,
+        life: Life::FIRST,
+        purpose: Purpose::Live,
+    };
     cluster.target.desk.open_ticket(&uid(), Role::Shadow, &order).unwrap();
     assert_eq!(refusal(peer.send(dir.path(), &origin(1), soon()).await), Refusal::StaleEpoch);
 }
@@ -205,7 +211,7 @@ async fn only_agents_bring_archives_and_only_in_time() {
     for name in [TLS_NAME_OPERATOR, "agent.shadow.internal", ".agent.shadow.internal.evil"] {
         assert_eq!(cluster.put(name, 1, stream(1).into()).await, (StatusCode::FORBIDDEN, Refusal::Forbidden));
     }
-    cluster.target.desk.close(&uid(), Epoch(2)).unwrap();
+    cluster.target.desk.close(&uid(), Epoch(2), false).unwrap();
     let peer = cluster.peer();
     assert_eq!(refusal(peer.reserve(&uid(), Epoch(2), 1, soon()).await), Refusal::StaleEpoch);
     let agent = tls_name_agent("n1");
@@ -224,4 +230,95 @@ async fn an_agent_that_is_not_there_is_a_failed_transfer() {
     let target = DumpTarget { node: "n3".into(), address: "127.0.0.1".into() };
     let other_name = Peer::new(&cluster.target.tls, &target, cluster.port).unwrap();
     assert_eq!(refusal(other_name.reserve(&uid(), Epoch(1), 1, soon()).await), Refusal::TransferFailed);
+}
+
+/// The agent of the source, on a folder of its own, with a dump of epoch 1 that was sent to the target.
+struct Source {
+    node: Arc<Node>,
+    _dir: tempfile::TempDir,
+}
+
+impl Source {
+    fn new(cluster: &Cluster) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::at(&dir.path().join("node"));
+        let store = Store::open(&dir.path().join("shadow")).unwrap();
+        let containers = Containers::new(host.clone());
+        let desk = Arc::new(Desk::open(store.clone(), containers.clone()).unwrap());
+        let (jobs, locks, meter) = (dump::Jobs::default(), Locks::default(), Arc::default());
+        let tls = credentials(&cluster.authority, &tls_name_agent("n1"));
+        let peer_port = cluster.port;
+        let node = Node { host, store, containers, desk, tls, peer_port, jobs, locks, meter };
+        Self { node: Arc::new(node), _dir: dir }
+    }
+
+    /// As a dump leaves it.
+    fn dump(&self) -> std::path::PathBuf {
+        let dir = self.node.store.dump(&uid(), Epoch(1));
+        std::fs::create_dir(&dir).unwrap();
+        dump_in(&dir);
+        std::fs::create_dir(dir.join("work")).unwrap();
+        let job = r#"{"container":{"pod":{"namespace":"d","name":"web-0","uid":"u"},"container":"app"}}"#;
+        std::fs::write(dir.join("job.json"), job).unwrap();
+        std::fs::write(dir.join("written"), "null").unwrap();
+        dir
+    }
+
+    async fn carry(&self, order: &CarryOrder) -> Result<DumpReport, Failure> {
+        transfer::carry(&self.node, &uid(), order).await
+    }
+}
+
+fn carry_order(digest: &str, to: Option<&str>) -> CarryOrder {
+    let target = to.map(|node| DumpTarget { node: node.into(), address: "127.0.0.1".into() });
+    CarryOrder { epoch: Epoch(1), digest: digest.into(), target, timeout_ms: 20_000 }
+}
+
+#[tokio::test]
+async fn a_dump_and_every_archive_made_of_it_have_one_digest_wherever_it_is_carried_from() {
+    let cluster = Cluster::new().await;
+    let source = Source::new(&cluster);
+    let nothing = source.carry(&carry_order("00", None)).await;
+    assert_eq!(refusal(nothing), Refusal::NoArchive);
+    let dir = source.dump();
+    let sent = cluster.peer().send(&dir, &origin(1), soon()).await.unwrap();
+    let digest = sent.digest.as_str();
+
+    // Home: the dump becomes an archive here, and stays a dump.
+    assert_eq!(refusal(source.carry(&carry_order("00", None)).await), Refusal::DigestMismatch);
+    assert_eq!(source.node.desk.archive(&uid(), Epoch(1)).unwrap(), None, "nothing is left of the wrong one");
+    for _ in 0..2 {
+        let report = source.carry(&carry_order(digest, None)).await.unwrap();
+        assert_eq!((report.digest.as_str(), report.bytes, report.frozen_ms), (digest, sent.bytes, 0));
+    }
+    assert_eq!(source.node.desk.archive(&uid(), Epoch(1)).unwrap(), Some(sent.clone()));
+    assert!(dir.join(LAYER).exists() && source.node.store.archive(&uid(), Epoch(1)).join(LAYER).exists());
+
+    // To another node: from the archive, and where there is none from the dump.
+    for from_dump in [false, true] {
+        if from_dump {
+            super::store::remove(&source.node.store.archive(&uid(), Epoch(1))).unwrap();
+        }
+        super::store::remove(&cluster.target.store.archive(&uid(), Epoch(1))).unwrap();
+        for _ in 0..2 {
+            let report = source.carry(&carry_order(digest, Some("n2"))).await.unwrap();
+            assert_eq!(report.digest.as_str(), digest);
+        }
+        assert_eq!(cluster.target.desk.archive(&uid(), Epoch(1)).unwrap(), Some(sent.clone()));
+    }
+}
+
+#[tokio::test]
+async fn what_was_damaged_here_replaces_nothing_there() {
+    let cluster = Cluster::new().await;
+    let source = Source::new(&cluster);
+    let dir = source.dump();
+    let sent = cluster.peer().send(&dir, &origin(1), soon()).await.unwrap();
+    std::fs::write(dir.join("images/core-1.img"), "c0re").unwrap();
+    let digest = sent.digest.as_str();
+    assert_eq!(refusal(source.carry(&carry_order(digest, Some("n2"))).await), Refusal::DigestMismatch);
+    assert_eq!(refusal(source.carry(&carry_order(digest, None)).await), Refusal::DigestMismatch);
+    assert_eq!(cluster.target.desk.archive(&uid(), Epoch(1)).unwrap(), Some(sent.clone()));
+    source.node.desk.close(&uid(), Epoch(1), false).unwrap();
+    assert_eq!(refusal(source.carry(&carry_order(digest, None)).await), Refusal::StaleEpoch);
 }

@@ -17,6 +17,7 @@ struct Metrics {
     bytes: Option<IntCounter>,
     dumps: Option<IntCounterVec>,
     restores: Option<IntCounterVec>,
+    let_go: Option<Histogram>,
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
@@ -26,6 +27,10 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
     bytes: counter("shadow_agent_archive_bytes_total", "Bytes of archives sent"),
     dumps: by_outcome("shadow_agent_dumps_total", "Dump orders by outcome"),
     restores: by_outcome("shadow_agent_restores_total", "Restores by outcome"),
+    let_go: histogram(
+        "shadow_agent_let_go_seconds",
+        "From the engine's record of a restored container to its first instruction",
+    ),
 });
 
 fn histogram(name: &str, help: &str) -> Option<Histogram> {
@@ -50,6 +55,13 @@ pub fn dumped(frozen: Duration, dump: Duration) {
     if let (Some(f), Some(d)) = (&METRICS.frozen, &METRICS.dump) {
         f.observe(frozen.as_secs_f64());
         d.observe(dump.as_secs_f64());
+    }
+}
+
+/// A restored container that was let go.
+pub fn let_go(took: Duration) {
+    if let Some(let_go) = &METRICS.let_go {
+        let_go.observe(took.as_secs_f64());
     }
 }
 

@@ -23,10 +23,12 @@ mod metrics;
 mod node;
 mod orders;
 mod peer;
+pub mod processes;
 pub mod receive;
 mod settle;
 pub mod store;
 pub mod ticket;
+mod transfer;
 
 #[cfg(test)]
 mod loopback_tests;
@@ -55,6 +57,8 @@ use store::Store;
 
 /// Between attempts to prepare a node that is not as it should be.
 const INSTALL_RETRY: Duration = Duration::from_secs(10);
+/// Of archives that are kept for a person.
+const SWEEP_PERIOD: Duration = Duration::from_secs(3600);
 
 /// Flags of the role.
 #[derive(Clone, Debug, clap::Args)]
@@ -150,6 +154,8 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         })
     };
     let sweeping = tokio::spawn(leftovers::sweep_leftovers(host.clone()));
+    let looking_after = tokio::spawn(Arc::clone(&desk).look_after());
+    let kept = tokio::spawn(sweep_kept(Arc::clone(&desk)));
     let claims = tokio::spawn(claims::serve(socket, Arc::clone(&desk), store.clone(), shutdown.clone()));
 
     let tls = match &args.tls_dir {
@@ -164,11 +170,23 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     tracing::info!(address = %args.address, port = args.port, "agent runs");
     serve_tls(orders, orders::router(Arc::clone(&node)), node.tls.clone(), ClientAuth::Required, shutdown)
         .await?;
-    for task in [claims, installing, sweeping] {
+    for task in [claims, looking_after, kept, installing, sweeping] {
         task.abort();
     }
     drop(healthy);
     Ok(())
+}
+
+/// Removes what was kept for a person long enough, for ever.
+async fn sweep_kept(desk: Arc<Desk>) {
+    let mut ticks = tokio::time::interval(SWEEP_PERIOD);
+    loop {
+        ticks.tick().await;
+        let desk = Arc::clone(&desk);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || desk.sweep_kept()).await {
+            tracing::warn!(%error, "an archive that was kept long enough is left for now");
+        }
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {

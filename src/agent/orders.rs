@@ -17,15 +17,15 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::cri;
-use super::dump;
 use super::failure::Failure;
 use super::look::look;
 use super::node::Node;
-use super::receive::{receive, room_for};
+use super::receive::{receive_only, room_for};
+use super::{dump, transfer};
 use crate::api::{
-    ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpReport, Epoch,
-    Findings, ImageUsed, Kept, MigrationReport, MigrationUid, OpenTicketOrder, Refusal, Role,
-    TLS_NAME_OPERATOR, tls_name_agent,
+    ArchiveDigest, ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef,
+    DumpReport, Epoch, Findings, ImageUsed, Kept, MigrationReport, MigrationUid, OpenTicketOrder, Refusal,
+    Role, SpendOrder, TLS_NAME_OPERATOR, tls_name_agent,
 };
 use crate::kit::PeerName;
 
@@ -52,8 +52,10 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/migrations/{uid}/thaw", post(thaw))
         .route("/v1/migrations/{uid}/kill", post(kill))
         .route("/v1/migrations/{uid}/close", post(close))
+        .route("/v1/migrations/{uid}/carry", post(carry_archive))
         .route("/v1/migrations/{uid}/tickets/{role}", post(open_ticket))
         .route("/v1/migrations/{uid}/tickets/{role}/await", post(await_ticket))
+        .route("/v1/migrations/{uid}/tickets/{role}/spend", post(spend_ticket))
         .route_layer(from_fn(only_operator));
     let archives = Router::new()
         .route("/v1/migrations/{uid}/archive", put(put_archive).post(reserve))
@@ -157,11 +159,19 @@ async fn close(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Byt
     let (uid, order): (_, CloseOrder) = (uid(&of)?, body(&bytes)?);
     // It waits for the disk: the tombstone must outlive a power failure.
     let (desk, of) = (Arc::clone(&node.desk), uid.clone());
-    let closed = tokio::task::spawn_blocking(move || desk.close(&of, order.epoch)).await;
+    let closed = tokio::task::spawn_blocking(move || desk.close(&of, order.epoch, order.keep)).await;
     closed.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??;
     node.jobs.forget(&uid, order.epoch);
-    tracing::info!(migration = %uid, epoch = %order.epoch, "closed");
+    tracing::info!(migration = %uid, epoch = %order.epoch, keep = order.keep, "closed");
     done()
+}
+
+async fn carry_archive(
+    State(node): State<Arc<Node>>,
+    Path(of): Path<String>,
+    bytes: Bytes,
+) -> Answer<DumpReport> {
+    transfer::carry(&node, &uid(&of)?, &body(&bytes)?).await.map(Json)
 }
 
 async fn open_ticket(
@@ -170,8 +180,12 @@ async fn open_ticket(
     bytes: Bytes,
 ) -> Done {
     let (uid, role, order): (_, _, OpenTicketOrder) = (uid(&of)?, role(&of_role)?, body(&bytes)?);
-    node.desk.open_ticket(&uid, role, &order)?;
-    tracing::info!(migration = %uid, epoch = %order.epoch, %role, "ticket open");
+    let (epoch, life, purpose) = (order.epoch, order.life, order.purpose);
+    // From the second life on it reads the whole archive.
+    let (desk, of) = (Arc::clone(&node.desk), uid.clone());
+    let opened = tokio::task::spawn_blocking(move || desk.open_ticket(&of, role, &order)).await;
+    opened.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??;
+    tracing::info!(migration = %uid, %epoch, %role, %life, ?purpose, "ticket open");
     done()
 }
 
@@ -183,6 +197,17 @@ async fn await_ticket(
     let (uid, role, mut order): (_, _, AwaitOrder) = (uid(&of)?, role(&of_role)?, body(&bytes)?);
     order.timeout_ms = order.timeout_ms.min(u64::try_from(LONGEST_AWAIT.as_millis()).unwrap_or(u64::MAX));
     node.desk.await_ticket(&uid, role, &order).await.map(Json)
+}
+
+async fn spend_ticket(
+    State(node): State<Arc<Node>>,
+    Path((of, of_role)): Path<(String, String)>,
+    bytes: Bytes,
+) -> Done {
+    let (uid, role, order): (_, _, SpendOrder) = (uid(&of)?, role(&of_role)?, body(&bytes)?);
+    node.desk.spend(&uid, role, &order, Instant::now() + PATIENCE).await?;
+    tracing::info!(migration = %uid, epoch = %order.epoch, %role, life = %order.life, "ticket spent");
+    done()
 }
 
 async fn report(State(node): State<Arc<Node>>, Path(of): Path<String>) -> Answer<MigrationReport> {
@@ -213,6 +238,8 @@ struct ArchiveQuery {
     epoch: Epoch,
     #[serde(default)]
     bytes: u64,
+    /// The only one that is wanted.
+    digest: Option<ArchiveDigest>,
 }
 
 async fn put_archive(
@@ -221,7 +248,8 @@ async fn put_archive(
     Query(query): Query<ArchiveQuery>,
     body: Body,
 ) -> Answer<DumpReport> {
-    receive(&node.desk, &node.store, &node.meter, &uid(&of)?, query.epoch, body).await.map(Json)
+    let (uid, expected) = (uid(&of)?, query.digest.as_ref());
+    receive_only(&node.desk, &node.store, &node.meter, &uid, query.epoch, expected, body).await.map(Json)
 }
 
 /// Asked before the source is stopped: would an archive of that size be taken?

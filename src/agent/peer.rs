@@ -16,7 +16,9 @@ use tokio::time::Instant;
 
 use super::archive::{self, Manifest, Origin, WriteError};
 use super::failure::Failure;
-use crate::api::{DumpReport, DumpTarget, Epoch, MigrationUid, OrderError, Refusal, tls_name_agent};
+use crate::api::{
+    ArchiveDigest, DumpReport, DumpTarget, Epoch, MigrationUid, OrderError, Refusal, tls_name_agent,
+};
 use crate::kit::peer_client;
 use crate::kit::tls::TlsStore;
 
@@ -60,6 +62,17 @@ impl Peer {
 
     /// Streams the dump in `dir`; done when the other side has verified it.
     pub async fn send(&self, dir: &Path, origin: &Origin, deadline: Instant) -> Result<Manifest, Failure> {
+        self.send_only(dir, origin, None, deadline).await
+    }
+
+    /// As [`Self::send`], but the other side keeps only what has the `expected` digest.
+    pub async fn send_only(
+        &self,
+        dir: &Path,
+        origin: &Origin,
+        expected: Option<&ArchiveDigest>,
+        deadline: Instant,
+    ) -> Result<Manifest, Failure> {
         let (sender, mut receiver) = mpsc::channel::<io::Result<Bytes>>(QUEUE);
         let writer = tokio::task::spawn_blocking({
             let (dir, origin) = (dir.to_owned(), origin.clone());
@@ -75,7 +88,11 @@ impl Peer {
                 written
             }
         });
-        let url = format!("{}/v1/migrations/{}/archive?epoch={}", self.base, origin.migration, origin.epoch);
+        let mut url =
+            format!("{}/v1/migrations/{}/archive?epoch={}", self.base, origin.migration, origin.epoch);
+        if let Some(expected) = expected {
+            url = format!("{url}&digest={expected}");
+        }
         let (moved, progress) = watch::channel(Instant::now());
         let body = Body::wrap_stream(poll_fn(move |context| {
             moved.send_replace(Instant::now());

@@ -3,8 +3,7 @@
 //! Guarantees: what is not whole and verified is never seen under an archive's name; memory is bounded; a sender that
 //! falls silent is dropped; an archive on which a ticket was opened is never replaced.
 
-use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use super::desk::Desk;
 use super::failure::Failure;
 use super::settle::Unsettled;
 use super::store::{self, Durability, Store};
-use crate::api::{DumpReport, Epoch, MigrationUid, Refusal};
+use crate::api::{ArchiveDigest, DumpReport, Epoch, MigrationUid, Refusal};
 
 /// Chunks that wait to be written.
 const QUEUE: usize = 8;
@@ -50,8 +49,21 @@ pub async fn receive(
     epoch: Epoch,
     body: Body,
 ) -> Result<DumpReport, Failure> {
+    receive_only(desk, store, meter, uid, epoch, None, body).await
+}
+
+/// As [`receive`], but nothing takes an archive's place that is not the `expected` one.
+pub async fn receive_only(
+    desk: &Desk,
+    store: &Store,
+    meter: &Meter,
+    uid: &MigrationUid,
+    epoch: Epoch,
+    expected: Option<&ArchiveDigest>,
+    body: Body,
+) -> Result<DumpReport, Failure> {
     let mut body = body.into_data_stream();
-    let received = take(desk, store, uid, epoch, &mut body).await;
+    let received = take(desk, store, uid, epoch, expected, &mut body).await;
     if let Ok(report) = &received {
         meter.arrived(report.bytes, Duration::from_millis(report.total_ms));
     }
@@ -67,6 +79,7 @@ async fn take(
     store: &Store,
     uid: &MigrationUid,
     epoch: Epoch,
+    expected: Option<&ArchiveDigest>,
     body: &mut BodyDataStream,
 ) -> Result<DumpReport, Failure> {
     let begun = Instant::now();
@@ -77,19 +90,17 @@ async fn take(
         let what = format!("sent as {uid}.{epoch}, but is of {}.{}", manifest.migration, manifest.epoch);
         return Err(Failure::new(Refusal::DigestMismatch, what));
     }
+    if let Some(expected) = expected.filter(|expected| **expected != manifest.digest) {
+        let what = format!("what was sent has digest {}, not {expected}", manifest.digest);
+        return Err(Failure::new(Refusal::DigestMismatch, what));
+    }
     store::write(&partial.path.join(MANIFEST), &manifest, Durability::Process)?;
     admit(desk, uid, epoch)?; // closed meanwhile?
     let unsettled = Unsettled::hold(&partial.path)?;
     let place = store.archive(uid, epoch);
     store::remove(&place)?; // of an earlier dump of this epoch whose report got lost
-    std::fs::rename(&partial.path, &place)
-        .map_err(|source| store::StoreError { path: place.clone(), source })?;
-    tokio::task::spawn_blocking(move || match unsettled.settle() {
-        Err(error) if error.source.kind() != ErrorKind::NotFound => {
-            tracing::warn!(archive = %place.display(), %error, "an archive is not safe from a power failure");
-        }
-        _ => {} // on the disk, or not needed any more
-    });
+    std::fs::rename(&partial.path, &place).map_err(|source| store::StoreError { path: place, source })?;
+    unsettled.settle_behind();
     let total_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(migration = %uid, %epoch, bytes = manifest.bytes, total_ms, "archive received");
     Ok(DumpReport { digest: manifest.digest, bytes: manifest.bytes, frozen_ms: 0, total_ms })
@@ -105,12 +116,16 @@ fn admit(desk: &Desk, uid: &MigrationUid, epoch: Epoch) -> Result<(), Failure> {
 }
 
 /// A folder that goes away unless it was renamed.
-struct Partial {
+pub struct Partial {
     path: PathBuf,
 }
 
 impl Partial {
-    fn of(store: &Store, uid: &MigrationUid, epoch: Epoch) -> Self {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn of(store: &Store, uid: &MigrationUid, epoch: Epoch) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0); // two streams of one archive must not meet
         Self { path: store.partial(uid, epoch, NUMBER.fetch_add(1, Ordering::Relaxed)) }
     }

@@ -33,6 +33,16 @@ impl Unsettled {
         }
     }
 
+    /// Does [`Self::settle`] in the background.
+    pub fn settle_behind(self) {
+        tokio::task::spawn_blocking(move || match self.settle() {
+            Err(error) if error.source.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "an archive is not safe from a power failure");
+            }
+            _ => {} // on the disk, or not needed any more
+        });
+    }
+
     /// Forces it to the disk and marks it; an error of kind `NotFound` if it is removed meanwhile.
     pub fn settle(&self) -> Result<(), StoreError> {
         let folder = PathBuf::from(format!("/proc/self/fd/{}/.", self.folder.as_raw_fd()));

@@ -11,20 +11,25 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::api::{Epoch, MigrationUid, TicketId};
+use crate::api::{CRIU_RESTORE_CONFIG, Epoch, MigrationUid, TicketId};
 
 const ARCHIVES: &str = "archives";
 const DUMPS: &str = "dumps";
 const TICKETS: &str = "tickets";
 const EPOCHS: &str = "epochs";
 const CLOSED: &str = "closed";
+/// Archives of closed migrations that a person may still want.
+const KEPT: &str = "kept";
+/// In such an archive: since when.
+const KEPT_SINCE: &str = "kept-since.json";
 /// The machine's life in which the agent ran last.
 const BOOT: &str = "boot.json";
-/// `shadow-runc` knows the name too.
 const CRIU_CONFIG: &str = "criu.conf";
 /// Connections do not move (`tcp-close`), so nothing has to keep packets away while their state is read: CRIU would
 /// start iptables four times for that, and clients would wait for their retransmissions.
 const CRIU_SETTINGS: &str = "network-lock skip\n";
+/// What is restored stands still until it was checked and is let go.
+const CRIU_RESTORE_SETTINGS: &str = "network-lock skip\nleave-stopped\n";
 /// Suffix of an archive that is still arriving.
 const PARTIAL: &str = ".partial";
 /// Suffix of a record that is still being written.
@@ -54,7 +59,7 @@ impl Store {
         fs::create_dir_all(dir).map_err(at(dir))?;
         for dir in [dir.to_owned()]
             .into_iter()
-            .chain([ARCHIVES, DUMPS, TICKETS, EPOCHS, CLOSED].map(|d| dir.join(d)))
+            .chain([ARCHIVES, DUMPS, TICKETS, EPOCHS, CLOSED, KEPT].map(|d| dir.join(d)))
         {
             match DirBuilder::new().mode(0o700).create(&dir) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(at(&dir)(error)),
@@ -65,6 +70,8 @@ impl Store {
         }
         let store = Self { dir: dir.to_owned() };
         write_bytes(&store.criu_config(), CRIU_SETTINGS.as_bytes(), Durability::Process)?;
+        let restores = dir.join(CRIU_RESTORE_CONFIG);
+        write_bytes(&restores, CRIU_RESTORE_SETTINGS.as_bytes(), Durability::Process)?;
         Ok(store)
     }
 
@@ -83,9 +90,23 @@ impl Store {
         self.dir.join(DUMPS).join(format!("{uid}.{epoch}"))
     }
 
-    /// CRIU's settings for our own dumps and restores alone; those of /etc/criu are for everybody's.
+    /// CRIU's settings for our own dumps alone; those of /etc/criu are for everybody's.
     pub fn criu_config(&self) -> PathBuf {
         self.dir.join(CRIU_CONFIG)
+    }
+
+    /// Of an archive that is kept for a person.
+    pub fn kept_archive(&self, uid: &MigrationUid, epoch: Epoch) -> PathBuf {
+        self.dir.join(KEPT).join(format!("{uid}.{epoch}"))
+    }
+
+    /// The record of such an archive that says since when.
+    pub fn kept_since(&self, archive: &Path) -> PathBuf {
+        archive.join(KEPT_SINCE)
+    }
+
+    pub fn kept_archives(&self) -> Result<Vec<PathBuf>, StoreError> {
+        Ok(self.names(KEPT)?.into_iter().map(|name| self.dir.join(KEPT).join(name)).collect())
     }
 
     pub fn boot(&self) -> PathBuf {

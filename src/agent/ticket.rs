@@ -1,11 +1,12 @@
 //! Life of one ticket on the node that restores. Pure.
 //!
 //! Guarantees: it restores only the container it was opened for, for one pod at a time; a shadow is never told to start
-//! fresh. A closed ticket exists no more: its migration's fence speaks for it.
+//! fresh; only what was opened for a life is ever let go, and only what stands still on record. A ticket that is spent
+//! stays so; when its migration is closed it exists no more, and the migration's fence speaks for it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ArchiveDigest, ClaimRequest, PodUid, Role, TicketState};
+use crate::api::{ArchiveDigest, ClaimRequest, PodUid, Purpose, RestoreFault, Role, TicketState};
 
 /// A ticket as it is kept on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,11 @@ pub struct Ticket {
     /// Why the last restore failed, if it did.
     #[serde(default)]
     pub failure: Option<String>,
+    #[serde(default)]
+    pub fault: Option<RestoreFault>,
+    /// It is being let go, or would be but for an agent that ended.
+    #[serde(default)]
+    pub letting_go: bool,
 }
 
 /// What the operator opened it for.
@@ -27,6 +33,8 @@ pub struct Ticket {
 pub struct Opening {
     pub container: String,
     pub digest: ArchiveDigest,
+    #[serde(default)]
+    pub purpose: Purpose,
 }
 
 /// Who redeems it.
@@ -66,8 +74,12 @@ pub enum Verdict {
 
 /// The ticket cannot be opened like that.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the ticket is open already, for container {} and archive {}", .0.container, .0.digest)]
-pub struct OpenedDifferently(pub Opening);
+pub enum NotOpened {
+    #[error("the ticket is open already, for container {} and archive {}", .0.container, .0.digest)]
+    Differently(Opening),
+    #[error("the ticket is spent")]
+    Spent,
+}
 
 /// The answer to whoever may not restore: an ordinary pod starts like any other, a shadow never starts without its state.
 pub fn without_restore(role: Role, reason: String) -> Verdict {
@@ -79,7 +91,8 @@ pub fn without_restore(role: Role, reason: String) -> Verdict {
 
 impl Default for Ticket {
     fn default() -> Self {
-        Self { state: TicketState::Unclaimed, opened: None, holder: None, failure: None }
+        let (opened, holder, failure, fault) = (None, None, None, None);
+        Self { state: TicketState::Unclaimed, opened, holder, failure, fault, letting_go: false }
     }
 }
 
@@ -89,6 +102,9 @@ impl Ticket {
     /// While the pod that asked first is still there, a replacement of another pod object waits: if the first one is on
     /// its way out the state must not be lost to a fresh start, and if it stays, the ticket is closed within seconds.
     pub fn claim(&mut self, role: Role, claimant: &Holder, holder_gone: bool) -> Verdict {
+        if self.state == TicketState::Closed {
+            return Verdict::Refuse("its ticket is spent: this restore was given up".to_owned());
+        }
         if let Some(opened) = self.opened.as_ref().filter(|opened| opened.container != claimant.container) {
             return without_restore(role, format!("the ticket is for container {}", opened.container));
         }
@@ -116,6 +132,7 @@ impl Ticket {
             // Restored before, but the process died before it was resumed: the archive still is its whole state.
             (_, Some(_)) => {
                 self.state = TicketState::Restoring;
+                self.letting_go = false;
                 Verdict::Restore
             }
         }
@@ -123,7 +140,7 @@ impl Ticket {
 
     /// The process that this very `create` has restored is on record.
     fn is_record_of(&self, claimant: &Holder) -> bool {
-        self.state == TicketState::Restored
+        matches!(self.state, TicketState::Held | TicketState::Started)
             && !claimant.container_id.is_empty()
             && self.holder.as_ref().is_some_and(|holder| {
                 (&holder.pod, &holder.container_id) == (&claimant.pod, &claimant.container_id)
@@ -131,9 +148,10 @@ impl Ticket {
     }
 
     /// The operator lets it be redeemed.
-    pub fn open(&mut self, opening: Opening) -> Result<(), OpenedDifferently> {
+    pub fn open(&mut self, opening: Opening) -> Result<(), NotOpened> {
         match &self.opened {
-            Some(opened) if *opened != opening => Err(OpenedDifferently(opened.clone())),
+            _ if self.state == TicketState::Closed => Err(NotOpened::Spent),
+            Some(opened) if *opened != opening => Err(NotOpened::Differently(opened.clone())),
             _ => {
                 self.opened = Some(opening);
                 Ok(())
@@ -141,141 +159,69 @@ impl Ticket {
         }
     }
 
-    /// The process lives.
-    pub fn restored(&mut self) {
+    /// The processes are back and stand still. False where nobody was to restore, as when it was spent: they must not live.
+    pub fn restored(&mut self) -> bool {
         if self.state == TicketState::Restoring {
-            self.state = TicketState::Restored;
-            self.failure = None;
+            self.state = TicketState::Held;
+            (self.failure, self.fault) = (None, None);
         }
+        matches!(self.state, TicketState::Held | TicketState::Started)
     }
 
     /// The restore failed, or whoever did it is gone: another attempt may follow.
-    pub fn failed(&mut self, reason: String) {
+    pub fn failed(&mut self, fault: RestoreFault, reason: String) {
         if self.state == TicketState::Restoring {
-            self.state = TicketState::Waiting;
-            self.failure = Some(reason);
+            self.gave_up(fault, reason);
         }
+    }
+
+    /// The intent to let go what stands still in that container. False where it is not to be let go.
+    pub fn let_go(&mut self, container_id: &str) -> bool {
+        let is_live = self.opened.as_ref().is_some_and(|opened| opened.purpose == Purpose::Live);
+        let goes = is_live && self.state == TicketState::Held && self.is_held_in(container_id);
+        self.letting_go |= goes;
+        goes
+    }
+
+    /// What was to be let go in that container runs.
+    pub fn started(&mut self, container_id: &str) {
+        if self.letting_go && self.state == TicketState::Held && self.is_held_in(container_id) {
+            self.state = TicketState::Started;
+            self.letting_go = false;
+        }
+    }
+
+    /// The first process of that container has ended. False where that is nothing new.
+    pub fn ended(&mut self, container_id: &str, fault: RestoreFault, reason: String) -> bool {
+        let was_there = self.lives_in().is_some_and(|id| id == container_id);
+        if was_there {
+            self.gave_up(fault, reason);
+        }
+        was_there
+    }
+
+    /// The container in which something lives by this ticket that its record knows of.
+    pub fn lives_in(&self) -> Option<&str> {
+        let there = matches!(self.state, TicketState::Held | TicketState::Started);
+        self.holder.as_ref().filter(|_| there).map(|holder| holder.container_id.as_str())
+    }
+
+    /// Nothing is restored by it any more.
+    pub fn spend(&mut self) {
+        self.state = TicketState::Closed;
+        self.letting_go = false;
+    }
+
+    fn is_held_in(&self, container_id: &str) -> bool {
+        self.holder.as_ref().is_some_and(|holder| holder.container_id == container_id)
+    }
+
+    fn gave_up(&mut self, fault: RestoreFault, reason: String) {
+        self.state = TicketState::Waiting;
+        self.letting_go = false;
+        (self.failure, self.fault) = (Some(reason), Some(fault));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use TicketState as S;
-
-    fn holder(pod: &str, container: &str) -> Holder {
-        Holder { pod: pod.into(), container: container.into(), pod_ip: None, container_id: String::new() }
-    }
-
-    fn opening() -> Opening {
-        Opening { container: "app".into(), digest: "d".into() }
-    }
-
-    #[test]
-    fn a_claim_waits_until_it_is_opened_and_then_restores() {
-        let mut ticket = Ticket::default();
-        let app = holder("p", "app");
-        assert_eq!(ticket.claim(Role::Shadow, &app, false), Verdict::Wait);
-        assert_eq!(ticket.state, S::Waiting);
-        ticket.open(opening()).unwrap();
-        assert_eq!(ticket.claim(Role::Shadow, &app, false), Verdict::Restore);
-        assert_eq!(ticket.state, S::Restoring);
-        ticket.restored();
-        assert_eq!(ticket.state, S::Restored);
-    }
-
-    #[test]
-    fn opening_before_the_claim_is_the_same() {
-        let mut ticket = Ticket::default();
-        ticket.open(opening()).unwrap();
-        assert_eq!(ticket.state, S::Unclaimed);
-        assert_eq!(ticket.claim(Role::Replacement, &holder("p", "app"), false), Verdict::Restore);
-    }
-
-    #[test]
-    fn nobody_restores_while_another_restore_runs() {
-        let mut ticket = Ticket::default();
-        ticket.open(opening()).unwrap();
-        let app = holder("p", "app");
-        assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Restore);
-        assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Wait);
-        ticket.failed("x".into());
-        assert_eq!((ticket.state, ticket.failure.as_deref()), (S::Waiting, Some("x")));
-        assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Restore);
-    }
-
-    #[test]
-    fn a_process_that_died_before_the_close_is_restored_again() {
-        let mut ticket = Ticket::default();
-        ticket.open(opening()).unwrap();
-        let app = holder("p", "app");
-        ticket.claim(Role::Replacement, &app, false);
-        ticket.restored();
-        assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Restore);
-    }
-
-    #[test]
-    fn whoever_has_restored_and_did_not_hear_that_it_is_on_record_restores_nothing_again() {
-        let mut ticket = Ticket::default();
-        ticket.open(opening()).unwrap();
-        let create = |id: &str| Holder { container_id: id.into(), ..holder("p", "app") };
-        assert_eq!(ticket.claim(Role::Replacement, &create("c1"), false), Verdict::Restore);
-        ticket.restored();
-        assert_eq!(ticket.claim(Role::Replacement, &create("c1"), false), Verdict::Recorded);
-        assert_eq!(ticket.state, S::Restored);
-        assert_eq!(ticket.claim(Role::Replacement, &create("c2"), false), Verdict::Restore);
-    }
-
-    #[test]
-    fn another_pod_or_container_gets_no_archive() {
-        for role in [Role::Shadow, Role::Replacement] {
-            let mut ticket = Ticket::default();
-            ticket.open(opening()).unwrap();
-            ticket.claim(role, &holder("p", "app"), false);
-            let of_pod = ticket.claim(role, &holder("q", "app"), false);
-            let of_container = ticket.claim(role, &holder("p", "sidecar"), false);
-            match role {
-                Role::Shadow => {
-                    assert!(matches!((of_pod, of_container), (Verdict::Refuse(_), Verdict::Refuse(_))));
-                }
-                Role::Replacement => {
-                    assert!(matches!((of_pod, of_container), (Verdict::Wait, Verdict::Fresh(_))));
-                }
-            }
-            assert_eq!(ticket.holder, Some(holder("p", "app")));
-        }
-    }
-
-    #[test]
-    fn the_next_pod_takes_over_when_nothing_is_left_of_the_first() {
-        let mut ticket = Ticket::default();
-        ticket.open(opening()).unwrap();
-        ticket.claim(Role::Replacement, &holder("p", "app"), false);
-        ticket.failed("pod deleted".into());
-        assert_eq!(ticket.claim(Role::Replacement, &holder("q", "app"), true), Verdict::Restore);
-        assert_eq!(ticket.holder, Some(holder("q", "app")));
-    }
-
-    #[test]
-    fn a_shadow_never_starts_fresh() {
-        assert!(matches!(without_restore(Role::Shadow, String::new()), Verdict::Refuse(_)));
-        assert!(matches!(without_restore(Role::Replacement, String::new()), Verdict::Fresh(_)));
-    }
-
-    #[test]
-    fn opening_twice_must_be_for_the_same() {
-        let mut ticket = Ticket::default();
-        ticket.open(opening()).unwrap();
-        ticket.open(opening()).unwrap();
-        let other = Opening { digest: "e".into(), ..opening() };
-        assert_eq!(ticket.open(other), Err(OpenedDifferently(opening())));
-    }
-
-    #[test]
-    fn late_reports_change_nothing() {
-        let mut ticket = Ticket::default();
-        ticket.restored();
-        ticket.failed("x".into());
-        assert_eq!(ticket, Ticket::default());
-    }
-}
+mod tests;

@@ -89,6 +89,33 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// Which of the replacements of one epoch: after the commit a restore that fails is tried again in a new pod, on this node
+/// or another, and each has a ticket of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Life(pub u32);
+
+impl Life {
+    pub const FIRST: Self = Self(1);
+
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// Exactly one pod object: a name can be taken again, a UID cannot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

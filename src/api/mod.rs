@@ -29,7 +29,7 @@ pub use findings::{
     DescriptorKind, Entangled, Findings, FoundDescriptor, FoundIpc, FoundMemory, FoundMount, FoundSocket,
     FoundTree, MountKind, Objection, ProcessName, SocketKind, Tie, Visitor,
 };
-pub use ids::{ArchiveDigest, Epoch, MigrationUid, NodeName, PodIdentity, PodUid};
+pub use ids::{ArchiveDigest, Epoch, Life, MigrationUid, NodeName, PodIdentity, PodUid};
 pub use manifest::manifests;
 pub use migration::{
     EvictionPolicy, HeldRoom, MessageQueue, Phase, StateFrom, StatefulMigration, StatefulMigrationSpec,
@@ -37,9 +37,13 @@ pub use migration::{
 };
 pub use names::*;
 pub use orders::{
-    ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport,
-    DumpTarget, Hold, ImageUsed, Kept, MigrationReport, OpenTicketOrder, OrderError, Refusal,
+    ArchiveSize, AwaitOrder, AwaitedTicket, CarryOrder, CloseOrder, ContainerOrder, ContainerRef, DumpOrder,
+    DumpReport, DumpTarget, Hold, ImageUsed, Kept, MigrationReport, OpenTicketOrder, OrderError, Refusal,
+    SpendOrder,
 };
 pub use policy::{DEFAULT_DEADLINE, LONGEST_DEADLINE, Policy, PolicyError, Prepare, pod_policy};
 pub use sentence::{SENTENCE, same_but_for_numbers, sentence, sentence_ending};
-pub use ticket::{ClaimAnswer, ClaimRequest, RestoreOutcome, Role, TicketId, TicketParseError, TicketState};
+pub use ticket::{
+    ClaimAnswer, ClaimRequest, Purpose, RestoreFault, RestoreOutcome, Role, TicketId, TicketParseError,
+    TicketState,
+};

@@ -96,6 +96,8 @@ pub const SYSTEM_NAMESPACE: &str = "shadow-system";
 
 /// Everything SHADOW keeps on a node lives here, root only.
 pub const NODE_DIR: &str = "/var/lib/shadow";
+/// CRIU's settings for restores, in that folder: written by the agent, named to CRIU by `shadow-runc`.
+pub const CRIU_RESTORE_CONFIG: &str = "criu-restore.conf";
 /// Unix socket of the node's agent, for `shadow-runc`, root only.
 pub const AGENT_SOCKET: &str = "/run/shadow/agent.sock";
 /// TCP port of the agent (mTLS), on the node's address.

@@ -10,6 +10,8 @@
 //! | kill a frozen container | `POST /v1/migrations/{uid}/kill` | [`ContainerOrder`] -> `{}` once no process is left |
 //! | open a ticket | `POST /v1/migrations/{uid}/tickets/{role}` | [`OpenTicketOrder`] -> `{}` |
 //! | await a ticket's state | `POST /v1/migrations/{uid}/tickets/{role}/await` | [`AwaitOrder`] -> [`AwaitedTicket`] |
+//! | spend a ticket | `POST /v1/migrations/{uid}/tickets/{role}/spend` | [`SpendOrder`] -> `{}` once nothing is restored by it any more and nothing that was lives |
+//! | bring what lies here of a dump to where it can be restored | `POST /v1/migrations/{uid}/carry` | [`CarryOrder`] -> [`DumpReport`] |
 //! | close: tickets spent, archive removed, UID remembered | `POST /v1/migrations/{uid}/close` | [`CloseOrder`] -> `{}` |
 //! | what do you know | `GET /v1/migrations/{uid}` | [`MigrationReport`] |
 //! | how large would an archive of this container be | `POST /v1/size` | [`ContainerRef`] -> [`ArchiveSize`] |
@@ -17,13 +19,17 @@
 //! | what was this container made from | `POST /v1/image` | [`ContainerRef`] -> [`ImageUsed`] |
 //! | what is kept here of migrations that are not closed | `POST /v1/kept` | `{}` -> [`Kept`] |
 //! | is there room for an archive of B bytes (agents only) | `POST /v1/migrations/{uid}/archive?epoch=N&bytes=B` | -> `{}` |
-//! | receive an archive (agents only) | `PUT /v1/migrations/{uid}/archive?epoch=N` | tar stream -> [`DumpReport`] |
+//! | receive an archive (agents only) | `PUT /v1/migrations/{uid}/archive?epoch=N`, with `&digest=D` only if it is that one | tar stream -> [`DumpReport`] |
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ArchiveDigest, Epoch, MigrationUid, NodeName, Objection, PodIdentity, PodUid, TicketState};
+use super::{
+    ArchiveDigest, Epoch, Life, MigrationUid, NodeName, Objection, PodIdentity, PodUid, Purpose,
+    RestoreFault, TicketState,
+};
 
 /// One container of one pod object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,8 +93,12 @@ pub struct OpenTicketOrder {
     pub epoch: Epoch,
     /// Name of the container that may redeem it.
     pub container: String,
-    /// The archive it must be restored from.
+    /// The archive it must be restored from. From the second life on it is read once more before the ticket opens.
     pub digest: ArchiveDigest,
+    #[serde(default)]
+    pub life: Life,
+    #[serde(default)]
+    pub purpose: Purpose,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +109,19 @@ pub struct AwaitOrder {
     pub at_least: TicketState,
     /// ... or after this long, with whatever state it is in then.
     pub timeout_ms: u64,
+    #[serde(default)]
+    pub life: Life,
+    /// With `Started`: once its first process has lived this long since it was let go.
+    #[serde(default)]
+    pub lived_ms: u64,
+}
+
+impl AwaitOrder {
+    /// For the first ticket of its role.
+    pub fn first(epoch: Epoch, at_least: TicketState, patience: Duration) -> Self {
+        let timeout_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        Self { epoch, at_least, timeout_ms, life: Life::FIRST, lived_ms: 0 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,14 +131,39 @@ pub struct AwaitedTicket {
     /// The pod that claimed it.
     pub pod: Option<PodUid>,
     pub pod_ip: Option<String>,
-    /// Why the last restore failed, if it did.
+    /// Why the last restore failed, if it did, or why what was restored lives no more.
     pub failure: Option<String>,
+    /// The same for the operator to decide by.
+    #[serde(default)]
+    pub fault: Option<RestoreFault>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpendOrder {
+    pub epoch: Epoch,
+    #[serde(default)]
+    pub life: Life,
+}
+
+/// Takes what lies here of that epoch, the verified archive or else the dump, if it is the one of that digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CarryOrder {
+    pub epoch: Epoch,
+    pub digest: ArchiveDigest,
+    /// The node that gets it; none: it becomes a verified archive of this one.
+    pub target: Option<DumpTarget>,
+    pub timeout_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CloseOrder {
     pub epoch: Epoch,
+    /// The archive is not removed, but kept a day for a person.
+    #[serde(default)]
+    pub keep: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +172,7 @@ pub struct MigrationReport {
     pub epoch: Epoch,
     /// A verified archive lies here.
     pub archive: Option<ArchiveDigest>,
-    /// Of the largest epoch, by role.
+    /// Of the largest epoch, by role and life (`replacement-2`).
     pub tickets: BTreeMap<String, TicketState>,
     pub closed: bool,
 }
@@ -162,6 +210,8 @@ pub enum Refusal {
     ContainerNotFound,
     /// Dump, freeze, thaw or kill failed (500).
     RuntimeFailed,
+    /// Neither archive nor dump of that epoch lies here (404).
+    NoArchive,
     /// The target's agent could not be reached or broke off (502).
     TransferFailed,
     /// What arrived is not what was sent (502).

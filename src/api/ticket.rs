@@ -6,7 +6,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, MigrationUid, PodUid};
+use super::{Epoch, Life, MigrationUid, PodUid};
 
 /// Which of the two restores of an archive a ticket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -31,19 +31,39 @@ impl fmt::Display for Role {
     }
 }
 
-/// Value of the annotation `migration.ms2m.io/ticket`: `<migration uid>.<epoch>.<role>`. The epoch keeps a pod of an
-/// earlier attempt from redeeming a ticket of a later one.
+/// Value of the annotation `migration.ms2m.io/ticket`: `<migration uid>.<epoch>.<role>`, from the second replacement on
+/// `<migration uid>.<epoch>.replacement-<life>`. The epoch keeps a pod of an earlier attempt from redeeming a ticket of a
+/// later one, the life keeps a replacement that was given up from redeeming that of its successor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TicketId {
     pub migration: MigrationUid,
     pub epoch: Epoch,
     pub role: Role,
+    /// Of a shadow always the first.
+    pub life: Life,
+}
+
+impl TicketId {
+    pub fn shadow(migration: MigrationUid, epoch: Epoch) -> Self {
+        Self { migration, epoch, role: Role::Shadow, life: Life::FIRST }
+    }
+
+    pub fn replacement(migration: MigrationUid, epoch: Epoch, life: Life) -> Self {
+        Self { migration, epoch, role: Role::Replacement, life }
+    }
+
+    /// Role and life, as they stand in the text.
+    pub fn part(&self) -> String {
+        if self.life == Life::FIRST { self.role.to_string() } else { format!("{}-{}", self.role, self.life) }
+    }
 }
 
 /// The text is no ticket.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no ticket: expected `<migration uid>.<epoch>.<role>`, role `shadow` or `replacement`")]
+#[error(
+    "`{0}` is no ticket: expected `<migration uid>.<epoch>.<role>`, role `shadow`, `replacement` or `replacement-<life>`"
+)]
 pub struct TicketParseError(pub String);
 
 impl FromStr for TicketId {
@@ -54,22 +74,28 @@ impl FromStr for TicketId {
         let (rest, role) = s.rsplit_once('.').ok_or_else(refuse)?;
         let (uid, epoch) = rest.rsplit_once('.').ok_or_else(refuse)?;
         let epoch = Epoch(epoch.parse().map_err(|_| refuse())?);
-        let role = match role {
-            "shadow" => Role::Shadow,
-            "replacement" => Role::Replacement,
-            _ => return Err(refuse()),
+        let (role, life) = match role {
+            "shadow" => (Role::Shadow, Life::FIRST),
+            "replacement" => (Role::Replacement, Life::FIRST),
+            later => {
+                let life = later.strip_prefix("replacement-").and_then(|life| life.parse().ok());
+                let life = life.filter(|life| *life > Life::FIRST.0);
+                (Role::Replacement, Life(life.ok_or_else(refuse)?))
+            }
         };
         let migration = MigrationUid::from(uid);
         if !migration.is_well_formed() {
             return Err(refuse());
         }
-        Ok(Self { migration, epoch, role })
+        let id = Self { migration, epoch, role, life };
+        // One text for each ticket: `replacement-1` or `+2` would be another file for the same right.
+        if id.to_string() == s { Ok(id) } else { Err(refuse()) }
     }
 }
 
 impl fmt::Display for TicketId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.migration, self.epoch, self.role)
+        write!(f, "{}.{}.{}", self.migration, self.epoch, self.part())
     }
 }
 
@@ -97,12 +123,45 @@ pub enum TicketState {
     Waiting,
     /// The archive was handed out, the restore runs.
     Restoring,
-    /// The process lives again, but its `create` or `start` may still be broken off, and then it is killed.
-    Restored,
-    /// The engine keeps it, whoever asked for it. Read from the engine's records, never written down.
+    /// Restored, found to be no more than its spec, and on record with the agent: it stands still.
+    Held,
+    /// The engine has it on record, it was let go, and its first process lives. (Up to 0.1 what is restored ran at once.)
+    #[serde(alias = "restored")]
     Started,
-    /// Spent: whoever shows it now starts fresh.
+    /// Spent: nothing is restored by it any more, and nothing that was restored by it lives unless its migration is closed.
     Closed,
+}
+
+/// What becomes of a restored container.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub enum Purpose {
+    /// It is let go once the engine has it on record.
+    #[default]
+    Live,
+    /// It stands still until it is killed: that it could be restored and checked is all that is wanted.
+    Rehearsal,
+}
+
+/// Why nothing lives by a ticket: machine-readable, bounded.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub enum RestoreFault {
+    /// CRIU or runc failed.
+    #[default]
+    Criu,
+    /// The restored processes were more than their spec allows, and were killed before their first instruction.
+    MoreThanSpec,
+    /// The archive cannot be read.
+    ArchiveDamaged,
+    /// It was let go, and its first process has ended.
+    Ended,
+    /// `shadow-runc`, the engine or the agent went away in the middle: nothing is wrong with the archive.
+    BrokenOff,
 }
 
 /// `shadow-runc` -> agent, first line on the socket (one JSON object a line).
@@ -133,12 +192,18 @@ pub enum ClaimAnswer {
     Recorded,
 }
 
-/// `shadow-runc` -> agent, second line: how the restore ended. The agent answers with an empty line once it is recorded.
+/// `shadow-runc` -> agent, second line: how the restore ended. The agent answers with an empty line once it is recorded, and
+/// with the reason where it is not to be: then what was restored must not live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "outcome")]
 pub enum RestoreOutcome {
+    /// It stands still, and is no more than its spec.
     Restored,
-    Failed { reason: String },
+    Failed {
+        reason: String,
+        #[serde(default)]
+        fault: RestoreFault,
+    },
 }
 
 #[cfg(test)]
@@ -147,8 +212,30 @@ mod tests {
 
     #[test]
     fn a_ticket_survives_its_annotation() {
-        let ticket = TicketId { migration: "0b5c-1".into(), epoch: Epoch(3), role: Role::Replacement };
-        assert_eq!(ticket.to_string().parse::<TicketId>().unwrap(), ticket);
+        let first = TicketId::replacement("0b5c-1".into(), Epoch(3), Life::FIRST);
+        let third = TicketId { life: Life(3), ..first.clone() };
+        let shadow = TicketId::shadow("0b5c-1".into(), Epoch(3));
+        for (ticket, text) in
+            [(first, "0b5c-1.3.replacement"), (third, "0b5c-1.3.replacement-3"), (shadow, "0b5c-1.3.shadow")]
+        {
+            assert_eq!(ticket.to_string(), text);
+            assert_eq!(text.parse::<TicketId>().unwrap(), ticket);
+        }
+    }
+
+    #[test]
+    fn a_ticket_has_one_text_only() {
+        for text in
+            ["replacement-1", "replacement-0", "replacement-02", "replacement-+2", "replacement-", "shadow-2"]
+        {
+            assert!(format!("ab.1.{text}").parse::<TicketId>().is_err(), "{text}");
+        }
+        assert!("ab.+1.shadow".parse::<TicketId>().is_err());
+    }
+
+    #[test]
+    fn what_an_agent_of_before_had_restored_runs() {
+        assert_eq!(serde_json::from_str::<TicketState>("\"restored\"").unwrap(), TicketState::Started);
     }
 
     #[test]

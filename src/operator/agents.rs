@@ -12,13 +12,16 @@ use serde::de::DeserializeOwned;
 
 use super::courier::Courier;
 use crate::api::{
-    AGENT_PORT, ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef, DumpOrder,
-    DumpReport, Epoch, Findings, ImageUsed, Kept, MigrationUid, NodeName, OpenTicketOrder, OrderError,
-    Refusal, Role, TicketState,
+    AGENT_PORT, ArchiveSize, AwaitOrder, AwaitedTicket, CarryOrder, CloseOrder, ContainerOrder, ContainerRef,
+    DumpOrder, DumpReport, Epoch, Findings, ImageUsed, Kept, Life, MigrationUid, NodeName, OpenTicketOrder,
+    OrderError, Refusal, Role, SpendOrder,
 };
 
 /// Quick orders: the agent answers as soon as runc has.
 const ORDER_LIMIT: Duration = Duration::from_secs(10);
+
+/// From the second life on the archive is read once more before its ticket opens.
+const REOPEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Files of the container are counted; whoever asks waits for it.
 const SIZE_LIMIT: Duration = Duration::from_secs(5);
@@ -126,28 +129,41 @@ impl Agent {
         role: Role,
         order: &OpenTicketOrder,
     ) -> Result<(), AgentError> {
-        self.order(uid, &format!("tickets/{role}"), order).await
+        let limit = if order.life == Life::FIRST { ORDER_LIMIT } else { REOPEN_LIMIT };
+        let _: serde_json::Value = self.post(uid, &format!("tickets/{role}"), order, limit).await?;
+        Ok(())
     }
 
-    /// Waits up to `patience` for the ticket to get to `at_least`.
+    /// Waits as long as the order says for the ticket to get as far as it says.
     pub async fn await_ticket(
         &self,
         uid: &MigrationUid,
-        epoch: Epoch,
         role: Role,
-        at_least: TicketState,
-        patience: Duration,
+        order: &AwaitOrder,
     ) -> Result<AwaitedTicket, AgentError> {
-        let order = AwaitOrder {
-            epoch,
-            at_least,
-            timeout_ms: u64::try_from(patience.as_millis()).unwrap_or(u64::MAX),
-        };
-        self.post(uid, &format!("tickets/{role}/await"), &order, patience + ORDER_LIMIT).await
+        let limit = Duration::from_millis(order.timeout_ms) + ORDER_LIMIT;
+        self.post(uid, &format!("tickets/{role}/await"), order, limit).await
+    }
+
+    /// Done once nothing is restored by that ticket any more, and nothing that was lives. Repeat it if it times out: a
+    /// restore that runs is waited for.
+    pub async fn spend(&self, uid: &MigrationUid, role: Role, order: &SpendOrder) -> Result<(), AgentError> {
+        self.order(uid, &format!("tickets/{role}/spend"), order).await
+    }
+
+    /// Has what lies there of a dump brought to where it can be restored, and verified there.
+    pub async fn carry(&self, uid: &MigrationUid, order: &CarryOrder) -> Result<DumpReport, AgentError> {
+        let limit = Duration::from_millis(order.timeout_ms) + Duration::from_secs(5);
+        self.post(uid, "carry", order, limit).await
     }
 
     pub async fn close(&self, uid: &MigrationUid, epoch: Epoch) -> Result<(), AgentError> {
-        self.order(uid, "close", &CloseOrder { epoch }).await
+        self.order(uid, "close", &CloseOrder { epoch, keep: false }).await
+    }
+
+    /// Closes, and keeps the archive there a day.
+    pub async fn close_and_keep(&self, uid: &MigrationUid, epoch: Epoch) -> Result<(), AgentError> {
+        self.order(uid, "close", &CloseOrder { epoch, keep: true }).await
     }
 
     async fn order<B: Serialize + Sync>(

@@ -97,7 +97,7 @@ pub fn shadow_pod(
     placement: &Placement<'_>,
 ) -> Pod {
     let name = shadow_name(&subject.source.name, epoch);
-    let ticket = TicketId { migration: migration.clone(), epoch, role: Role::Shadow };
+    let ticket = TicketId::shadow(migration.clone(), epoch);
     let mut spec = source.spec.clone().unwrap_or_default();
     strip(&mut spec);
     if !placement.host_ports {

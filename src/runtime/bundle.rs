@@ -85,6 +85,11 @@ impl Bundle {
         is_ours.then(|| Self { dir: dir.to_owned(), config })
     }
 
+    /// Its `config.json`, as it is.
+    pub fn config_text(&self) -> std::io::Result<String> {
+        fs::read_to_string(self.dir.join("config.json"))
+    }
+
     /// Root file system of the container, mounted by the caller of the runtime.
     pub fn rootfs(&self) -> PathBuf {
         self.dir.join(&self.config.root.path)

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::CreateError;
-use crate::api::{AGENT_SOCKET, ClaimAnswer, ClaimRequest, RestoreOutcome};
+use crate::api::{AGENT_SOCKET, ClaimAnswer, ClaimRequest, RestoreFault, RestoreOutcome};
 
 /// Less than the kubelet's runtime request timeout of 2 minutes, so that it sees our reason and not its own.
 pub const PATIENCE: Duration = Duration::from_secs(100);
@@ -96,9 +96,9 @@ impl Connection {
     }
 
     /// Tells why nothing lives. Best effort: an agent that does not hear it sees the connection end.
-    pub fn failed(&mut self, reason: &str) {
-        let _ = self
-            .report(&RestoreOutcome::Failed { reason: reason.to_owned() }, Instant::now() + REPORT_PATIENCE);
+    pub fn failed(&mut self, fault: RestoreFault, reason: &str) {
+        let outcome = RestoreOutcome::Failed { reason: reason.to_owned(), fault };
+        let _ = self.report(&outcome, Instant::now() + REPORT_PATIENCE);
     }
 
     /// Has the restore put on record; an agent that was restarted meanwhile is asked for the ticket once more.
@@ -106,7 +106,8 @@ impl Connection {
         let deadline = Instant::now() + REPORT_PATIENCE;
         loop {
             let failure = match self.report(&RestoreOutcome::Restored, deadline) {
-                Ok(()) => return Ok(()),
+                Ok(None) => return Ok(()),
+                Ok(Some(refusal)) => return Err(refusal),
                 Err(error) => error,
             };
             thread::sleep(RETRY);
@@ -124,9 +125,10 @@ impl Connection {
         }
     }
 
-    fn report(&mut self, outcome: &RestoreOutcome, deadline: Instant) -> std::io::Result<()> {
+    /// Gives why it is not put on record, if the agent says so.
+    fn report(&mut self, outcome: &RestoreOutcome, deadline: Instant) -> std::io::Result<Option<String>> {
         send(self.stream.get_mut(), outcome)?;
-        receive(&mut self.stream, deadline).map(drop)
+        receive(&mut self.stream, deadline).map(|refusal| Some(refusal).filter(|refusal| !refusal.is_empty()))
     }
 }
 

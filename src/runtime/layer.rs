@@ -34,6 +34,15 @@ pub struct LayerError {
     source: io::Error,
 }
 
+impl LayerError {
+    /// The tar itself is damaged or missing, and no other try will find it whole.
+    pub fn is_of_the_layer(&self) -> bool {
+        use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+        matches!(self.source.kind(), InvalidData | UnexpectedEof)
+            || (self.source.kind() == NotFound && self.path.extension().is_some_and(|kind| kind == "tar"))
+    }
+}
+
 /// What a tar holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TreeKind {

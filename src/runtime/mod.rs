@@ -21,6 +21,7 @@ mod runc;
 mod sandbox;
 mod seccomp;
 mod sparse;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -29,10 +30,13 @@ pub use criu::CRIU_CONFIG_VARIABLE;
 pub use layer::{LayerError, OPAQUE, TreeKind, WHITEOUT_PREFIX, apply as apply_tree};
 pub use sparse::{EXTENTS_CAP, SPARSE_MAJOR, SPARSE_MINOR, SPARSE_SIZE};
 
+use crate::api::RestoreFault;
 use bundle::Bundle;
 use carried::CarriedError;
 use claim::Claimed;
 use cmdline::{CommandLine, Create, Verb};
+use verify::node::Restored;
+use verify::{Excess, Spec};
 
 /// Why a container with a ticket could not be created. The kubelet shows it.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +55,29 @@ pub enum CreateError {
     Restore(String),
     #[error("restored, but not on record with this node's SHADOW agent, so killed again: {0}")]
     Unrecorded(String),
+    #[error("killed before its first instruction, because the restored container is more than its spec: {0}")]
+    Excess(#[from] Excess),
+    #[error(
+        "killed before its first instruction, because the restored container cannot be held against its spec: {0}"
+    )]
+    Unverified(String),
+}
+
+impl CreateError {
+    /// The same for the agent.
+    fn fault(&self) -> RestoreFault {
+        match self {
+            Self::Excess(_) => RestoreFault::MoreThanSpec,
+            Self::Layer(error) | Self::Carried(CarriedError::Layer(error)) if error.is_of_the_layer() => {
+                RestoreFault::ArchiveDamaged
+            }
+            Self::Carried(CarriedError::Image { .. }) => RestoreFault::ArchiveDamaged,
+            Self::Unrecorded(_) | Self::Refused(_) | Self::Agent(_) => RestoreFault::BrokenOff,
+            Self::Ticket(_) | Self::Layer(_) | Self::Carried(_) | Self::Restore(_) | Self::Unverified(_) => {
+                RestoreFault::Criu
+            }
+        }
+    }
 }
 
 /// Entry of the OCI runtime.
@@ -115,10 +142,11 @@ fn redeem(line: &CommandLine, create: &Create, bundle: &Bundle) -> Result<Redeem
             return Err(CreateError::Refused("a container of this ID was restored before".to_owned()));
         }
     };
-    match restore::restore(line, create, bundle, agent.archive()) {
+    let restored = restore::restore(line, create, bundle, agent.archive());
+    match restored.and_then(|()| held_against_spec(line, create, bundle)) {
         Ok(()) => {}
         Err(error) => {
-            agent.failed(&error.to_string());
+            agent.failed(error.fault(), &error.to_string());
             runc::delete(line, &create.id);
             return Err(error);
         }
@@ -130,4 +158,23 @@ fn redeem(line: &CommandLine, create: &Create, bundle: &Bundle) -> Result<Redeem
         return Err(CreateError::Unrecorded(reason));
     }
     Ok(Redeemed::Restored)
+}
+
+/// Restored processes stand still until here: those that are more than their spec die without an instruction.
+fn held_against_spec(line: &CommandLine, create: &Create, bundle: &Bundle) -> Result<(), CreateError> {
+    let unverified = |error: String| CreateError::Unverified(error);
+    let restored = Restored::on_record(&line.root, &create.id).map_err(|e| unverified(e.to_string()))?;
+    let verified = bundle
+        .config_text()
+        .and_then(|text| Spec::parse(&text).map_err(std::io::Error::from))
+        .map_err(|error| unverified(format!("config.json: {error}")))
+        .and_then(|spec| {
+            let found =
+                restored.look(&create.bundle, &spec).map_err(|error| unverified(error.to_string()))?;
+            Ok(verify::verify(&spec, &found)?)
+        });
+    if verified.is_err() {
+        restored.kill();
+    }
+    verified
 }

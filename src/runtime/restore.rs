@@ -1,4 +1,5 @@
-//! Restores a container from an archive by runc and CRIU, in place of creating it.
+//! Restores a container from an archive by runc and CRIU, in place of creating it. Its processes stand still afterwards:
+//! not one instruction of theirs has run.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,11 +10,8 @@ use super::cmdline::{CommandLine, Create};
 use super::criu::CRIU_CONFIG_VARIABLE;
 use super::layer::TreeKind;
 use super::{CreateError, carried, layer, runc};
-use crate::api::NODE_DIR;
+use crate::api::{CRIU_RESTORE_CONFIG, NODE_DIR};
 use crate::judgement::cause;
-
-/// The agent's settings for CRIU, in its folder.
-const CRIU_CONFIG: &str = "criu.conf";
 
 /// Puts the source's changed files in place and restores its processes. They inherit our standard streams, which are
 /// the container's, so nothing may be printed here.
@@ -46,10 +44,12 @@ pub fn restore(
     command.arg("--image-path").arg(images.dir()).arg("--work-path").arg(&work);
     // The new container's cgroup is made by its new spec; what the source's looked like does not matter.
     command.args(["--manage-cgroups-mode", "ignore"]).arg(&create.id);
-    let settings = Path::new(NODE_DIR).join(CRIU_CONFIG);
-    if settings.exists() {
-        command.env(CRIU_CONFIG_VARIABLE, settings);
+    // Without these settings what is restored would run before anybody has looked at it.
+    let settings = Path::new(NODE_DIR).join(CRIU_RESTORE_CONFIG);
+    if !settings.exists() {
+        return Err(CreateError::Restore(format!("no settings for CRIU at {}", settings.display())));
     }
+    command.env(CRIU_CONFIG_VARIABLE, settings);
     let status = command.status().map_err(|e| CreateError::Restore(format!("cannot execute runc: {e}")))?;
     if status.success() {
         return Ok(());

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::body::{Body, Bytes};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
@@ -19,11 +20,12 @@ use shadow::agent::desk::Desk;
 use shadow::agent::failure::Failure;
 use shadow::agent::fence::{Fence, Stale};
 use shadow::agent::host::Host;
+use shadow::agent::processes::Processes;
 use shadow::agent::receive::receive;
 use shadow::agent::store::{self, Durability, Store};
 use shadow::api::{
     ArchiveSize, AwaitOrder, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport, Epoch,
-    Findings, Hold, MigrationUid, NodeName, OpenTicketOrder, Refusal, Role,
+    Findings, Hold, MigrationUid, NodeName, OpenTicketOrder, Refusal, Role, SpendOrder,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -35,6 +37,8 @@ use super::mistake::Mistake;
 use super::wire::Line;
 
 const DUMP_TIME: Duration = Duration::from_millis(40);
+/// As `agent::orders` has it.
+const SPEND_PATIENCE: Duration = Duration::from_secs(5);
 const JOB: &str = "job.json";
 const REPORT: &str = "report.json";
 
@@ -44,6 +48,50 @@ type Ending = watch::Receiver<Option<Outcome>>;
 #[derive(Serialize, Deserialize)]
 struct Job {
     container: ContainerRef,
+}
+
+/// What the desk does to restored processes, done to this world's.
+struct Hands {
+    world: World,
+}
+
+impl Hands {
+    fn app(&self, container_id: &str) -> Option<Arc<App>> {
+        let apps = self.world.apps.lock();
+        apps.iter().rev().find(|app| app.container_id == container_id && app.is_alive()).cloned()
+    }
+}
+
+#[async_trait]
+impl Processes for Hands {
+    fn has_started(&self, _: &str) -> bool {
+        true
+    }
+
+    fn lives(&self, container_id: &str) -> bool {
+        self.app(container_id).is_some()
+    }
+
+    async fn let_go(&self, container_id: &str) -> Result<(), Failure> {
+        if let Some(app) = self.app(container_id) {
+            app.thaw();
+        }
+        Ok(())
+    }
+
+    async fn ended(&self, container_id: &str) -> Option<i32> {
+        if let Some(app) = self.app(container_id) {
+            app.died().await;
+        }
+        None
+    }
+
+    async fn kill(&self, container_id: &str) -> Result<(), Failure> {
+        if let Some(app) = self.app(container_id) {
+            app.kill(&self.world);
+        }
+        Ok(())
+    }
 }
 
 /// One life of a node's agent.
@@ -71,7 +119,8 @@ impl Agent {
         let store = Store::open(&dir.join("shadow")).unwrap();
         std::fs::create_dir_all(bundles(dir)).unwrap();
         let containers = Containers::new(Host::at(&dir.join("node")));
-        let desk = Arc::new(Desk::open(store.clone(), containers).unwrap());
+        let hands = Arc::new(Hands { world: world.clone() });
+        let desk = Arc::new(Desk::over(store.clone(), containers, hands).unwrap());
         let agent = Arc::new(Self {
             store,
             desk,
@@ -81,6 +130,13 @@ impl Agent {
             lock: tokio::sync::Mutex::default(),
         });
         agent.recover(world);
+        let looking_after = Arc::clone(&agent);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = Arc::clone(&looking_after.desk).look_after() => {}
+                () = looking_after.stopped.cancelled() => {}
+            }
+        });
         agent
     }
 
@@ -132,7 +188,7 @@ impl Agent {
             }
             ["close"] => {
                 let order: CloseOrder = body(bytes)?;
-                self.desk.close(&uid, order.epoch)?;
+                self.desk.close(&uid, order.epoch, order.keep)?;
                 self.jobs
                     .lock()
                     .retain(|(of, at), job| *of != uid || *at > order.epoch || job.borrow().is_none());
@@ -141,6 +197,11 @@ impl Agent {
             ["tickets", of] => {
                 let order: OpenTicketOrder = body(bytes)?;
                 self.desk.open_ticket(&uid, role(of), &order)?;
+                Ok(json!({}))
+            }
+            ["tickets", of, "spend"] => {
+                let order: SpendOrder = body(bytes)?;
+                self.desk.spend(&uid, role(of), &order, Instant::now() + SPEND_PATIENCE).await?;
                 Ok(json!({}))
             }
             ["tickets", of, "await"] => {

@@ -45,6 +45,8 @@ pub struct App {
     pub number: usize,
     pub pod: String,
     pub pod_uid: String,
+    /// Of the `create` that has restored it.
+    pub container_id: String,
     pub memory: Mutex<Memory>,
     life: watch::Sender<Life>,
     stopping: AtomicBool,
@@ -66,13 +68,30 @@ struct Session {
 
 impl App {
     pub fn start(world: &World, pod: &str, pod_uid: &str, memory: Memory) -> Arc<Self> {
+        Self::begin(world, pod, pod_uid, "", memory, Life::Running)
+    }
+
+    /// It stands still until its agent lets it go.
+    pub fn restore(world: &World, pod: &str, pod_uid: &str, container_id: &str, memory: Memory) -> Arc<Self> {
+        Self::begin(world, pod, pod_uid, container_id, memory, Life::Frozen)
+    }
+
+    fn begin(
+        world: &World,
+        pod: &str,
+        pod_uid: &str,
+        container_id: &str,
+        memory: Memory,
+        life: Life,
+    ) -> Arc<Self> {
         let mut apps = world.apps.lock();
         let app = Arc::new(Self {
             number: apps.len(),
             pod: pod.to_owned(),
             pod_uid: pod_uid.to_owned(),
+            container_id: container_id.to_owned(),
             memory: Mutex::new(memory),
-            life: watch::Sender::new(Life::Running),
+            life: watch::Sender::new(life),
             stopping: AtomicBool::new(false),
             connection: Mutex::new(None),
         });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use shadow::agent::ticket::Verdict;
-use shadow::api::{ANNOTATION_TICKET, ClaimRequest, RUNTIME_CLASS, RestoreOutcome};
+use shadow::api::{ANNOTATION_TICKET, ClaimRequest, RUNTIME_CLASS, RestoreFault, RestoreOutcome};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -162,8 +162,9 @@ async fn create(
         broke_off(&agent, request);
         return None;
     };
-    // The process lives from here on, whoever hears of it.
-    let app = App::start(world, pod, request.pod.as_str(), world.image(image.parse().unwrap()));
+    // The process is there from here on, whoever hears of it, and stands still.
+    let memory = world.image(image.parse().unwrap());
+    let app = App::restore(world, pod, request.pod.as_str(), &request.container_id, memory);
     let deadline = Instant::now() + REPORT_PATIENCE;
     while !report(line, &agent, request).await {
         sleep(RETRY).await;
@@ -250,7 +251,8 @@ async fn report(line: &Line, agent: &Arc<Agent>, request: &ClaimRequest) -> bool
 /// Whoever restores and breaks off gives the ticket back; an agent that has recorded the end does not mind.
 fn broke_off(agent: &Agent, request: &ClaimRequest) {
     if !agent.stopped.is_cancelled() {
-        let failed = RestoreOutcome::Failed { reason: "shadow-runc broke off".into() };
+        let fault = RestoreFault::BrokenOff;
+        let failed = RestoreOutcome::Failed { reason: "shadow-runc broke off".into(), fault };
         let _ = agent.desk.ended(&request.ticket, &failed);
     }
 }

@@ -25,6 +25,7 @@ mod trouble;
 mod trouble_archive_damaged;
 mod trouble_broker;
 mod trouble_dump_fails;
+mod trouble_more_than_its_spec;
 mod trouble_never_parks;
 mod trouble_no_node;
 mod trouble_operator_killed;

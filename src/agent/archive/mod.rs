@@ -8,7 +8,7 @@ mod reader;
 mod writer;
 
 pub use reader::{ReadError, Reader};
-pub use writer::{WriteError, write};
+pub use writer::{WriteError, names, write};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,13 @@ pub struct Origin {
     pub migration: MigrationUid,
     pub epoch: Epoch,
     pub container: String,
+}
+
+impl From<&Manifest> for Origin {
+    fn from(manifest: &Manifest) -> Self {
+        let (migration, container) = (manifest.migration.clone(), manifest.container.clone());
+        Self { migration, epoch: manifest.epoch, container }
+    }
 }
 
 /// True for names that an archive may hold: nothing that could lie elsewhere.

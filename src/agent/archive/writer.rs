@@ -51,7 +51,8 @@ pub fn write(
     Ok(manifest)
 }
 
-fn names(dir: &Path) -> Result<Vec<String>, WriteError> {
+/// Names of all files that an archive of that folder holds, in their order in the stream.
+pub fn names(dir: &Path) -> Result<Vec<String>, WriteError> {
     let mut names = vec![LAYER.to_owned()];
     names.extend(
         [CARRIED_FILE, SHM_FILE].map(str::to_owned).into_iter().filter(|name| dir.join(name).exists()),

@@ -1,18 +1,91 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::task::AbortHandle;
+
+use super::closing::TOMBSTONE_AGE;
 use super::*;
-use crate::agent::archive::{self, IMAGES, LAYER, Origin};
+use crate::agent::archive::{IMAGES, LAYER};
 use crate::agent::host::Host;
+use crate::api::{Kept, Purpose, SpendOrder};
+
+mod lives;
 
 struct Fixture {
     dir: tempfile::TempDir,
     desk: Arc<Desk>,
+    hands: Arc<Hands>,
+    looks_after: AbortHandle,
 }
 
-fn desk(dir: &Path) -> Arc<Desk> {
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.looks_after.abort();
+    }
+}
+
+/// One restored container, as the engine and the kernel know it.
+#[derive(Clone, Debug, Default)]
+struct Life {
+    is_unheard: bool,
+    let_go: u32,
+    end: Option<i32>,
+    killed: bool,
+}
+
+/// Processes that only a test knows of. Every container lives, and the engine has it on record, but for what is said here.
+#[derive(Default)]
+struct Hands {
+    lives: watch::Sender<BTreeMap<String, Life>>,
+}
+
+impl Hands {
+    fn change(&self, id: &str, change: impl FnOnce(&mut Life)) {
+        self.lives.send_modify(|lives| change(lives.entry(id.to_owned()).or_default()));
+    }
+
+    fn of(&self, id: &str) -> Life {
+        self.lives.borrow().get(id).cloned().unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Processes for Hands {
+    fn has_started(&self, id: &str) -> bool {
+        !self.of(id).is_unheard
+    }
+
+    fn lives(&self, id: &str) -> bool {
+        self.of(id).end.is_none()
+    }
+
+    async fn let_go(&self, id: &str) -> Result<(), Failure> {
+        self.change(id, |life| life.let_go += 1);
+        Ok(())
+    }
+
+    async fn ended(&self, id: &str) -> Option<i32> {
+        let mut lives = self.lives.subscribe();
+        let ended =
+            lives.wait_for(|lives| lives.get(id).is_some_and(|life| life.end.is_some())).await.unwrap();
+        ended[id].end
+    }
+
+    async fn kill(&self, id: &str) -> Result<(), Failure> {
+        self.change(id, |life| (life.killed, life.end) = (true, Some(137)));
+        Ok(())
+    }
+}
+
+fn desk(dir: &Path, hands: &Arc<Hands>) -> (Arc<Desk>, AbortHandle) {
     let store = Store::open(&dir.join("s")).unwrap();
-    Arc::new(Desk::open(store, Containers::new(Host::at(&dir.join("node")))).unwrap())
+    let containers = Containers::new(Host::at(&dir.join("node")));
+    let desk = Arc::new(Desk::over(store, containers, Arc::<Hands>::clone(hands)).unwrap());
+    let looks_after = tokio::spawn(Arc::clone(&desk).look_after()).abort_handle();
+    (desk, looks_after)
 }
 
 impl Fixture {
@@ -20,13 +93,15 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("node/run/containerd/io.containerd.runtime.v2.task/k8s.io"))
             .unwrap();
-        let desk = desk(dir.path());
-        Self { dir, desk }
+        let hands = Arc::default();
+        let (desk, looks_after) = desk(dir.path(), &hands);
+        Self { dir, desk, hands, looks_after }
     }
 
     /// The agent is started again.
     fn restart(&mut self) {
-        self.desk = desk(self.dir.path());
+        self.looks_after.abort();
+        (self.desk, self.looks_after) = desk(self.dir.path(), &self.hands);
     }
 
     /// A task of this pod is on the node.
@@ -54,8 +129,21 @@ impl Fixture {
             epoch: manifest.epoch,
             container: "app".into(),
             digest: manifest.digest.clone(),
+            life: crate::api::Life::FIRST,
+            purpose: Purpose::Live,
         };
         self.desk.open_ticket(&uid(), role, &order)
+    }
+
+    fn restored(&self, role: Role) {
+        self.desk.ended(&id(role, 1), &RestoreOutcome::Restored).unwrap();
+    }
+
+    /// It is let go.
+    async fn starts(&self, role: Role) {
+        let order = AwaitOrder::first(Epoch(1), TicketState::Started, Duration::from_secs(20));
+        let awaited = self.desk.await_ticket(&uid(), role, &order).await.unwrap();
+        assert_eq!(awaited.state, TicketState::Started);
     }
 
     /// Epoch 1 has its archive, and pod `p` restores from it.
@@ -75,7 +163,7 @@ impl Fixture {
         epoch: u32,
         timeout_ms: u64,
     ) -> Result<AwaitedTicket, Failure> {
-        let order = AwaitOrder { epoch: Epoch(epoch), at_least, timeout_ms };
+        let order = AwaitOrder::first(Epoch(epoch), at_least, Duration::from_millis(timeout_ms));
         self.desk.await_ticket(&uid(), Role::Shadow, &order).await
     }
 }
@@ -86,7 +174,7 @@ fn uid() -> MigrationUid {
 
 fn request(role: Role, epoch: u32, pod: &str) -> ClaimRequest {
     ClaimRequest {
-        ticket: TicketId { migration: uid(), epoch: Epoch(epoch), role },
+        ticket: TicketId { migration: uid(), epoch: Epoch(epoch), role, life: crate::api::Life::FIRST },
         pod: pod.into(),
         container: "app".into(),
         container_id: "c".into(),
@@ -117,39 +205,15 @@ async fn a_waiting_claim_is_seen_by_the_operator_and_woken_by_the_opening() {
     assert_eq!(fixture.awaited(TicketState::Started, 1, 20_000).await.unwrap().state, TicketState::Started);
 }
 
-/// A kubelet that dies while its engine starts what was restored has it killed: that is not the pod that carries on.
-#[tokio::test]
-async fn what_is_restored_counts_only_once_the_engine_has_started_it_and_is_restored_again_if_it_never_does()
-{
-    let fixture = Fixture::new();
-    let record = fixture.dir.path().join("node/var/lib/containerd/io.containerd.grpc.v1.cri/containers/c");
-    std::fs::create_dir_all(&record).unwrap();
-    std::fs::create_dir_all(record.with_file_name("c2")).unwrap();
-    fixture.restoring(Role::Shadow).await;
-    fixture.desk.ended(&id(Role::Shadow, 1), &RestoreOutcome::Restored).unwrap();
-    assert_eq!(fixture.awaited(TicketState::Started, 1, 60).await.unwrap().state, TicketState::Restored);
-    let again = ClaimRequest { container_id: "c2".into(), ..request(Role::Shadow, 1, "p") };
-    let verdict = fixture.desk.claim(&again, Instant::now()).await.unwrap();
-    assert_eq!(verdict, Verdict::Restore, "the first one never started");
-    fixture.desk.ended(&id(Role::Shadow, 1), &RestoreOutcome::Restored).unwrap();
-    let record = record.with_file_name("c2");
-    let awaited = fixture.awaited(TicketState::Started, 1, 20_000);
-    let started = async {
-        tokio::task::yield_now().await;
-        std::fs::write(record.join("status"), r#"{"StartedAt":1}"#).unwrap();
-    };
-    let (awaited, ()) = tokio::join!(awaited, started);
-    assert_eq!(awaited.unwrap().state, TicketState::Started);
-}
-
 #[tokio::test]
 async fn a_failed_restore_wakes_the_operator_once_with_its_reason() {
     let fixture = Fixture::new();
     fixture.restoring(Role::Shadow).await;
-    let failed = RestoreOutcome::Failed { reason: "no such file".into() };
+    let failed = RestoreOutcome::Failed { reason: "no such file".into(), fault: RestoreFault::MoreThanSpec };
     fixture.desk.ended(&id(Role::Shadow, 1), &failed).unwrap();
     let told = fixture.awaited(TicketState::Started, 1, 20_000).await.unwrap();
     assert_eq!((told.state, told.failure.as_deref()), (TicketState::Waiting, Some("no such file")));
+    assert_eq!(told.fault, Some(RestoreFault::MoreThanSpec));
     let begun = Instant::now();
     let again = fixture.awaited(TicketState::Started, 1, 60).await.unwrap();
     assert!(begun.elapsed() >= Duration::from_millis(60) && again.failure.is_some());
@@ -173,11 +237,12 @@ async fn tickets_and_tombstones_survive_a_restart() {
     assert_eq!(fixture.claim(Role::Replacement, 1, "p").await, Verdict::Restore);
     fixture.restart(); // in the middle of the restore: it may be tried again
     assert_eq!(fixture.claim(Role::Replacement, 1, "p").await, Verdict::Restore);
-    fixture.desk.ended(&id(Role::Replacement, 1), &RestoreOutcome::Restored).unwrap();
-    fixture.desk.close(&uid(), Epoch(1)).unwrap();
+    fixture.restored(Role::Replacement);
+    fixture.starts(Role::Replacement).await;
+    fixture.desk.close(&uid(), Epoch(1), false).unwrap();
     assert!(!fixture.desk.store.archive(&uid(), Epoch(1)).exists());
     fixture.restart();
-    fixture.desk.close(&uid(), Epoch(1)).unwrap();
+    fixture.desk.close(&uid(), Epoch(1), false).unwrap();
     // The `create` that has restored it may ask after that; the next one of the same container starts fresh.
     assert_eq!(fixture.claim(Role::Replacement, 1, "p").await, Verdict::Recorded);
     let next = ClaimRequest { container_id: "d".into(), ..request(Role::Replacement, 1, "p") };
@@ -185,7 +250,11 @@ async fn tickets_and_tombstones_survive_a_restart() {
     let shadow = ClaimRequest { container_id: "d".into(), ..request(Role::Shadow, 1, "p") };
     assert!(matches!(fixture.desk.claim(&shadow, Instant::now()).await.unwrap(), Verdict::Refuse(_)));
     assert!(fixture.desk.store.tickets().unwrap().is_empty());
-    fixture.desk.ended(&id(Role::Replacement, 1), &RestoreOutcome::Restored).unwrap();
+    let late = fixture.desk.ended(&id(Role::Replacement, 1), &RestoreOutcome::Restored);
+    assert!(
+        matches!(late, Err(NotRecorded::Spent)),
+        "what is restored now is never let go, so it must not live"
+    );
     assert!(fixture.desk.store.tickets().unwrap().is_empty());
     assert_eq!(fixture.open(Role::Shadow, &manifest).unwrap_err().refusal, Refusal::StaleEpoch);
     assert!(fixture.desk.report(&uid()).unwrap().closed);
@@ -213,8 +282,12 @@ async fn an_older_epoch_moves_nothing_and_restores_nothing() {
     fixture.desk.pass(&uid(), |fence| fence.admit_forward(Epoch(2))).unwrap();
     assert_eq!(fixture.open(Role::Shadow, &manifest).unwrap_err().refusal, Refusal::StaleEpoch);
     assert_eq!(fixture.awaited(TicketState::Waiting, 1, 10).await.unwrap_err().refusal, Refusal::StaleEpoch);
-    assert!(matches!(fixture.claim(Role::Replacement, 1, "p").await, Verdict::Fresh(_)));
-    assert!(fixture.desk.close(&uid(), Epoch(1)).is_err());
+    let older = fixture.claim(Role::Replacement, 1, "p").await;
+    assert!(
+        matches!(older, Verdict::Refuse(_)),
+        "fresh, it would be a second life beside the newer attempt's: {older:?}"
+    );
+    assert!(fixture.desk.close(&uid(), Epoch(1), false).is_err());
     assert_eq!(fixture.claim(Role::Replacement, 3, "p").await, Verdict::Wait); // a newer attempt may be on its way
 }
 
@@ -230,7 +303,7 @@ async fn closing_wakes_who_waits() {
     while fixture.desk.book.lock().tickets.is_empty() {
         tokio::task::yield_now().await;
     }
-    fixture.desk.close(&uid(), Epoch(1)).unwrap();
+    fixture.desk.close(&uid(), Epoch(1), false).unwrap();
     assert!(matches!(claimant.await.unwrap().unwrap(), Verdict::Fresh(_)));
 }
 
@@ -252,7 +325,7 @@ async fn an_old_tombstone_stays_as_long_as_a_pod_that_held_the_ticket_is_there()
     let mut fixture = Fixture::new();
     fixture.add_pod("p");
     fixture.claim(Role::Replacement, 1, "p").await;
-    fixture.desk.close(&uid(), Epoch(1)).unwrap();
+    fixture.desk.close(&uid(), Epoch(1), false).unwrap();
     let path = fixture.desk.store.tombstone(&uid());
     let mut tombstone: Tombstone = store::read(&path).unwrap().unwrap();
     assert_eq!(tombstone.pods, ["p".into()]);
@@ -265,15 +338,15 @@ async fn an_old_tombstone_stays_as_long_as_a_pod_that_held_the_ticket_is_there()
     assert!(!path.exists());
 }
 
-#[test]
-fn what_is_kept_is_told_with_its_largest_epoch_until_it_is_closed() {
+#[tokio::test]
+async fn what_is_kept_is_told_with_its_largest_epoch_until_it_is_closed() {
     let fixture = Fixture::new();
     assert_eq!(fixture.desk.kept().unwrap(), Kept::default());
     fixture.add_archive(1);
     let manifest = fixture.add_archive(3);
     fixture.open(Role::Shadow, &manifest).unwrap();
     assert_eq!(fixture.desk.kept().unwrap().migrations, [(uid(), Epoch(3))].into());
-    fixture.desk.close(&uid(), Epoch(3)).unwrap();
+    fixture.desk.close(&uid(), Epoch(3), false).unwrap();
     assert_eq!(fixture.desk.kept().unwrap(), Kept::default());
 }
 
@@ -287,9 +360,10 @@ async fn a_restore_that_cannot_be_put_on_record_gives_its_ticket_back() {
     std::fs::rename(&folder, &aside).unwrap();
     assert!(fixture.desk.ended(&id, &RestoreOutcome::Restored).is_err());
     let reason = "not put on record".to_owned();
-    assert!(fixture.desk.ended(&id, &RestoreOutcome::Failed { reason }).is_err());
+    let failed = RestoreOutcome::Failed { reason, fault: RestoreFault::BrokenOff };
+    assert!(fixture.desk.ended(&id, &failed).is_err());
     std::fs::rename(&aside, &folder).unwrap();
     assert_eq!(fixture.claim(Role::Replacement, 1, "p").await, Verdict::Restore);
     fixture.desk.ended(&id, &RestoreOutcome::Restored).unwrap();
-    assert_eq!(fixture.desk.look(&id).0.state, TicketState::Started);
+    fixture.starts(Role::Replacement).await;
 }

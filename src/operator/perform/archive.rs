@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::super::subject::Journal;
 use super::{EffectError, Performer, limits, target};
 use crate::api::{
-    AwaitedTicket, DumpOrder, DumpTarget, NodeName, OpenTicketOrder, Reason, Refusal, Role, TicketState,
+    AwaitOrder, AwaitedTicket, DumpOrder, DumpTarget, Life, NodeName, OpenTicketOrder, Purpose, Reason,
+    Refusal, Role, TicketState,
 };
 use crate::protocol::{Archive, Outcome};
 
@@ -46,14 +47,16 @@ impl Performer {
             epoch: journal.state.epoch,
             container: journal.subject.container.clone(),
             digest: archive.digest.clone(),
+            life: Life::FIRST,
+            purpose: Purpose::Live,
         };
         agent.open_ticket(&self.uid, role, &order).await?;
-        let epoch = journal.state.epoch;
         let patience = match role {
             Role::Shadow => limits::restore(archive.bytes),
             Role::Replacement => TICKET_PATIENCE,
         };
-        let waited = agent.await_ticket(&self.uid, epoch, role, TicketState::Started, patience);
+        let order = AwaitOrder::first(journal.state.epoch, TicketState::Started, patience);
+        let waited = agent.await_ticket(&self.uid, role, &order);
         let ticket = match role {
             Role::Shadow => waited.await?,
             Role::Replacement => self.making_room(journal, waited).await??,

@@ -85,6 +85,7 @@ impl From<AgentError> for EffectError {
             }
             Some(Refusal::DigestMismatch) => Self::failed(Reason::ArchiveDamaged, message),
             Some(Refusal::NoSpace) => Self::failed(Reason::NoSpace, message),
+            Some(Refusal::NoArchive) => Self::failed(Reason::ArchiveDamaged, message),
             Some(Refusal::ContainerNotFound) => Self::failed(Reason::SourceGone, message),
             Some(
                 Refusal::RuntimeFailed

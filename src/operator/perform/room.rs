@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::super::shadow_pod::shadow_name;
 use super::super::subject::{Journal, OwnerKind};
 use super::{EffectError, Performer};
-use crate::api::{ANNOTATION_TICKET, Reason, Role, StatefulMigration, TicketId};
+use crate::api::{ANNOTATION_TICKET, Life, Reason, StatefulMigration, TicketId};
 use crate::protocol::{Failure, Outcome};
 
 /// A replacement that is unschedulable this long after it could have been made needs the shadow's room.
@@ -72,8 +72,7 @@ impl Performer {
     async fn standing(&self, journal: &Journal) -> Result<Standing, EffectError> {
         let source = &journal.subject.source;
         let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &source.namespace);
-        let ticket =
-            TicketId { migration: self.uid.clone(), epoch: journal.state.epoch, role: Role::Replacement };
+        let ticket = TicketId::replacement(self.uid.clone(), journal.state.epoch, Life::FIRST);
         let is_ours = |pod: &Pod| pod.annotations().get(ANNOTATION_TICKET) == Some(&ticket.to_string());
         let found = match journal.subject.owner_kind {
             OwnerKind::StatefulSet => pods.get_opt(&source.name).await,

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::super::subject::Journal;
 use super::{EffectError, Performer};
-use crate::api::{AwaitedTicket, NodeName, Reason, Role, TicketState};
+use crate::api::{AwaitOrder, AwaitedTicket, NodeName, Reason, Role, TicketState};
 
 /// Between looks at what the kubelet does.
 const LOOK: Duration = Duration::from_secs(5);
@@ -52,10 +52,10 @@ impl Performer {
     ) -> Result<AwaitedTicket, EffectError> {
         let mut moved = Instant::now();
         loop {
-            let epoch = journal.state.epoch;
             let asked = match self.ctx.agents.on(node) {
                 Ok(agent) => {
-                    agent.await_ticket(&self.uid, epoch, Role::Shadow, TicketState::Waiting, LOOK).await
+                    let order = AwaitOrder::first(journal.state.epoch, TicketState::Waiting, LOOK);
+                    agent.await_ticket(&self.uid, Role::Shadow, &order).await
                 }
                 Err(error) => Err(error),
             };

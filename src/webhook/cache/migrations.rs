@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::Index;
 use crate::api::{
-    ConditionType, Epoch, EvictionPolicy, MigrationUid, NodeName, Phase, PodUid, Reason, Role,
+    ConditionType, Epoch, EvictionPolicy, Life, MigrationUid, NodeName, Phase, PodUid, Reason,
     StatefulMigration, TicketId,
 };
 use crate::protocol::Step;
@@ -60,7 +60,7 @@ impl MigrationFacts {
 
     /// What its replacement is created with.
     pub fn replacement_ticket(&self) -> TicketId {
-        TicketId { migration: self.uid.clone(), epoch: self.epoch, role: Role::Replacement }
+        TicketId::replacement(self.uid.clone(), self.epoch, Life::FIRST)
     }
 }
 
