@@ -1,4 +1,4 @@
-//! Whatever happens in whatever order, the design's invariants I1 to I11 hold and every migration ends well; and the
+//! Whatever happens in whatever order, the design's invariants I1 to I15 hold and every migration ends well; and the
 //! explorer that says so catches every mistake that is seeded for it.
 
 #![allow(clippy::unused_self, clippy::struct_excessive_bools, clippy::too_many_lines, clippy::match_bool)] // a model reads as tables

@@ -121,6 +121,14 @@ reasons! {
     ArchiveDamaged,
     NoSpace,
     RestoreFailed,
+    /// The target's machine is down for good.
+    TargetLost,
+    /// It could be restored nowhere after the commit: started fresh, the archive is kept for a day.
+    StateLost,
+    /// It could be restored nowhere after the commit: a person decides (`kubectl shadow retry`, `give-up`).
+    Stranded,
+    /// It carries on on the node that it was to leave.
+    ReturnedHome,
     SourceGone,
     StepTimedOut,
     /// The owner would make the pod from another template, or make it no more.

@@ -25,7 +25,7 @@ use super::perform::Performer;
 use super::source_watch::source_watch;
 use super::subject::Journal;
 use crate::api::{Epoch, HeldRoom, LONGEST_DEADLINE, MigrationUid, Phase, Reason, StatefulMigration};
-use crate::protocol::{Effect, Event, Failure, Outcome, State, Step, step};
+use crate::protocol::{Effect, Event, Failure, Outcome, State, Step, Turn, step};
 
 /// First pause between attempts, doubled each time.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(20);
@@ -48,7 +48,7 @@ impl DriveError {
     }
 }
 
-type Attempt = (Effect, Result<Outcome, Failure>);
+type Attempt = (Turn, Effect, Result<Outcome, Failure>);
 
 /// One migration under way.
 pub struct Driver {
@@ -143,9 +143,9 @@ impl Driver {
             let state = &self.journal.state;
             let limit = state.step.limit().map(|limit| self.entered + limit);
             let event = tokio::select! {
-                Some((effect, result)) = running.next() => match result {
-                    Ok(outcome) => Event::Done(state.epoch, outcome),
-                    Err(failure) => Event::Failed(state.epoch, effect, failure),
+                Some((turn, effect, result)) = running.next() => match result {
+                    Ok(outcome) => Event::Done(turn, outcome),
+                    Err(failure) => Event::Failed(turn, effect, failure),
                 },
                 event = admission(&self.ctx, &orders, &self.journal, self.looked), if state.step == Step::Accepted => event,
                 bytes = &mut sizing, if state.step == Step::Accepted => {
@@ -274,7 +274,7 @@ impl Driver {
                 let started = Instant::now();
                 let result = attempt(&performer, effect, &journal, &announcer).await;
                 ctx.metrics.effect(effect, result.is_ok(), started.elapsed().as_secs_f64());
-                (effect, result)
+                (journal.state.turn(), effect, result)
             }));
         }
     }

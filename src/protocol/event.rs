@@ -4,7 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use super::state::{Archive, Restored, ShadowAt};
 use super::{Effect, Failure};
-use crate::api::Epoch;
+use crate::api::{Epoch, Life, NodeName};
+
+/// For what an effect was performed. Within one turn no step begins twice, so an answer that comes late is known to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Turn {
+    pub epoch: Epoch,
+    pub life: Life,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Event {
@@ -14,13 +22,15 @@ pub enum Event {
     NoNodeFits(Failure),
     /// The pod cannot be moved as it is: nothing was touched, nothing will be.
     Refused(Failure),
-    /// An effect of this epoch is done.
-    Done(Epoch, Outcome),
-    /// An effect of this epoch failed for good.
-    Failed(Epoch, Effect, Failure),
+    /// An effect of this turn is done.
+    Done(Turn, Outcome),
+    /// An effect of this turn failed for good. After the commit that means that the way leads nowhere, where the step has
+    /// another one ([`super::Step`]); elsewhere nothing.
+    Failed(Turn, Effect, Failure),
     /// The current step took longer than [`super::Step::limit`].
     StepTimedOut,
-    /// Somebody asked to go back.
+    /// Somebody asked to go back, or deletes the migration. Where a person is waited for it is the same as
+    /// [`Self::GiveUp`]: nothing leads back, and nobody has to take a finalizer off by hand.
     Abort,
     /// The policy's deadline passed.
     DeadlineExceeded,
@@ -28,6 +38,10 @@ pub enum Event {
     SourceGone,
     /// The back-off after a failed attempt is over.
     RetryDue,
+    /// A person who was waited for says: try all places again.
+    Retry,
+    /// A person who was waited for says: start it fresh.
+    GiveUp,
 }
 
 /// What an effect found.
@@ -41,12 +55,22 @@ pub enum Outcome {
     },
     Dumped(Archive),
     ShadowRestored,
+    ShadowConfirmed,
     BridgeAdded,
     ShadowShrunk,
     SourceFrozen,
     SourceDeleted,
     SourceKilled,
     ReplacementRestored(Restored),
+    TicketSpent,
+    /// It was let go after all, before its ticket could be spent, and lives.
+    ReplacementLives(Restored),
+    NodeChosen(NodeName),
+    ArchiveCarried,
+    /// To the source's node.
+    ArchiveReturned(NodeName),
+    ArchiveKept,
+    ReplacementReleased,
     ReadersSwitched,
     Resumed,
     ShadowRemoved,
@@ -67,12 +91,19 @@ impl Outcome {
             Self::Parked { .. } => Effect::Park,
             Self::Dumped(_) => Effect::Dump,
             Self::ShadowRestored => Effect::RestoreShadow,
+            Self::ShadowConfirmed => Effect::ConfirmShadow,
             Self::BridgeAdded => Effect::AddBridge,
             Self::ShadowShrunk => Effect::ShrinkShadow,
             Self::SourceFrozen => Effect::FreezeSource,
             Self::SourceDeleted => Effect::DeleteSource,
             Self::SourceKilled => Effect::KillSource,
             Self::ReplacementRestored(_) => Effect::RestoreReplacement,
+            Self::TicketSpent | Self::ReplacementLives(_) => Effect::SpendTicket,
+            Self::NodeChosen(_) => Effect::ChooseNode,
+            Self::ArchiveCarried => Effect::CarryArchive,
+            Self::ArchiveReturned(_) => Effect::ReturnArchive,
+            Self::ArchiveKept => Effect::KeepArchive,
+            Self::ReplacementReleased => Effect::ReleaseReplacement,
             Self::ReadersSwitched => Effect::SwitchReaders,
             Self::Resumed => Effect::Resume,
             Self::ShadowRemoved => Effect::RemoveShadow,

@@ -1,13 +1,12 @@
 //! State of a migration: the journal in the `StatefulMigration`, all that the operator remembers.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Effect;
+use super::{Effect, Step, Turn, Way};
 use crate::api::{
-    ArchiveDigest, Epoch, EvictionPolicy, Hold, NodeName, Phase, PodUid, Reason, same_but_for_numbers,
+    ArchiveDigest, Epoch, EvictionPolicy, Hold, Life, NodeName, PodUid, Reason, same_but_for_numbers,
 };
 
 /// What kind of migration this is; fixed when it is accepted.
@@ -81,136 +80,6 @@ impl Failure {
     }
 }
 
-/// Where a migration stands. The order is the order of time on the way that succeeds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Step {
-    /// Waits for a slot.
-    Accepted,
-    /// Queues declared, shadow on its way, source untouched.
-    Preparing,
-    /// The consumer is told to stop.
-    Parking,
-    /// The container is dumped and streamed.
-    Dumping,
-    /// The shadow is restored.
-    RestoringShadow,
-    /// Readers learn of the shadow.
-    Bridging,
-    /// COMMITTED. The source is frozen for good.
-    Freezing,
-    /// The source pod object is deleted, then its process is killed.
-    Deleting,
-    /// No process of the source is left, so nobody takes the orders of the replacement, which has its name; the
-    /// owner makes the pod again and it is restored.
-    Replacing,
-    /// Readers go to the replacement, the shadow is fenced.
-    Switching,
-    /// The ticket is spent: a process that crashes after the resume must start fresh, as ever. Restored once more it
-    /// would lack what it applied meanwhile, and nobody would resume it. A step of its own, because agents obey no
-    /// order of a migration that is closed.
-    Closing,
-    /// The replacement takes messages again.
-    Resuming,
-    /// Shadow and queues go away.
-    Cleaning,
-    Completed,
-    /// Rollback: the shadow goes.
-    Withdrawing,
-    /// Rollback: the source goes on.
-    Reverting,
-    /// Rollback: archives, tickets and queues go away.
-    Discarding,
-    /// This attempt failed; the next one starts after a back-off.
-    BackingOff,
-    /// The deadline passed and the policy says evict.
-    Evicting,
-    Failed,
-}
-
-impl Step {
-    /// From here on only forward.
-    pub fn is_committed(self) -> bool {
-        matches!(
-            self,
-            Self::Freezing
-                | Self::Deleting
-                | Self::Replacing
-                | Self::Switching
-                | Self::Closing
-                | Self::Resuming
-                | Self::Cleaning
-                | Self::Completed
-        )
-    }
-
-    pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed)
-    }
-
-    /// A step of an attempt that can still be called off.
-    pub fn is_revocable(self) -> bool {
-        matches!(
-            self,
-            Self::Preparing | Self::Parking | Self::Dumping | Self::RestoringShadow | Self::Bridging
-        )
-    }
-
-    /// How long the step may take before it counts as failed (before the commit) or is reported (after it).
-    /// `None`: something else ends the wait (the effect's own limit, the deadline, the back-off).
-    pub fn limit(self) -> Option<Duration> {
-        let seconds = match self {
-            Self::Accepted | Self::BackingOff | Self::Completed | Self::Failed => return None,
-            // An image may take minutes to come, and nothing is stopped: what stands still is given up by the effect.
-            Self::Preparing => return None,
-            // As long as the bytes take: the effect's own limit knows how many there are.
-            Self::Dumping | Self::RestoringShadow => return None,
-            // A consumer finishes the messages it was already given.
-            Self::Parking => 10,
-            Self::Bridging => 20,
-            _ => 30,
-        };
-        Some(Duration::from_secs(seconds))
-    }
-
-    /// The paper's name for it.
-    pub fn phase(self) -> Phase {
-        match self {
-            Self::Accepted | Self::Preparing | Self::BackingOff => Phase::Pending,
-            Self::Parking | Self::Dumping => Phase::Checkpointing,
-            Self::RestoringShadow | Self::Bridging => Phase::Restoring,
-            Self::Completed => Phase::Completed,
-            Self::Failed => Phase::Failed,
-            _ => Phase::Finalizing,
-        }
-    }
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "Accepted",
-            Self::Preparing => "Preparing",
-            Self::Parking => "Parking",
-            Self::Dumping => "Dumping",
-            Self::RestoringShadow => "RestoringShadow",
-            Self::Bridging => "Bridging",
-            Self::Freezing => "Freezing",
-            Self::Deleting => "Deleting",
-            Self::Replacing => "Replacing",
-            Self::Switching => "Switching",
-            Self::Closing => "Closing",
-            Self::Resuming => "Resuming",
-            Self::Cleaning => "Cleaning",
-            Self::Completed => "Completed",
-            Self::Withdrawing => "Withdrawing",
-            Self::Reverting => "Reverting",
-            Self::Discarding => "Discarding",
-            Self::BackingOff => "BackingOff",
-            Self::Evicting => "Evicting",
-            Self::Failed => "Failed",
-        }
-    }
-}
-
 /// Everything the protocol knows.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -227,13 +96,29 @@ pub struct State {
     pub dump_sent: bool,
     /// The shadow's pod may exist.
     pub shadow_sent: bool,
+    /// The node on which the pod is to carry on: after the commit perhaps another one than the shadow's.
     pub target: Option<NodeName>,
+    /// Nodes that were the target before: an archive may lie there, no ticket is open.
+    #[serde(default)]
+    pub left: Vec<NodeName>,
+    /// Number of the replacement's ticket.
+    #[serde(default)]
+    pub life: Life,
+    #[serde(default)]
+    pub way: Way,
+    /// The state was given up after the commit: a fresh pod takes the place.
+    #[serde(default)]
+    pub given_up: bool,
     pub shadow: Option<ShadowAt>,
     pub position: Option<u64>,
     pub archive: Option<Archive>,
     pub replacement: Option<Restored>,
-    /// Why the last attempt failed.
+    /// Why the last attempt, or the last way, failed. Kept when the next one succeeds after the commit: it says why the
+    /// pod is where it is.
     pub failure: Option<Failure>,
+    /// Why the last attempt failed that had stopped the source: an equal failure stands for good.
+    #[serde(default)]
+    pub stopped_for: Option<Failure>,
     /// The source was evicted before the rest of the attempt is taken away: a drain does not wait for a broker.
     #[serde(default)]
     pub evicted_first: bool,
@@ -251,18 +136,29 @@ impl State {
             dump_sent: false,
             shadow_sent: false,
             target,
+            left: Vec::new(),
+            life: Life::default(),
+            way: Way::Target,
+            given_up: false,
             shadow: None,
             position: None,
             archive: None,
             replacement: None,
             failure: None,
+            stopped_for: None,
             evicted_first: false,
         }
+    }
+
+    /// What an answer to an effect performed now belongs to.
+    pub fn turn(&self) -> Turn {
+        Turn { epoch: self.epoch, life: self.life }
     }
 
     /// It failed for good, and the policy then gives the drain what it asked for.
     pub(super) fn ends_in_eviction(&self) -> bool {
         self.plan.policy == EvictionPolicy::MigrateOrEvict
+            && !self.given_up
             && self
                 .failure
                 .as_ref()
@@ -277,8 +173,9 @@ impl State {
             Step::Preparing => vec![when(queue, Effect::DeclareParking), Some(Effect::PlaceShadow)],
             Step::Parking => vec![when(queue, Effect::Park)],
             Step::Dumping => vec![Some(Effect::Dump)],
-            Step::RestoringShadow => vec![when(bridge, Effect::RestoreShadow)],
+            Step::RestoringShadow => vec![Some(Effect::RestoreShadow)],
             Step::Bridging => vec![when(bridge, Effect::AddBridge)],
+            Step::Confirming => vec![when(bridge, Effect::ConfirmShadow)],
             Step::Freezing => vec![Some(Effect::FreezeSource), when(bridge, Effect::ShrinkShadow)],
             Step::Deleting => vec![
                 Some(Effect::DeleteSource),
@@ -286,13 +183,22 @@ impl State {
                 Some(Effect::KillSource),
             ],
             Step::Replacing => vec![Some(Effect::RestoreReplacement)],
+            Step::Spending => vec![Some(Effect::SpendTicket)],
+            Step::Seeking => vec![Some(Effect::ChooseNode)],
+            Step::Carrying => vec![Some(Effect::CarryArchive)],
+            Step::Returning => vec![Some(Effect::ReturnArchive)],
+            Step::GivingUp => vec![Some(Effect::KeepArchive)],
+            // The fresh pod need not wait for a shadow that nobody takes away: it takes no message.
+            Step::StartingFresh => {
+                vec![when(bridge, Effect::WithdrawShadow), Some(Effect::ReleaseReplacement)]
+            }
             Step::Switching => vec![when(bridge, Effect::SwitchReaders)],
             Step::Closing => vec![Some(Effect::CloseArchives)],
             Step::Resuming => vec![when(queue, Effect::Resume)],
             Step::Cleaning => vec![when(bridge, Effect::RemoveShadow), when(queue, Effect::DropParking)],
             Step::Withdrawing => vec![when(self.shadow_sent, Effect::WithdrawShadow)],
             Step::Reverting => vec![
-                when(self.dump_sent && !self.evicted_first, Effect::ThawSource),
+                when(self.dump_sent && !self.evicted_first && !self.given_up, Effect::ThawSource),
                 // After an eviction for the pod that comes next: it finds the order to park.
                 when(
                     self.park_sent && (self.evicted_first || !self.ends_in_eviction()),
@@ -300,11 +206,12 @@ impl State {
                 ),
             ],
             Step::Discarding => vec![
-                when(self.dump_sent || self.shadow_sent, Effect::CloseArchives),
+                // What is given up was closed with an archive kept.
+                when((self.dump_sent || self.shadow_sent) && !self.given_up, Effect::CloseArchives),
                 when(queue, Effect::DropParking),
             ],
             Step::Evicting => vec![Some(Effect::EvictSource)],
-            Step::Accepted | Step::Completed | Step::BackingOff | Step::Failed => vec![],
+            Step::Accepted | Step::Stranded | Step::Completed | Step::BackingOff | Step::Failed => vec![],
         };
         effects.into_iter().flatten().collect()
     }

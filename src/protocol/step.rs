@@ -1,8 +1,7 @@
 //! The transition function.
 
-use super::state::{Failure, State, Step};
-use super::{Effect, Event, Outcome};
-use crate::api::Reason;
+use super::{Effect, Event, Failure, Outcome, State, Step, Way};
+use crate::api::{EvictionPolicy, NodeName, Reason};
 
 /// The next state and the effects to perform once it is durable. An event the state does not wait for gives the same
 /// state and no effects.
@@ -15,17 +14,14 @@ pub fn step(state: &State, event: Event) -> (State, Vec<Effect>) {
         Event::Refused(failure) if state.step == Step::Accepted => {
             settle(State { failure: Some(failure), ..state.clone() })
         }
-        Event::Done(epoch, outcome) if epoch == state.epoch => done(state, outcome),
-        Event::Failed(epoch, effect, failure)
-            if epoch == state.epoch && state.step.is_revocable() && state.outstanding().contains(&effect) =>
+        Event::Done(turn, outcome) if turn == state.turn() => done(state, outcome),
+        Event::Failed(turn, effect, failure)
+            if turn == state.turn() && state.outstanding().contains(&effect) =>
         {
-            withdraw(state, failure)
+            failed(state, failure)
         }
-        Event::Failed(epoch, Effect::RestoreReplacement, failure)
-            if epoch == state.epoch && is_forsaken(state, &failure) =>
-        {
-            withdraw(state, failure)
-        }
+        Event::Retry if state.step == Step::Stranded => anew(state),
+        Event::GiveUp | Event::Abort if state.step == Step::Stranded => give_up(state.clone()),
         Event::StepTimedOut if state.step.is_revocable() => withdraw(state, timed_out(state.step)),
         Event::Abort => call_off(state, &Failure::terminal(Reason::Aborted, "aborted on request")),
         Event::SourceGone => call_off(
@@ -58,7 +54,10 @@ fn done(state: &State, outcome: Outcome) -> State {
         }
         Outcome::Parked { position } => next.position = position,
         Outcome::Dumped(archive) => next.archive = Some(archive),
-        Outcome::ReplacementRestored(restored) => next.replacement = Some(restored),
+        Outcome::ReplacementRestored(restored) | Outcome::ReplacementLives(restored) => {
+            next.replacement = Some(restored);
+        }
+        Outcome::NodeChosen(node) | Outcome::ArchiveReturned(node) => leave_for(&mut next, node),
         _ => {}
     }
     advance(next)
@@ -74,10 +73,17 @@ fn advance(state: State) -> State {
         Step::Parking => Step::Dumping,
         Step::Dumping => Step::RestoringShadow,
         Step::RestoringShadow => Step::Bridging,
-        Step::Bridging => Step::Freezing,
+        Step::Bridging => Step::Confirming,
+        Step::Confirming => Step::Freezing,
         Step::Freezing => Step::Deleting,
         Step::Deleting => Step::Replacing,
         Step::Replacing => Step::Switching,
+        Step::Spending if state.replacement.is_some() => Step::Switching,
+        Step::Spending => return take_way(state),
+        Step::Seeking => Step::Carrying,
+        Step::Carrying | Step::Returning => return enter(next_life(state), Step::Replacing),
+        Step::GivingUp => Step::StartingFresh,
+        Step::StartingFresh => Step::Reverting,
         Step::Switching => Step::Closing,
         Step::Closing => Step::Resuming,
         Step::Resuming => Step::Cleaning,
@@ -87,11 +93,11 @@ fn advance(state: State) -> State {
             return enter(State { evicted_first: true, ..state }, Step::Evicting);
         }
         Step::Reverting => Step::Discarding,
-        Step::Discarding if state.evicted_first => Step::Failed,
+        Step::Discarding if state.evicted_first || state.given_up => Step::Failed,
         Step::Discarding => return settle(state),
         Step::Evicting if state.evicted_first => Step::Reverting,
         Step::Evicting => Step::Failed,
-        Step::Accepted | Step::Completed | Step::BackingOff | Step::Failed => return state,
+        Step::Accepted | Step::Stranded | Step::Completed | Step::BackingOff | Step::Failed => return state,
     };
     enter(state, following)
 }
@@ -108,21 +114,94 @@ fn enter(mut state: State, step: Step) -> State {
     advance(state)
 }
 
-/// The pod that was to carry on will never come: somebody deleted the source before the commit was known, and a fresh
-/// pod has its name, or its owner makes none any more. While a process of the source may be left, nothing goes back.
-fn is_forsaken(state: &State, failure: &Failure) -> bool {
-    state.step == Step::Replacing
-        && state.outstanding() == [Effect::RestoreReplacement]
-        && failure.reason == Reason::SourceGone
-        && !failure.retry
+/// An outstanding effect failed for good.
+fn failed(state: &State, failure: Failure) -> State {
+    match state.step {
+        step if step.is_revocable() => withdraw(state, failure),
+        // The pod that was to carry on will never come: somebody deleted the source before the commit was known, and a
+        // fresh pod has its name, or its owner makes none any more. No process of the source is left here.
+        Step::Replacing if failure.reason == Reason::SourceGone => {
+            if failure.retry {
+                state.clone()
+            } else {
+                withdraw(state, failure)
+            }
+        }
+        Step::Replacing | Step::Seeking | Step::Carrying | Step::Returning => other_way(state, failure),
+        // It stood parked all the time, and a crash would have brought it back as it was: what is in the archive is all
+        // that it has ever been. Later its ticket may be closed, and something fresh may have acted.
+        Step::Switching if failure.reason == Reason::TargetLost => other_way(state, failure),
+        _ => state.clone(),
+    }
 }
 
-/// Rolls the attempt back. What fails at the same place twice fails for good: nobody is stopped over and over.
-fn withdraw(state: &State, mut failure: Failure) -> State {
-    if state.failure.as_ref().is_some_and(|last| failure.repeats(last)) {
-        failure.retry = false;
+/// The way leads nowhere: the next one, or what the policy says.
+fn other_way(state: &State, failure: Failure) -> State {
+    let way = match state.way {
+        // A machine that is down is not asked again.
+        Way::Target if failure.reason != Reason::TargetLost => Way::Again,
+        Way::Target | Way::Again => Way::Elsewhere,
+        Way::Elsewhere => Way::Home,
+        Way::Home | Way::Nowhere => Way::Nowhere,
+    };
+    // That no other node fits says less than why another one was needed.
+    let failure = state.failure.clone().filter(|_| state.step == Step::Seeking).unwrap_or(failure);
+    let next = State { way, failure: Some(failure), replacement: None, ..state.clone() };
+    // On the way to another node there is no ticket that must be spent first.
+    match state.step {
+        Step::Seeking | Step::Carrying | Step::Returning => take_way(next),
+        _ => enter(next, Step::Spending),
     }
+}
+
+/// The first step on the way, once no ticket is open any more.
+fn take_way(state: State) -> State {
+    match state.way {
+        // Both on the node where the archive lies.
+        Way::Target | Way::Again => enter(next_life(state), Step::Replacing),
+        Way::Elsewhere => enter(state, Step::Seeking),
+        Way::Home => enter(state, Step::Returning),
+        Way::Nowhere => match state.plan.policy {
+            EvictionPolicy::MigrateOrEvict => give_up(state),
+            EvictionPolicy::MigrateOrBlock => enter(state, Step::Stranded),
+        },
+    }
+}
+
+/// A person wants all ways tried again, beginning where the archive lies now.
+fn anew(state: &State) -> State {
+    take_way(State { way: Way::Target, ..state.clone() })
+}
+
+/// The state is given up. Its consumer was parked, so the fresh pod's is resumed.
+fn give_up(state: State) -> State {
+    let why = state.failure.as_ref().map(|last| format!("{}: {}; ", last.reason, last.message));
+    let message =
+        format!("{}restored nowhere, so it starts fresh; the archive is kept", why.unwrap_or_default());
+    let failure = Failure::terminal(Reason::StateLost, message);
+    enter(State { given_up: true, failure: Some(failure), ..state }, Step::GivingUp)
+}
+
+/// The archive goes to another node.
+fn leave_for(state: &mut State, node: NodeName) {
+    let before = state.target.replace(node);
+    state.left.extend(before.filter(|before| !state.left.contains(before)));
+    state.left.retain(|left| Some(left) != state.target.as_ref());
+}
+
+fn next_life(state: State) -> State {
+    State { life: state.life.next(), ..state }
+}
+
+/// Rolls the attempt back. What fails alike twice after the source was stopped stands for good: it is not stopped a third
+/// time for nothing.
+fn withdraw(state: &State, mut failure: Failure) -> State {
     let mut next = state.clone();
+    if state.dump_sent || failure.reason == Reason::ConsumerNeverParked {
+        let stands = state.stopped_for.as_ref().is_some_and(|last| failure.repeats(last));
+        next.stopped_for = Some(failure.clone());
+        failure.retry &= !stands;
+    }
     next.failure = Some(failure);
     enter(next, Step::Withdrawing)
 }
@@ -136,7 +215,7 @@ fn call_off(state: &State, failure: &Failure) -> State {
             enter(next, Step::Failed)
         }
         step if step.is_revocable() => withdraw(state, failure.clone()),
-        Step::Withdrawing | Step::Reverting | Step::Discarding => {
+        Step::Withdrawing | Step::Reverting | Step::Discarding if !state.given_up => {
             next.failure = Some(failure.clone());
             next
         }
@@ -186,11 +265,12 @@ fn settle(mut state: State) -> State {
     state
 }
 
-/// The next attempt, under the next epoch, with nothing carried over but the reason of the last failure.
+/// The next attempt, under the next epoch, with nothing carried over but the reasons of the last failures.
 fn again(state: &State) -> State {
     let mut next = State::new(state.plan, None);
     next.epoch = state.epoch.next();
     next.failure.clone_from(&state.failure);
+    next.stopped_for.clone_from(&state.stopped_for);
     next
 }
 
@@ -199,7 +279,7 @@ fn timed_out(step: Step) -> Failure {
         Step::Preparing => (Reason::NoNodeFits, "no node took the pod in time"),
         Step::Parking => (Reason::ConsumerNeverParked, "the consumer did not stop taking messages in time"),
         Step::Dumping => (Reason::TransferFailed, "dump and transfer took too long"),
-        Step::RestoringShadow | Step::Bridging => {
+        Step::RestoringShadow | Step::Bridging | Step::Confirming => {
             (Reason::RestoreFailed, "the shadow was not restored in time")
         }
         _ => (Reason::StepTimedOut, "the step took too long"),
@@ -210,3 +290,6 @@ fn timed_out(step: Step) -> Failure {
 #[cfg(test)]
 #[path = "step_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "ways_tests.rs"]
+mod ways_tests;

@@ -2,14 +2,14 @@
 
 use super::Effect as E;
 use super::*;
-use crate::api::{Epoch, EvictionPolicy, Hold};
-use crate::protocol::{Archive, Plan, Restored, ShadowAt};
+use crate::api::{Epoch, EvictionPolicy, Hold, Life};
+use crate::protocol::{Archive, Plan, Restored, ShadowAt, Turn};
 
-fn plan(queue: bool, bridge: bool) -> Plan {
+pub(super) fn plan(queue: bool, bridge: bool) -> Plan {
     Plan { bridge, queue, hold: Hold::Release, policy: EvictionPolicy::MigrateOrEvict }
 }
 
-fn outcome(effect: Effect) -> Outcome {
+pub(super) fn outcome(effect: Effect) -> Outcome {
     match effect {
         Effect::DeclareParking => Outcome::ParkingDeclared,
         Effect::PlaceShadow => {
@@ -18,6 +18,7 @@ fn outcome(effect: Effect) -> Outcome {
         Effect::Park => Outcome::Parked { position: Some(7) },
         Effect::Dump => Outcome::Dumped(Archive { digest: "d".into(), bytes: 1, frozen_ms: 1 }),
         Effect::RestoreShadow => Outcome::ShadowRestored,
+        Effect::ConfirmShadow => Outcome::ShadowConfirmed,
         Effect::AddBridge => Outcome::BridgeAdded,
         Effect::ShrinkShadow => Outcome::ShadowShrunk,
         Effect::FreezeSource => Outcome::SourceFrozen,
@@ -26,6 +27,12 @@ fn outcome(effect: Effect) -> Outcome {
         Effect::RestoreReplacement => {
             Outcome::ReplacementRestored(Restored { pod: "r".into(), name: "web-0".into(), ip: None })
         }
+        Effect::SpendTicket => Outcome::TicketSpent,
+        Effect::ChooseNode => Outcome::NodeChosen("n3".into()),
+        Effect::CarryArchive => Outcome::ArchiveCarried,
+        Effect::ReturnArchive => Outcome::ArchiveReturned("n1".into()),
+        Effect::KeepArchive => Outcome::ArchiveKept,
+        Effect::ReleaseReplacement => Outcome::ReplacementReleased,
         Effect::SwitchReaders => Outcome::ReadersSwitched,
         Effect::Resume => Outcome::Resumed,
         Effect::RemoveShadow => Outcome::ShadowRemoved,
@@ -39,20 +46,20 @@ fn outcome(effect: Effect) -> Outcome {
 }
 
 /// Performs everything asked for until nothing is; gives the effects in order.
-fn run(mut state: State) -> (State, Vec<Effect>) {
+pub(super) fn run(mut state: State) -> (State, Vec<Effect>) {
     let mut seen = Vec::new();
     while let Some(effect) = state.outstanding().first().copied() {
         seen.push(effect);
-        state = step(&state, Event::Done(state.epoch, outcome(effect))).0;
+        state = step(&state, Event::Done(state.turn(), outcome(effect))).0;
     }
     (state, seen)
 }
 
-fn until(target: Step, plan: Plan) -> State {
+pub(super) fn until(target: Step, plan: Plan) -> State {
     let mut state = step(&State::new(plan, None), Event::Admitted).0;
     while state.step != target {
         let effect = state.outstanding()[0];
-        state = step(&state, Event::Done(state.epoch, outcome(effect))).0;
+        state = step(&state, Event::Done(state.turn(), outcome(effect))).0;
     }
     state
 }
@@ -72,8 +79,8 @@ fn while_no_node_fits_it_waits_and_tells_why_and_nothing_is_asked_for() {
     assert_eq!(step(&begun, Event::NoNodeFits(why("n3: full"))), (begun, vec![]));
 }
 
-const REVOCABLE: [Step; 5] =
-    [Step::Preparing, Step::Parking, Step::Dumping, Step::RestoringShadow, Step::Bridging];
+const REVOCABLE: [Step; 6] =
+    [Step::Preparing, Step::Parking, Step::Dumping, Step::RestoringShadow, Step::Bridging, Step::Confirming];
 
 #[test]
 fn with_queue_and_bridge_everything_happens_in_order() {
@@ -89,6 +96,7 @@ fn with_queue_and_bridge_everything_happens_in_order() {
             E::Dump,
             E::RestoreShadow,
             E::AddBridge,
+            E::ConfirmShadow,
             E::FreezeSource,
             E::ShrinkShadow,
             E::DeleteSource,
@@ -112,6 +120,7 @@ fn without_queue_and_bridge_the_same_without_them() {
         [
             E::PlaceShadow,
             E::Dump,
+            E::RestoreShadow,
             E::FreezeSource,
             E::DeleteSource,
             E::WithdrawShadow,
@@ -128,7 +137,7 @@ fn a_failure_before_the_commit_gives_the_source_back_and_tries_again_under_a_new
         let state = until(at, plan(true, true));
         let effect = state.outstanding()[0];
         let failure = Failure::retryable(Reason::DumpFailed, "x");
-        let (state, effects) = step(&state, Event::Failed(state.epoch, effect, failure));
+        let (state, effects) = step(&state, Event::Failed(state.turn(), effect, failure));
         assert_eq!(effects, [Effect::WithdrawShadow], "{at:?}");
         let (state, seen) = run(state);
         assert_eq!(state.step, Step::BackingOff);
@@ -139,37 +148,46 @@ fn a_failure_before_the_commit_gives_the_source_back_and_tries_again_under_a_new
     }
 }
 
-#[test]
-fn nothing_leads_back_after_the_commit() {
-    for at in [
-        Step::Freezing,
-        Step::Deleting,
-        Step::Replacing,
-        Step::Switching,
-        Step::Closing,
-        Step::Resuming,
-        Step::Cleaning,
-    ] {
-        let state = until(at, plan(true, true));
-        let epoch = state.epoch;
-        for event in [
-            Event::Abort,
-            Event::DeadlineExceeded,
-            Event::SourceGone,
-            Event::StepTimedOut,
-            Event::RetryDue,
-            Event::Admitted,
-            Event::Failed(epoch, state.outstanding()[0], Failure::retryable(Reason::RestoreFailed, "x")),
-        ] {
-            assert_eq!(step(&state, event.clone()), (state.clone(), vec![]), "{at:?} {event:?}");
-        }
+/// Fails in that step, and comes to the next attempt's beginning or the end.
+fn attempt(state: &State, at: Step, message: &str) -> State {
+    let mut state = step(state, Event::Admitted).0;
+    while state.step != at {
+        state = step(&state, Event::Done(state.turn(), outcome(state.outstanding()[0]))).0;
     }
+    let failure = Failure::retryable(Reason::DumpFailed, message);
+    let state = run(step(&state, Event::Failed(state.turn(), state.outstanding()[0], failure)).0).0;
+    step(&state, Event::RetryDue).0
+}
+
+#[test]
+fn what_fails_alike_twice_after_the_source_was_stopped_stands_for_good() {
+    let first = attempt(&State::new(plan(true, true), None), Step::Dumping, "io_uring");
+    assert_eq!((first.step, first.epoch), (Step::Accepted, Epoch(2)));
+    let waited = step(&first, Event::NoNodeFits(Failure::retryable(Reason::NoNodeFits, "full"))).0;
+    let second = attempt(&waited, Step::Dumping, "io_uring");
+    assert_eq!(second.step, Step::Failed, "evicted, and not stopped a third time");
+    assert_eq!(second.failure, Some(Failure::terminal(Reason::DumpFailed, "io_uring")));
+    let other = attempt(&first, Step::Dumping, "no space");
+    assert_eq!((other.step, other.epoch), (Step::Accepted, Epoch(3)), "something else may be over");
+    let unstopped = attempt(&attempt(&first, Step::Parking, "x"), Step::Parking, "x");
+    assert_eq!(unstopped.step, Step::Accepted, "nobody was stopped");
+    assert_eq!(attempt(&unstopped, Step::Dumping, "io_uring").step, Step::Failed);
+}
+
+#[test]
+fn a_shadow_that_ends_after_it_was_let_go_takes_the_attempt_back() {
+    let state = until(Step::Confirming, plan(true, true));
+    assert_eq!(state.outstanding(), [E::ConfirmShadow], "asked last");
+    let failure = Failure::retryable(Reason::RestoreFailed, "it ended");
+    let (next, _) = step(&state, Event::Failed(state.turn(), E::ConfirmShadow, failure));
+    assert_eq!(next.step, Step::Withdrawing);
 }
 
 #[test]
 fn a_replacement_that_never_comes_ends_it_once_the_source_has_no_process_left() {
     let gone = |retry| Failure { reason: Reason::SourceGone, message: "x".into(), retry };
-    let failed = |failure| Event::Failed(Epoch(1), Effect::RestoreReplacement, failure);
+    let first = Turn { epoch: Epoch(1), life: Life::FIRST };
+    let failed = |failure| Event::Failed(first, Effect::RestoreReplacement, failure);
     let state = until(Step::Deleting, plan(true, true));
     assert_eq!(
         step(&state, failed(gone(false))),
@@ -205,12 +223,13 @@ fn tickets_are_closed_before_consumption_resumes() {
 #[test]
 fn late_and_repeated_answers_change_nothing() {
     let state = until(Step::Dumping, plan(true, true));
+    let earlier = Turn { epoch: Epoch(0), ..state.turn() };
     for event in [
-        Event::Done(state.epoch, outcome(Effect::Park)),
-        Event::Done(state.epoch, outcome(Effect::Resume)),
-        Event::Done(Epoch(0), outcome(Effect::Dump)),
-        Event::Failed(Epoch(0), Effect::Dump, Failure::retryable(Reason::DumpFailed, "late")),
-        Event::Failed(state.epoch, Effect::Park, Failure::retryable(Reason::BrokerUnreachable, "late")),
+        Event::Done(state.turn(), outcome(Effect::Park)),
+        Event::Done(state.turn(), outcome(Effect::Resume)),
+        Event::Done(earlier, outcome(Effect::Dump)),
+        Event::Failed(earlier, Effect::Dump, Failure::retryable(Reason::DumpFailed, "late")),
+        Event::Failed(state.turn(), Effect::Park, Failure::retryable(Reason::BrokerUnreachable, "late")),
     ] {
         assert_eq!(step(&state, event), (state.clone(), vec![]));
     }
@@ -228,7 +247,7 @@ fn the_deadline_ends_as_the_policy_says() {
             let mut state = step(&until(at, plan), Event::DeadlineExceeded).0;
             while state.step != end {
                 let effect = state.outstanding()[0];
-                state = step(&state, Event::Done(state.epoch, outcome(effect))).0;
+                state = step(&state, Event::Done(state.turn(), outcome(effect))).0;
             }
         }
     }
@@ -238,9 +257,9 @@ fn the_deadline_ends_as_the_policy_says() {
 fn a_drain_does_not_wait_for_a_broker_once_the_deadline_has_passed() {
     let failed = |state: &State| {
         let failure = Failure::retryable(Reason::BrokerUnreachable, "x");
-        step(state, Event::Failed(Epoch(1), state.outstanding()[0], failure)).0
+        step(state, Event::Failed(state.turn(), state.outstanding()[0], failure)).0
     };
-    let done = |state: &State, outcome| step(state, Event::Done(Epoch(1), outcome)).0;
+    let done = |state: &State, outcome| step(state, Event::Done(state.turn(), outcome)).0;
     let withdrawing = failed(&until(Step::Dumping, plan(true, true)));
     let reverting = done(&done(&withdrawing, Outcome::ShadowWithdrawn), Outcome::SourceThawed);
     assert_eq!(reverting.outstanding(), [Effect::ResumeSource], "the broker is down");
@@ -255,7 +274,7 @@ fn a_drain_does_not_wait_for_a_broker_once_the_deadline_has_passed() {
 fn a_drain_does_not_wait_for_queues_that_cannot_be_deleted_once_the_deadline_has_passed() {
     let mut state = step(&until(Step::Preparing, plan(true, true)), Event::StepTimedOut).0;
     while state.outstanding() != [Effect::DropParking] {
-        state = step(&state, Event::Done(Epoch(1), outcome(state.outstanding()[0]))).0;
+        state = step(&state, Event::Done(state.turn(), outcome(state.outstanding()[0]))).0;
     }
     let (evicting, effects) = step(&state, Event::DeadlineExceeded);
     assert_eq!(effects, [Effect::EvictSource]);
@@ -268,9 +287,9 @@ fn dump_fails(state: &State, reason: Reason, message: &str) -> State {
     let mut state = state.clone();
     while state.step != Step::Dumping {
         let effect = state.outstanding()[0];
-        state = step(&state, Event::Done(state.epoch, outcome(effect))).0;
+        state = step(&state, Event::Done(state.turn(), outcome(effect))).0;
     }
-    state = step(&state, Event::Failed(state.epoch, Effect::Dump, Failure::retryable(reason, message))).0;
+    state = step(&state, Event::Failed(state.turn(), Effect::Dump, Failure::retryable(reason, message))).0;
     run(state).0
 }
 

@@ -3,7 +3,7 @@
 use super::mistake::Mistake;
 use super::model::Scenario;
 
-/// Each is explored to its end; together over a million worlds, within five minutes on one core.
+/// Each is explored to its end; together some eighteen million worlds, within two minutes on one core.
 pub fn usual() -> Vec<Scenario> {
     let base = Scenario::new;
     let rival = |scenario: Scenario| Scenario { rival: true, ..scenario };
@@ -14,6 +14,7 @@ pub fn usual() -> Vec<Scenario> {
     let users = |name, faults| Scenario { faults, users: true, ..base(name) };
     let operators = |name, faults| Scenario { faults, operators: true, ..base(name) };
     let machines = |name, faults| Scenario { faults, machines: true, ..base(name) };
+    let restores = |name, faults| Scenario { faults, restores: true, ..base(name) };
     vec![
         base("nothing goes wrong"),
         base("nothing goes wrong, no bridge").sequential(),
@@ -34,8 +35,19 @@ pub fn usual() -> Vec<Scenario> {
         users("pods and owners are deleted", 1),
         renamed(users("pods and owners are deleted, Deployment", 1)),
         machines("a node reboots or is lost", 1),
+        machines("two nodes are lost, no queue", 2).without_queue(),
+        Scenario { third_node: false, ..machines("a node is lost, there is no third", 1).without_queue() },
+        restores("restores fail, once or for good", 1),
+        Scenario { crashes: true, ..restores("restores fail, things crash, no bridge", 2).sequential() },
+        restores("restores fail, blocking", 2).without_queue().blocking(),
+        Scenario { third_node: false, ..restores("restores fail, no third node, blocking", 1).blocking() },
+        Scenario { silence: true, ..restores("the target does not answer, restores fail", 2).any() },
+        Scenario {
+            operators: true,
+            ..restores("restores fail under an operator that is deposed", 2).without_queue()
+        },
         operators("an operator does not know that it is deposed", 1),
-        Scenario { messages: 6, ..Scenario::with_faults("anything, no bridge", 1) }.sequential(),
+        Scenario { messages: 3, ..Scenario::with_faults("anything, no bridge", 1) }.sequential(),
         Scenario::with_faults("anything twice, no queue", 2).without_queue(),
     ]
 }
@@ -76,6 +88,23 @@ pub fn trap(mistake: Mistake) -> Scenario {
         }
         Mistake::ConsumerIgnoresEpoch | Mistake::RetryKeepsEpoch | Mistake::ShadowStartsFresh => {
             Scenario { operators: true, failures: true, faults: 2, messages: 1, ..small }
+        }
+        Mistake::ShadowNotConfirmed => Scenario { crashes: true, ..faulty },
+        Mistake::CommitWithoutRehearsal | Mistake::RehearsalLetGo => small.without_queue(),
+        Mistake::LetGoBeforeOnRecord => Scenario { crashes: true, ..faulty },
+        Mistake::LetGoUnchecked
+        | Mistake::FailureAfterCommitIgnored
+        | Mistake::SameWayForEver
+        | Mistake::HomeNotTried
+        | Mistake::NothingIsKept
+        | Mistake::StrandedWhateverThePolicy
+        | Mistake::FreezesOverAndOver => Scenario { restores: true, ..faulty }.without_queue(),
+        Mistake::WayBeforeSpent | Mistake::GivenUpBeforeSpent | Mistake::SpendKillsTheLiving => {
+            Scenario { restores: true, faults: 2, third_node: false, ..faulty }.without_queue()
+        }
+        Mistake::ClosedOneStands => Scenario { crashes: true, ..faulty }.without_queue(),
+        Mistake::SpentIsForgotten => {
+            Scenario { restores: true, operators: true, faults: 2, ..faulty }.without_queue()
         }
         _ => small,
     }

@@ -1,33 +1,26 @@
 //! The owner that makes its pod again, the webhook that claims it, the drainer that asks again, Kubernetes that collects.
 
-use shadow::protocol::Step;
-
 use super::mistake::Mistake;
 use super::model::Model;
 use super::moves::{Act, Moves};
-use super::world::{Bridge, Machine, NOBODY, Named, Process, Who, World};
-
-/// As in `webhook::cache`: the owner's next pod gets the ticket.
-fn is_replacing(step: Step) -> bool {
-    matches!(step, Step::Freezing | Step::Deleting | Step::Replacing)
-}
+use super::places::HOME;
+use super::world::{Bridge, NOBODY, Named, Process, Who, World};
 
 impl Model {
     pub(super) fn cluster(&self, world: &World, moves: &mut Moves) {
         self.collect(world, moves);
         self.drainer(world, moves);
-        if world.here == Machine::Lost && world.named == Named::Source {
+        if world.is_lost(HOME) && world.named == Named::Source {
             // The taint that vouches for the loss of a node also takes its pods away.
             moves.happens(Act::LostPodDeleted, World { named: Named::Nobody, ..*world });
         }
-        let step = self.protocol.facts(world.journal).state.step;
-        if world.there == Machine::Lost
-            && matches!(world.named, Named::Replacement(_))
-            && step > Step::Replacing
+        if let Named::Replacement { at, .. } = world.named
+            && world.is_lost(at)
         {
-            // It carried on there already, so its state went with the node, as ever.
             let mut next = World { named: Named::Nobody, ..*world };
-            next.past.lost_by_nature = true;
+            // If it carried on there already, its state went with the node, as ever.
+            let step = self.protocol.facts(world.journal).state.step;
+            next.past.lost_by_nature |= !step.awaits_replacement();
             moves.happens(Act::LostPodDeleted, next);
         }
         let successor = world.of(Who::Successor);
@@ -38,8 +31,10 @@ impl Model {
             return; // the broker notices first
         }
         let facts = self.protocol.facts(world.journal);
-        let claimed = is_replacing(facts.state.step) && !self.makes(Mistake::WebhookClaimsNothing);
-        let named = if claimed { Named::Replacement(facts.epoch) } else { Named::Fresh };
+        // As in `webhook::cache`: the owner's next pod gets the ticket.
+        let claimed = facts.state.step.awaits_replacement() && !self.makes(Mistake::WebhookClaimsNothing);
+        let (epoch, life, at) = (facts.epoch, facts.life, facts.place);
+        let named = if claimed { Named::Replacement { epoch, life, at } } else { Named::Fresh };
         let mut next = World { named, ..*world };
         *next.of_mut(Who::Successor) = Process::default();
         moves.happens(Act::MakePod(named), next);
@@ -63,7 +58,16 @@ impl Model {
     /// The migration is deleted some time after its end, and with it the shadow pods and bridges that it owns. Nothing
     /// may count on that, but what a deposed operator makes after the end.
     fn collect(&self, world: &World, moves: &mut Moves) {
-        let ended = self.protocol.facts(world.journal).state.step.is_terminal();
+        let facts = self.protocol.facts(world.journal);
+        let ended = facts.state.step.is_terminal();
+        // What an agent was not there to close, or was told to keep for a day, it removes once the migration is gone.
+        let mut swept = *world;
+        for at in facts.places().filter(|_| self.scenario.silence && ended) {
+            self.close(&mut swept, at, facts.epoch, facts.state.given_up);
+        }
+        if swept != *world {
+            moves.happens(Act::SilentNodeSweeps, swept);
+        }
         if !ended || !world.past.deposed || world.deposed != NOBODY {
             return;
         }

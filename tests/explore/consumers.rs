@@ -123,7 +123,7 @@ impl Model {
             (Who::Source, _) => Some(CONTROL),
             (Who::Shadow, _) => Some(shadows(world.shadow_epoch)),
             (Who::Successor, _) if !self.scenario.renamed => Some(CONTROL),
-            (Who::Successor, Named::Replacement(_)) => Some(RENAMED),
+            (Who::Successor, Named::Replacement { .. }) => Some(RENAMED),
             (Who::Successor, _) => None,
         }
     }

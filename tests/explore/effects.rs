@@ -5,13 +5,13 @@ use shadow::protocol::{Effect, Step};
 use super::broker::{Only, Queue, Refusal};
 use super::mistake::Mistake;
 use super::model::Model;
+use super::places::{HOME, TARGET};
 use super::protocol::Facts;
 use super::world::{
-    Bridge, CONTROL, Life, Machine, Named, Order, PRIMARY, RENAMED, Who, World, bit, parking, replies,
-    shadows,
+    Bridge, CONTROL, Life, Named, Order, PRIMARY, RENAMED, Who, World, bit, parking, replies, shadows,
 };
 
-type Performed = Result<World, &'static str>;
+pub(super) type Performed = Result<World, &'static str>;
 
 impl Model {
     /// Performs an effect of the state `facts`. A refused order changes nothing.
@@ -40,14 +40,21 @@ impl Model {
                 Self::send(&mut next, CONTROL, Order::park(epoch));
             }
             Effect::Dump => next = self.begin_dump(world, epoch).unwrap_or(next),
-            Effect::RestoreShadow => next = self.open_ticket(world, Who::Shadow, epoch).unwrap_or(next),
+            Effect::RestoreShadow => {
+                next = self.open_ticket(world, Who::Shadow, TARGET, (epoch, 0)).unwrap_or(next);
+            }
+            Effect::ConfirmShadow => {}
             Effect::AddBridge => {
                 next.bridge = Bridge::Shadow;
                 next.shadow_known = true;
             }
             Effect::ShrinkShadow => {} // room is not modelled
             Effect::FreezeSource => {
-                if self.admit_forward(&mut next.fence_here, epoch) && next.of(Who::Source).is_alive() {
+                if self.makes(Mistake::HomeDroppedAtCommit) {
+                    next.places[HOME].archive = 0;
+                }
+                if self.admit_forward(&mut next.places[HOME].fence, epoch) && next.of(Who::Source).is_alive()
+                {
                     next.of_mut(Who::Source).life = Life::Frozen;
                 }
             }
@@ -55,25 +62,24 @@ impl Model {
             Effect::KillSource => {
                 let kubelet_would_start_it =
                     world.named == Named::Source && !self.makes(Mistake::KillBeforeCommit);
-                if !kubelet_would_start_it && self.admit_kill(&mut next.fence_here, epoch) {
+                if !kubelet_would_start_it && self.admit_kill(&mut next.places[HOME].fence, epoch) {
                     if !self.is_committed(world) && next.of(Who::Source).is_alive() {
                         return Err("I4: the source is killed before the commit");
                     }
                     next.kill(Who::Source);
                 }
             }
-            Effect::RestoreReplacement => {
-                if let Some(opened) = self.open_ticket(world, Who::Successor, epoch) {
-                    if world.source_acts() {
-                        return Err("I5: the replacement's ticket opens while the source runs");
-                    }
-                    next = opened;
-                }
-            }
+            Effect::RestoreReplacement
+            | Effect::SpendTicket
+            | Effect::ChooseNode
+            | Effect::CarryArchive
+            | Effect::ReturnArchive
+            | Effect::KeepArchive
+            | Effect::ReleaseReplacement => return self.way_on(world, facts, effect),
             Effect::SwitchReaders => {
                 next.bridge = Bridge::Successor;
                 let fenced = !self.makes(Mistake::ShadowNotFenced);
-                if fenced && self.admit_kill(&mut next.fence_there, epoch) {
+                if fenced && world.is_up(TARGET) && self.admit_kill(&mut next.places[TARGET].fence, epoch) {
                     next.kill(Who::Shadow);
                 }
             }
@@ -96,20 +102,23 @@ impl Model {
             }
             Effect::CloseArchives => {
                 if !self.makes(Mistake::TicketLeftOpen) {
-                    next = self.close(world, epoch);
+                    for at in facts.places() {
+                        self.close(&mut next, at, epoch, false);
+                    }
                 }
             }
             Effect::DropParking => return self.drop_queues(world, facts),
             Effect::WithdrawShadow => {
                 next.bridge = Bridge::None;
                 let alive = next.shadow_epoch == epoch && next.of(Who::Shadow).is_alive();
-                if !alive || world.there == Machine::Lost || self.admit_kill(&mut next.fence_there, epoch) {
+                let killed = world.is_up(TARGET) && self.admit_kill(&mut next.places[TARGET].fence, epoch);
+                if !alive || world.is_lost(TARGET) || killed {
                     self.remove_shadow(&mut next, epoch);
                 }
             }
             Effect::ThawSource => {
-                if self.admit(&mut next.fence_here, epoch) {
-                    next.fence_here.called_off = next.fence_here.called_off.max(epoch);
+                if self.admit(&mut next.places[HOME].fence, epoch) {
+                    next.places[HOME].fence.called_off = next.places[HOME].fence.called_off.max(epoch);
                     next.dumping = 0;
                     if next.of(Who::Source).life == Life::Frozen {
                         next.of_mut(Who::Source).life = Life::Running;
@@ -212,7 +221,7 @@ impl Model {
     pub(super) fn nobody_answers(&self, world: &World, facts: &Facts) -> bool {
         match facts.state.step {
             Step::Reverting => world.named != Named::Source,
-            _ => !matches!(world.named, Named::Replacement(epoch) if epoch == facts.epoch),
+            _ => !matches!(world.named, Named::Replacement { epoch, .. } if epoch == facts.epoch),
         }
     }
 }

@@ -1,13 +1,13 @@
-//! What a good end is: I7 and I8, and I1 in the end. From every world such an end must be reachable without any further
+//! What a good end is: I7, I8 and I14, and I1 in the end. From every world such an end must be reachable without any further
 //! fault.
 
 use shadow::api::{EvictionPolicy, Reason};
 use shadow::protocol::Step;
 
 use super::model::Model;
+use super::places::{HOME, TARGET, Ticket};
 use super::world::{
-    Bridge, CONTROL, Life, Machine, NOBODY, Named, PRIMARY, Ticket, UNKNOWN, Who, World, parking, replies,
-    shadows,
+    Bridge, CONTROL, Life, NOBODY, Named, PRIMARY, UNKNOWN, Who, World, parking, replies, shadows,
 };
 
 impl Model {
@@ -33,6 +33,27 @@ impl Model {
         missing
     }
 
+    /// A person is waited for: nothing runs or may run, and the archive is there. Both ways on from here are explored too.
+    fn missing_stranded(&self, world: &World, epoch: u8) -> Vec<&'static str> {
+        let open = world.places.iter().any(|place| place.ticket.opened && !place.ticket.failed);
+        let lives = world.of(Who::Source).is_alive() || world.of(Who::Successor).is_alive();
+        let kept = world.places.iter().any(|place| place.keeps(epoch)) || world.past.archive_lost;
+        let mut missing = Vec::new();
+        if self.scenario.plan.policy != EvictionPolicy::MigrateOrBlock {
+            missing.push("I14: a person is waited for though the policy says otherwise");
+        }
+        if open || lives {
+            missing.push("I5: it may come to life while a person is waited for");
+        }
+        if !kept {
+            missing.push("I14: a person is waited for, and nothing is kept");
+        }
+        if world.mind != world.journal || world.deposed != NOBODY {
+            missing.push("operators agree");
+        }
+        missing
+    }
+
     /// What a good end lacks.
     pub fn missing(&self, world: &World) -> Vec<&'static str> {
         let facts = self.protocol.facts(world.journal);
@@ -40,9 +61,8 @@ impl Model {
         if world.past.broker_lost {
             return self.missing_without_broker(world);
         }
-        if world.there == Machine::Lost && step.is_committed() && !step.is_terminal() {
-            let safe = self.stands_still_safely(world);
-            return if safe { vec![] } else { vec!["I1: the target is lost, and with it the state"] };
+        if step == Step::Stranded {
+            return self.missing_stranded(world, state.epoch.0.try_into().unwrap_or(0));
         }
         let mut missing = Vec::new();
         let mut must = |holds: bool, what: &'static str| {
@@ -50,35 +70,37 @@ impl Model {
                 missing.push(what);
             }
         };
-        must(step.is_terminal(), "I7: the migration does not end");
+        must(step.is_terminal() || step.is_committed(), "I7: the migration does not end");
+        must(step.is_terminal() || !step.is_committed(), "I14: committed, and it does not end");
+        let kept = world.places.iter().any(|place| place.keeps(facts.epoch));
+        must(!state.given_up || kept || world.past.archive_lost, "I14: given up, and nothing is kept");
         let untroubled = self.scenario.faults == 0 && !self.scenario.deadline;
         must(step == Step::Completed || !untroubled, "I7: it fails though nothing went wrong");
         let called_off = state.failure.as_ref().is_some_and(|failure| failure.reason == Reason::Aborted);
         let blocks = self.scenario.plan.policy == EvictionPolicy::MigrateOrBlock;
-        let drained = world.named != Named::Source || world.here == Machine::Lost || called_off || blocks;
+        let drained = world.named != Named::Source || world.is_lost(HOME) || called_off || blocks;
         must(drained, "I7: the drain waits for ever");
         must(world.mind == world.journal && world.deposed == NOBODY, "operators agree");
         must(world.shadows == 0 && !world.of(Who::Shadow).is_alive(), "I8: the shadow is left");
         must(world.bridge == Bridge::None, "I8: the bridge is left");
-        let here = (world.archive_here == 0 && world.dumping == 0) || world.here == Machine::Lost;
-        let there = world.archive_there == 0 || world.there == Machine::Lost;
-        must(here && there, "I8: an archive is left");
+        let gone = world.places.iter().all(|place| place.archive == 0 || place.is_lost());
+        must((gone || state.given_up) && world.dumping == 0, "I8: an archive is left");
         // A shadow that a deposed operator makes on a node that never heard of the migration only waits there.
         let spent = |ticket: Ticket| ticket.epoch == 0 || (world.past.deposed && !ticket.opened);
-        must(
-            (spent(world.shadow_ticket) && spent(world.replacement_ticket)) || world.there == Machine::Lost,
-            "I8: a ticket is left",
-        );
+        let shadow = spent(world.shadow_ticket) || world.is_lost(TARGET);
+        let tickets = world.places.iter().all(|place| spent(place.ticket) || place.is_lost());
+        must(shadow && tickets, "I8: a ticket is left");
         let ours = [1, 2].map(|epoch| [parking(epoch), replies(epoch), shadows(epoch)]);
         let queues = ours.as_flattened().iter().all(|queue| !world.broker.exists(*queue));
         must(queues || world.past.queues_left || world.past.deposed, "I8: a queue of the migration is left");
+        must(world.ghost.life == 0, "I8: a sandbox is left");
         let source_stays = world.named == Named::Source || !world.of(Who::Source).is_alive();
         must(source_stays, "I8: a process of the source is left");
         let Some(who) = world.survivor() else {
             must(world.past.owner_deleted, "I8: nobody has the source's place");
             return missing;
         };
-        if world.named == Named::Source && world.here == Machine::Lost {
+        if world.named == Named::Source && world.is_lost(HOME) {
             must(false, "I8: the pod of a lost node is left");
             return missing;
         }

@@ -1,15 +1,14 @@
 //! All that goes wrong by itself or is done by somebody else. Each costs one of the faults that a world has left.
 
-use shadow::protocol::Step;
+use shadow::protocol::{Effect, Step};
 
 use super::broker::Queue;
 use super::mistake::Mistake;
 use super::model::Model;
 use super::moves::{Act, Moves};
+use super::places::{HOME, Image, Machine, OTHER, Place, TARGET, Ticket};
 use super::protocol::Happening;
-use super::world::{
-    Bridge, Image, Life, Machine, NOBODY, Named, Process, STRAY, Ticket, UNKNOWN, Who, World, parking,
-};
+use super::world::{Bridge, NOBODY, Named, Process, STRAY, Who, World, parking};
 
 impl Model {
     pub(super) fn faults(&self, world: &World, moves: &mut Moves) {
@@ -46,6 +45,12 @@ impl Model {
         if scenario.machines {
             self.machines(world, moves);
         }
+        if scenario.silence {
+            self.silence(world, moves);
+        }
+        if scenario.restores {
+            self.restores(world, moves);
+        }
         let running = !self.protocol.facts(world.journal).outstanding.is_empty();
         if scenario.operators && world.deposed == NOBODY && running {
             let mut next = World { deposed: world.journal, ..*world };
@@ -78,9 +83,9 @@ impl Model {
             // The target finds another digest, or the stream breaks: the source's agent lets its container go on.
             let mut next = Self::end_dump(world, true);
             if self.makes(Mistake::CommitBeforeVerified) {
-                (next.archive_there, next.damaged) = (world.dumping, true);
+                (next.places[TARGET].archive, next.places[TARGET].damaged) = (world.dumping, true);
             } else {
-                next.archive_here = 0;
+                next.places[HOME].archive = 0;
             }
             moves.fault(Act::ArchiveDamaged, next);
         }
@@ -90,16 +95,22 @@ impl Model {
     fn crashes(&self, world: &World, moves: &mut Moves) {
         if world.dumping > 0 {
             // Nobody lets the container go on until the agent is back; the order can be repeated.
-            moves.fault(Act::AgentCrashesInDump, World { dumping: 0, archive_here: 0, ..*world });
+            let mut next = World { dumping: 0, ..*world };
+            next.places[HOME].archive = 0;
+            moves.fault(Act::AgentCrashesInDump, next);
             // The archive has arrived, but nobody here knows: the agent gives the dump up when it is back.
             let mut next = Self::end_dump(world, true);
-            next.archive_here = 0;
-            if self.admit_forward(&mut next.fence_there, world.dumping) && world.there == Machine::Up {
-                next.archive_there = world.dumping;
+            next.places[HOME].archive = 0;
+            let target = &mut next.places[TARGET];
+            if target.is_up() && self.admit_forward(&mut target.fence, world.dumping) {
+                target.archive = world.dumping;
                 moves.fault(Act::AgentCrashesBeforeReport, next);
             }
         }
-        if world.named == Named::Source && world.of(Who::Source).is_alive() && world.here == Machine::Up {
+        for who in [Who::Shadow, Who::Successor] {
+            self.kubelet_dies(world, who, moves);
+        }
+        if world.named == Named::Source && world.of(Who::Source).is_alive() && world.is_up(HOME) {
             // The kubelet starts it again in the same pod. Its state is lost by nature, unless the archive has it.
             let mut next = *world;
             next.disconnect(Who::Source);
@@ -112,24 +123,28 @@ impl Model {
             next.kill(Who::Shadow);
             moves.fault(Act::ContainerCrashes(Who::Shadow), next);
         }
-        if let Named::Replacement(epoch) = world.named
+        if let Named::Replacement { .. } = world.named
             && world.of(Who::Successor).is_alive()
         {
-            moves.fault(Act::ContainerCrashes(Who::Successor), self.without_successor(world, epoch));
+            moves.fault(Act::ContainerCrashes(Who::Successor), self.without_successor(world));
         }
     }
 
     /// What has its state back may lose it again, as ever: it is restored once more only until the ticket is closed.
-    fn without_successor(&self, world: &World, epoch: u8) -> World {
+    fn without_successor(&self, world: &World) -> World {
         let mut next = *world;
         next.disconnect(Who::Successor);
         next.kill(Who::Successor);
-        let restored = world.replacement_ticket.restored;
-        next.past.successor_crashed |= restored || self.is_over(world.fence_there, epoch);
+        next.past.successor_crashed |= self.had_begun(world);
         // Without a queue it acts as soon as it lives: what it did since, a crash loses.
         let acted = world.of(Who::Successor).applied != world.image.applied;
         next.past.lost_by_nature |= acted && !self.scenario.plan.queue;
         next
+    }
+
+    fn had_begun(&self, world: &World) -> bool {
+        let Named::Replacement { epoch, at, .. } = world.named else { return false };
+        world.places[at].ticket.started || self.is_over(world.places[at].fence, epoch)
     }
 
     fn users(&self, world: &World, moves: &mut Moves) {
@@ -140,11 +155,10 @@ impl Model {
             next.past.lost_by_nature |= !committed;
             moves.fault(Act::SourceDeletedByUser, next);
         }
-        if let Named::Replacement(epoch) = world.named {
-            let restored = world.replacement_ticket.restored || self.is_over(world.fence_there, epoch);
-            let mut next = World { named: Named::Nobody, ..self.without_successor(world, epoch) };
+        if let Named::Replacement { .. } = world.named {
+            let mut next = World { named: Named::Nobody, ..self.without_successor(world) };
             // Whoever deletes what had its state back may lose it: as ever.
-            next.past.lost_by_nature |= restored;
+            next.past.lost_by_nature |= self.had_begun(world);
             moves.fault(Act::ReplacementDeletedByUser, next);
         }
         if !world.past.owner_deleted {
@@ -166,56 +180,122 @@ impl Model {
     }
 
     fn machines(&self, world: &World, moves: &mut Moves) {
-        if world.here == Machine::Up {
-            let mut next = World { here: Machine::Lost, dumping: 0, archive_here: 0, ..*world };
-            next.kill(Who::Source);
-            next.past.lost_by_nature |= !self.is_committed(world);
-            moves.fault(Act::SourcesNodeLost, next);
+        if !world.is_lost(HOME) {
+            moves.fault(Act::NodeLost(HOME), self.without_node(world, HOME));
         }
-        if world.there == Machine::Up && world.shadows | world.fence_there.seen > 0 {
-            let mut next = *world;
-            next.kill(Who::Shadow);
-            if let Named::Replacement(epoch) = world.named {
-                next = self.without_successor(&next, epoch);
-            } else {
-                next.kill(Who::Successor);
-            }
-            next.past.lost_by_nature |= world.past.went_on;
+        if world.is_up(TARGET) && world.shadows | world.places[TARGET].fence.seen > 0 {
             // Its disk stays, and its kubelet starts again what was there, but no shadow.
-            moves.fault(Act::TargetReboots, next);
-            next.there = Machine::Lost;
-            moves.fault(Act::TargetLost, next);
+            moves.fault(Act::TargetReboots, self.power_off(world, TARGET));
+            moves.fault(Act::NodeLost(TARGET), self.without_node(world, TARGET));
+        }
+        if world.places[OTHER].archive > 0 && !world.is_lost(OTHER) {
+            moves.fault(Act::NodeLost(OTHER), self.without_node(world, OTHER));
+        }
+    }
+
+    fn power_off(&self, world: &World, at: usize) -> World {
+        let mut next = *world;
+        if at == HOME {
+            next.kill(Who::Source);
+        }
+        if at == TARGET {
+            next.kill(Who::Shadow);
+        }
+        if world.of(Who::Successor).is_alive() && world.successor_at == at {
+            next = self.without_successor(&next);
+            next.past.lost_by_nature |= world.past.went_on;
+        }
+        if world.ghost.at == at {
+            next.ghost.runs = false;
+        }
+        next
+    }
+
+    pub(super) fn without_node(&self, world: &World, at: usize) -> World {
+        let mut next = self.power_off(world, at);
+        if at == HOME {
+            (next.dumping, next.places[HOME].archive) = (0, 0);
+            next.past.lost_by_nature |= !self.is_committed(world);
+        }
+        next.places[at].lose();
+        self.note_loss(next)
+    }
+
+    /// Once nothing is left of the state it is lost by nature.
+    fn note_loss(&self, mut world: World) -> World {
+        let facts = self.protocol.facts(world.journal);
+        let step = facts.state.step;
+        let kept = step.awaits_replacement() || step == Step::Switching;
+        let anywhere = world.places.iter().any(|place| place.keeps(facts.epoch));
+        world.past.archive_lost |= (kept || facts.state.given_up) && !anywhere;
+        world
+    }
+
+    /// What was not reached for a while comes back, or somebody makes sure that it does not: `come_back`.
+    fn silence(&self, world: &World, moves: &mut Moves) {
+        let step = self.protocol.facts(world.journal).state.step;
+        let matters = matches!(
+            step,
+            Step::Replacing | Step::Spending | Step::Switching | Step::Closing | Step::GivingUp
+        );
+        if matters && world.is_up(TARGET) {
+            let mut next = *world;
+            next.places[TARGET].machine = Machine::Silent;
+            moves.fault(Act::TargetSilent, next);
+        }
+    }
+
+    pub(super) fn come_back(&self, world: &World, moves: &mut Moves) {
+        if world.places[TARGET].machine == Machine::Silent {
+            let mut next = *world;
+            next.places[TARGET].machine = Machine::Up;
+            moves.happens(Act::TargetAnswers, next);
+            moves.happens(Act::TargetDeclaredLost, self.without_node(world, TARGET));
+        }
+    }
+
+    /// When it begins to fail does not matter before something is restored: so each kind begins at one moment only.
+    fn restores(&self, world: &World, moves: &mut Moves) {
+        let facts = self.protocol.facts(world.journal);
+        let first = facts.epoch == 1 && facts.life == 1;
+        let restored = world.places[TARGET].ticket.opened;
+        let barren = |places: &[usize]| {
+            let mut next = *world;
+            for at in places {
+                next.places[*at].barren = true;
+            }
+            next
+        };
+        let untouched = world.places.iter().all(|place| !place.barren);
+        if facts.state.step == Step::Accepted && first && untouched {
+            moves.fault(Act::Barren, barren(&[TARGET]));
+        }
+        if facts.outstanding != [Effect::RestoreReplacement] || facts.life != 1 || restored || !untouched {
+            return;
+        }
+        moves.fault(Act::Barren, barren(&[TARGET]));
+        moves.fault(Act::BarrenEverywhere, barren(&[HOME, TARGET, OTHER]));
+        for at in [HOME, TARGET] {
+            let mut next = *world;
+            if !world.places[at].damaged && world.places[at].keeps(facts.epoch) {
+                next.places[at].damaged = true;
+                moves.fault(Act::ArchiveDamagedOn(at), self.note_loss(next));
+            }
         }
     }
 
     /// The next attempt chooses another node.
     pub(super) fn another_target(world: World) -> World {
-        if world.there == Machine::Up {
+        if !world.is_lost(TARGET) {
             return world;
         }
-        World {
-            there: Machine::Up,
-            fence_there: super::world::Fence::default(),
-            archive_there: 0,
+        let mut next = World {
             shadow_ticket: Ticket::default(),
-            replacement_ticket: Ticket::default(),
-            image: if world.archive_here == 0 { Image::default() } else { world.image },
+            image: if world.places[HOME].archive == 0 { Image::default() } else { world.image },
             bridge: if world.bridge == Bridge::Shadow { Bridge::None } else { world.bridge },
             ..world
-        }
-    }
-
-    /// The target is gone for good after the commit: nobody chooses another node. What is exact then: nothing of the
-    /// state is lost, for the source's node keeps the archive, no message is taken or lost, and nobody who started fresh
-    /// has the source's place.
-    pub(super) fn stands_still_safely(&self, world: &World) -> bool {
-        let facts = self.protocol.facts(world.journal);
-        let (step, epoch) = (facts.state.step, facts.epoch);
-        let archive = world.archive_here == epoch || world.here == Machine::Lost || step > Step::Switching;
-        let kept = world.past.lost_by_nature || archive;
-        let taken = world.broker.consumes(Who::Successor.client(), super::world::PRIMARY);
-        let source = world.of(Who::Source);
-        let still = source.life != Life::Running || source.applied == UNKNOWN || step == Step::Freezing;
-        kept && (!taken || step > Step::Closing) && still
+        };
+        next.places[TARGET] = Place::default();
+        next
     }
 }

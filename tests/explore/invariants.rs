@@ -1,12 +1,13 @@
-//! What must always hold: I1 to I11 of the design, by their numbers. Some are looked at where it happens: I1, I2 and I11
-//! in `consumers`, I4, I5 and I10 in `effects`, I9 and I1 in `nodes`; I7 and I8 are what `ends` asks of every end.
+//! What must always hold: I1 to I15 of the design, by their numbers. Some are looked at where it happens: I1, I2 and I11
+//! in `consumers`, I4, I5 and I10 in `effects`, I1, I9 and I13 in `restores`; I7, I8 and I14 are what `ends` asks of every end.
 
 use shadow::protocol::{Effect, Step};
 
 use super::model::Model;
 use super::moves::Act;
-use super::protocol::Happening;
-use super::world::{Bridge, Life, NOBODY, PRIMARY, UNKNOWN, Who, World};
+use super::places::{HOME, TARGET};
+use super::protocol::{Facts, Happening};
+use super::world::{Bridge, Life, PRIMARY, UNKNOWN, Who, World};
 
 type Broken = Option<&'static str>;
 
@@ -15,7 +16,8 @@ impl Model {
     pub(super) fn watch(&self, before: &World, act: Act, after: &mut World) -> Broken {
         self.epochs(before, act, after)
             .or_else(|| self.commit(before, act, after))
-            .or_else(|| Self::processes(after))
+            .or_else(|| self.after_the_commit(before, act, after))
+            .or_else(|| self.processes(after))
             .or_else(|| self.queues(after))
             .or_else(|| Self::readers(after))
     }
@@ -30,21 +32,25 @@ impl Model {
             }
         }
         let Act::Perform(_, effect, epoch) = act else { return None };
-        let on_source = |w: &World| (w.fence_here, w.archive_here, w.dumping, w.image, *w.of(Who::Source));
-        let on_target = |w: &World| (w.fence_there, w.shadow_ticket, w.replacement_ticket);
-        let here = matches!(
+        let kept = |w: &World, at: usize| {
+            let source = (w.dumping, w.image, *w.of(Who::Source));
+            (w.places[at], (at == TARGET).then_some(w.shadow_ticket), (at == HOME).then_some(source))
+        };
+        let agents = matches!(
             effect,
             Effect::Dump
                 | Effect::FreezeSource
                 | Effect::KillSource
                 | Effect::ThawSource
                 | Effect::CloseArchives
+                | Effect::RestoreShadow
+                | Effect::RestoreReplacement
+                | Effect::SpendTicket
+                | Effect::CarryArchive
+                | Effect::KeepArchive
         );
-        let there =
-            matches!(effect, Effect::RestoreShadow | Effect::RestoreReplacement | Effect::CloseArchives);
-        let moved_here = here && epoch < before.fence_here.seen && on_source(before) != on_source(after);
-        let moved_there = there && epoch < before.fence_there.seen && on_target(before) != on_target(after);
-        (moved_here || moved_there).then_some("I11: an older epoch moves an agent")
+        let moved = |at: usize| epoch < before.places[at].fence.seen && kept(before, at) != kept(after, at);
+        (agents && (0..before.places.len()).any(moved)).then_some("I11: an older epoch moves an agent")
     }
 
     /// I4, and I1 at the point of no return.
@@ -55,18 +61,26 @@ impl Model {
         let (was, is) = (self.protocol.facts(before.journal), self.protocol.facts(after.journal));
         if was.state.step.is_committed() || !is.state.step.is_committed() {
             let back = was.state.step.is_committed() && !is.state.step.is_committed();
-            let forsaken = act == Act::Learn(Happening::Forsaken);
+            let forsaken = act == Act::Learn(Happening::Forsaken) || is.state.given_up;
             return (back && !forsaken).then_some("I4: it leads back after the commit");
         }
-        if after.archive_there != is.epoch || after.damaged {
+        let target = &after.places[TARGET];
+        if !target.is_lost() && (target.archive != is.epoch || target.damaged) {
             return Some("I4: committed without a verified archive on the target");
         }
-        let serves = after.shadow_ticket.restored && after.shadow_epoch == is.epoch;
-        let target_is_up = after.there == super::world::Machine::Up;
+        let lived = after.shadow_ticket.epoch == is.epoch && after.shadow_ticket.restored;
+        if !target.is_lost() && !lived {
+            return Some("I12: committed to an archive that was not restored on the target");
+        }
+        let shadow = after.of(Who::Shadow);
+        let serves = after.shadow_ticket.started && after.shadow_epoch == is.epoch;
+        if self.scenario.plan.bridge && serves && !shadow.is_alive() {
+            return Some("I12: committed though the shadow has ended");
+        }
         if self.scenario.plan.bridge
-            && target_is_up
+            && target.is_up()
             && !(serves && after.bridge == Bridge::Shadow)
-            && after.deposed == NOBODY
+            && !after.past.deposed
         {
             return Some("I4: committed though the shadow does not serve");
         }
@@ -76,8 +90,32 @@ impl Model {
             .then_some("I1: committed to an archive that lacks what the source has applied")
     }
 
-    /// I3 and I5.
-    fn processes(world: &World) -> Broken {
+    /// I14, and I15 before it.
+    fn after_the_commit(&self, before: &World, act: Act, after: &World) -> Broken {
+        let (was, is) = (self.protocol.facts(before.journal), self.protocol.facts(after.journal));
+        let step = is.state.step;
+        if step == Step::BackingOff && after.past.stood == 0b110 {
+            return Some("I15: what stands for good would freeze it a third time");
+        }
+        if after.past.archive_lost {
+            return None;
+        }
+        let home = &after.places[HOME];
+        if step.awaits_replacement() && !home.is_lost() && home.archive != is.epoch {
+            return Some("I14: the source's node drops the archive before another pod carries on");
+        }
+        if step.awaits_replacement() && !after.places.iter().any(|place| place.keeps(is.epoch)) {
+            return Some("I14: no archive is left before another pod carries on");
+        }
+        let gives_up = |facts: &Facts| facts.state.given_up || facts.state.step == Step::Stranded;
+        let asked = matches!(act, Act::Learn(Happening::GiveUp | Happening::Abort));
+        let (tried, could) = (is.place == HOME, home.is_up() && home.keeps(is.epoch));
+        (gives_up(&is) && !gives_up(&was) && !asked && !tried && could)
+            .then_some("I14: given up though it was not tried at home")
+    }
+
+    /// I3, I5 and I13.
+    fn processes(&self, world: &World) -> Broken {
         let takes = |who: &Who| world.of(*who).is_alive() && world.takes_messages(*who);
         if Who::ALL.iter().filter(|who| takes(who)).count() > 1 {
             return Some("I3: two consumers of one identity take messages");
@@ -85,7 +123,13 @@ impl Model {
         if takes(&Who::Shadow) {
             return Some("I3: the shadow takes messages");
         }
+        if world.of(Who::Shadow).life == Life::Running && !self.scenario.plan.bridge {
+            return Some("I13: a rehearsal runs");
+        }
         let successor = world.of(Who::Successor).life == Life::Running;
+        if world.ghost.runs && (successor || world.source_acts()) {
+            return Some("I5: two processes of the pod run at once");
+        }
         (world.source_acts() && successor).then_some("I5: source and successor run at once")
     }
 

@@ -1,6 +1,7 @@
 //! Seeded mistakes: each one must be caught, or the explorer proves nothing.
 
-use shadow::protocol::{Effect, State, Step};
+use shadow::api::Life;
+use shadow::protocol::{Effect, Event, Outcome, State, Step, Way, step};
 
 use super::protocol::Happening;
 
@@ -58,7 +59,7 @@ mistakes! {
     /// the consumer acknowledges nothing of what it applies
     AcknowledgesNothing => "I2",
     /// tickets and archives go at the commit
-    TicketClosedAtCommit => "I1",
+    TicketClosedAtCommit => "I14",
     /// tickets are closed after the resume
     TicketClosedAfterResume => "I9",
     /// no PARK waits for the shadow: it wakes up as the source was when it was dumped
@@ -87,6 +88,40 @@ mistakes! {
     QueueDeletedNonEmpty => "I10",
     /// the user's queue is unbound to stop it, and bound again in the end
     PrimaryUnbound => "I10",
+    /// without a bridge the archive is not restored before the commit
+    CommitWithoutRehearsal => "I12",
+    /// nobody asks whether the shadow still lives before the commit
+    ShadowNotConfirmed => "I12",
+    /// a restored process runs before the engine has it on record
+    LetGoBeforeOnRecord => "I13",
+    /// a restored process is not held against its spec
+    LetGoUnchecked => "I13",
+    /// a rehearsal is let go, where requests may change the state
+    RehearsalLetGo => "I13",
+    /// the source's node drops its archive at the commit
+    HomeDroppedAtCommit => "I14",
+    /// a restore that fails after the commit is waited for
+    FailureAfterCommitIgnored => "I14",
+    /// the same way is tried for ever
+    SameWayForEver => "I14",
+    /// home is not tried
+    HomeNotTried => "I14",
+    /// what is given up is not kept
+    NothingIsKept => "I14",
+    /// a person is waited for, whatever the policy says
+    StrandedWhateverThePolicy => "I14",
+    /// the next way is taken before the ticket of the last one is spent
+    WayBeforeSpent => "I5",
+    /// it is given up while a ticket is open
+    GivenUpBeforeSpent => "I5",
+    /// an agent forgets which tickets are spent
+    SpentIsForgotten => "I5",
+    /// what stands still when its ticket is closed is left standing
+    ClosedOneStands => "I8: the survivor does not run",
+    /// a ticket is spent though what it restored was let go
+    SpendKillsTheLiving => "I6",
+    /// what fails at the same place every time is tried again
+    FreezesOverAndOver => "I15",
 }
 
 impl Mistake {
@@ -125,6 +160,44 @@ impl Mistake {
             Self::TicketClosedAfterResume if next.step == Step::Closing => skip(next, Step::Resuming),
             Self::RetryKeepsEpoch if happening == Happening::RetryDue => {
                 next.epoch = before.epoch;
+                next
+            }
+            Self::CommitWithoutRehearsal if next.step == Step::RestoringShadow => skip(next, Step::Freezing),
+            Self::ShadowNotConfirmed if next.step == Step::Confirming => skip(next, Step::Freezing),
+            Self::FailureAfterCommitIgnored
+                if before.step == Step::Replacing && next.step == Step::Spending =>
+            {
+                before.clone()
+            }
+            Self::SameWayForEver
+                if before.step == Step::Spending
+                    && next.step != Step::Spending
+                    && next.replacement.is_none() =>
+            {
+                let life = before.life.max(Life(2));
+                State { life, way: Way::Again, step: Step::Replacing, ..before.clone() }
+            }
+            Self::HomeNotTried if next.way == Way::Home && before.way != Way::Home => {
+                next.way = Way::Nowhere;
+                next.given_up = next.step != Step::Spending;
+                if next.given_up { skip(next, Step::GivingUp) } else { next }
+            }
+            Self::StrandedWhateverThePolicy if next.step == Step::GivingUp => {
+                next.given_up = false;
+                next.failure.clone_from(&before.failure);
+                skip(next, Step::Stranded)
+            }
+            Self::WayBeforeSpent if next.step == Step::Spending => {
+                step(&next, Event::Done(next.turn(), Outcome::TicketSpent)).0
+            }
+            Self::GivenUpBeforeSpent if next.step == Step::Spending && next.way == Way::Nowhere => {
+                next.given_up = true;
+                skip(next, Step::StartingFresh)
+            }
+            Self::FreezesOverAndOver if matches!(happening, Happening::Stands(_)) => {
+                if let Some(failure) = &mut next.failure {
+                    failure.retry = true;
+                }
                 next
             }
             _ => next,

@@ -34,6 +34,12 @@ pub struct Scenario {
     pub users: bool,
     /// Nodes reboot or are lost.
     pub machines: bool,
+    /// Restores fail, once or for good, at one place or everywhere; archives are damaged after the commit.
+    pub restores: bool,
+    /// The target does not answer for a while after the commit.
+    pub silence: bool,
+    /// There is a node besides the source's and the target.
+    pub third_node: bool,
     /// The broker goes down for ever.
     pub broker: bool,
     /// Another operator takes over and the first one does not know; tidying up is given up.
@@ -59,6 +65,9 @@ impl Scenario {
             failures: false,
             users: false,
             machines: false,
+            restores: false,
+            silence: false,
+            third_node: true,
             broker: false,
             operators: false,
         }
@@ -74,6 +83,8 @@ impl Scenario {
             failures: true,
             users: true,
             machines: true,
+            restores: true,
+            silence: true,
             operators: true,
             ..Self::new(name)
         }
@@ -132,6 +143,7 @@ impl Model {
         self.broker_and_consumers(world, moves);
         self.agents_and_kubelets(world, moves);
         self.cluster(world, moves);
+        self.come_back(world, moves);
         self.faults(world, moves);
         for way in &mut moves.all {
             let broken = self.watch(world, way.act, &mut way.world);

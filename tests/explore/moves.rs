@@ -44,10 +44,21 @@ pub enum Act {
     EvictedByDrainer(Who),
     LostPodDeleted,
     StrayMessage,
-    SourcesNodeLost,
     TargetReboots,
-    TargetLost,
+    NodeLost(usize),
+    TargetSilent,
+    TargetAnswers,
+    TargetDeclaredLost,
     ArchiveDamaged,
+    ArchiveDamagedOn(usize),
+    Barren,
+    BarrenEverywhere,
+    RestoreFails(Who),
+    RestoredAsMore(Who),
+    LetGo(Who),
+    KubeletDies(Who),
+    GhostRuns,
+    SilentNodeSweeps,
     MakePod(Named),
     ClaimWaits(Who),
     Restore(Who),
@@ -92,6 +103,11 @@ impl fmt::Display for Happening {
             Self::DeadlineExceeded => f.write_str("the deadline passed"),
             Self::SourceGone => f.write_str("the source pod is gone"),
             Self::RetryDue => f.write_str("the back-off is over"),
+            Self::Stands(effect) => write!(f, "{} failed as it will every time", effect.as_str()),
+            Self::Lost(effect) => write!(f, "{}: the machine is down for good", effect.as_str()),
+            Self::Lives => f.write_str("the replacement was let go after all, and lives"),
+            Self::Retry => f.write_str("somebody says: try all places again"),
+            Self::GiveUp => f.write_str("somebody says: start it fresh"),
         }
     }
 }
@@ -136,9 +152,24 @@ impl fmt::Display for Act {
             }
             Self::LostPodDeleted => f.write_str("Kubernetes deletes the pod of the lost node"),
             Self::StrayMessage => f.write_str("FAULT: somebody publishes to a parking queue"),
-            Self::SourcesNodeLost => f.write_str("FAULT: the source's node is lost for good"),
             Self::TargetReboots => f.write_str("FAULT: the target node reboots"),
-            Self::TargetLost => f.write_str("FAULT: the target node is lost for good"),
+            Self::NodeLost(at) => write!(f, "FAULT: {} is lost for good", PLACES[*at]),
+            Self::TargetSilent => f.write_str("FAULT: the target node does not answer, but goes on"),
+            Self::TargetAnswers => f.write_str("the target node answers again"),
+            Self::TargetDeclaredLost => f.write_str("the silent target is switched off and declared lost"),
+            Self::ArchiveDamagedOn(at) => write!(f, "FAULT: the archive is damaged on {}", PLACES[*at]),
+            Self::Barren => f.write_str("FAULT: on the target every restore fails from now on"),
+            Self::BarrenEverywhere => f.write_str("FAULT: everywhere every restore fails from now on"),
+            Self::RestoreFails(who) => write!(f, "{who} cannot be restored"),
+            Self::RestoredAsMore(who) => {
+                write!(f, "FAULT: {who} is restored and may do more than its spec, and is let go")
+            }
+            Self::LetGo(who) => write!(f, "engine has the {who} on record, its agent lets it go"),
+            Self::KubeletDies(who) => {
+                write!(f, "FAULT: the {who}'s kubelet dies, and with it what is not on record")
+            }
+            Self::GhostRuns => f.write_str("a pod that was deleted for another one redeems its ticket"),
+            Self::SilentNodeSweeps => f.write_str("an agent that was silent removes what is left"),
             Self::AgentCrashesBeforeReport => f.write_str(
                 "FAULT: the archive arrives, but the source's agent crashes and gives its dump up",
             ),
@@ -148,9 +179,11 @@ impl fmt::Display for Act {
             Self::DumpFails => f.write_str("source's agent gives the dump up"),
             Self::AgentCrashesInDump => f.write_str("FAULT: source's agent crashes in the dump"),
             Self::ArchiveDamaged => f.write_str("FAULT: the archive is damaged on its way"),
-            Self::MakePod(Named::Replacement(epoch)) => {
-                write!(f, "owner makes the pod again, webhook gives it the ticket of epoch {epoch}")
-            }
+            Self::MakePod(Named::Replacement { epoch, life, at }) => write!(
+                f,
+                "owner makes the pod again, webhook gives it ticket {epoch}.{life} for {}",
+                PLACES[*at]
+            ),
             Self::MakePod(_) => f.write_str("owner makes the pod again, without a ticket"),
             Self::ClaimWaits(who) => write!(f, "{who}'s create waits for its ticket"),
             Self::Restore(who) => write!(f, "{who} is restored"),
@@ -171,6 +204,8 @@ impl fmt::Display for Act {
         }
     }
 }
+
+const PLACES: [&str; 3] = ["the source's node", "the target", "the third node"];
 
 /// One way on.
 #[derive(Clone, Copy)]

@@ -1,4 +1,4 @@
-//! Nodes: agents with their fences, dumps, archives and tickets; the runtime's claims; the kubelet.
+//! Nodes: agents with their fences, dumps, archives and tickets.
 //!
 //! An agent keeps everything on disk before it answers, so that it restarts is nothing that has to be explored, but in
 //! the middle of a dump.
@@ -8,7 +8,8 @@ use shadow::api::Hold;
 use super::mistake::Mistake;
 use super::model::Model;
 use super::moves::{Act, Moves};
-use super::world::{Fence, Image, Life, Machine, Named, Process, Ticket, UNKNOWN, Who, World, bit};
+use super::places::{Fence, HOME, Image, Place, TARGET, Ticket};
+use super::world::{Life, Named, Who, World};
 
 /// As `agent::fence`: whoever saw a larger epoch refuses a smaller one; what was called off or closed does not begin again.
 impl Model {
@@ -42,8 +43,8 @@ impl Model {
     pub(super) fn begin_dump(&self, world: &World, epoch: u8) -> Option<World> {
         let mut next = *world;
         let source = *world.of(Who::Source);
-        let reported = world.archive_here == epoch && world.archive_there == epoch;
-        if !self.admit_forward(&mut next.fence_here, epoch)
+        let reported = world.places[HOME].archive == epoch && world.places[TARGET].archive == epoch;
+        if !self.admit_forward(&mut next.places[HOME].fence, epoch)
             || !source.is_alive()
             || reported
             || world.dumping > 0
@@ -53,9 +54,12 @@ impl Model {
         next.of_mut(Who::Source).life = Life::Frozen;
         next.image =
             Image { epoch, applied: source.applied, gate: source.gate, unconfirmed: source.unconfirmed };
-        (next.dumping, next.archive_here, next.damaged) = (epoch, epoch, false);
-        if next.archive_there == epoch {
-            next.archive_there = 0; // it is replaced
+        (next.dumping, next.places[HOME].archive) = (epoch, epoch);
+        if next.places[TARGET].archive == epoch {
+            next.places[TARGET].archive = 0; // it is replaced
+        }
+        for place in [HOME, TARGET] {
+            next.places[place].damaged = false;
         }
         Some(next)
     }
@@ -70,10 +74,11 @@ impl Model {
     }
 
     pub(super) fn agents_and_kubelets(&self, world: &World, moves: &mut Moves) {
-        if world.dumping > 0 && world.here == Machine::Up {
+        if world.dumping > 0 && world.is_up(HOME) {
             let mut next = Self::end_dump(world, self.scenario.plan.hold == Hold::Release);
-            if world.there == Machine::Up && self.admit_forward(&mut next.fence_there, world.dumping) {
-                next.archive_there = world.dumping;
+            let target = &mut next.places[TARGET];
+            if target.is_up() && self.admit_forward(&mut target.fence, world.dumping) {
+                target.archive = world.dumping;
                 moves.happens(Act::DumpArrives, next);
             } else {
                 moves.happens(Act::DumpFails, Self::end_dump(world, true));
@@ -85,140 +90,83 @@ impl Model {
             next.kill(Who::Source);
             moves.happens(Act::KubeletKills(Who::Source), next);
         }
-        if world.there == Machine::Up {
-            self.shadow_claims(world, moves);
-            self.successor_claims(world, moves);
-        } else if world.named == Named::Fresh {
-            self.start_fresh(world, moves); // on another node
-        }
+        self.sandboxes(world, moves);
     }
 
-    fn shadow_claims(&self, world: &World, moves: &mut Moves) {
-        for epoch in (1..=self.scenario.attempts).filter(|epoch| world.shadows & bit(*epoch) > 0) {
-            let began = world.shadow_epoch == epoch && world.of(Who::Shadow).life != Life::Absent;
-            if began {
-                continue; // it is never started again
-            }
-            if self.is_over(world.fence_there, epoch) {
-                if self.makes(Mistake::ShadowStartsFresh) {
-                    let mut next = *world;
-                    *next.of_mut(Who::Shadow) = Process { life: Life::Running, ..Process::default() };
-                    next.shadow_epoch = epoch;
-                    moves.happens(Act::StartFresh(Who::Shadow), next);
-                }
-                continue;
-            }
-            self.claim(world, Who::Shadow, epoch, moves);
-        }
-    }
-
-    fn successor_claims(&self, world: &World, moves: &mut Moves) {
-        if world.of(Who::Successor).is_alive() || world.is_connected(Who::Successor) {
-            return;
-        }
-        match world.named {
-            Named::Replacement(epoch) if !self.is_over(world.fence_there, epoch) => {
-                self.claim(world, Who::Successor, epoch, moves);
-            }
-            Named::Replacement(_) | Named::Fresh => self.start_fresh(world, moves),
-            Named::Source | Named::Nobody => {}
-        }
-    }
-
-    fn start_fresh(&self, world: &World, moves: &mut Moves) {
-        if world.of(Who::Successor).is_alive() || world.is_connected(Who::Successor) {
-            return;
-        }
+    /// The operator opens a ticket.
+    pub(super) fn open_ticket(
+        &self,
+        world: &World,
+        who: Who,
+        at: usize,
+        (epoch, life): (u8, u8),
+    ) -> Option<World> {
         let mut next = *world;
-        *next.of_mut(Who::Successor) = Process::fresh();
-        let by_nature = world.past.lost_by_nature || world.past.successor_crashed;
-        next.past.lost_by_nature = true;
-        let act = Act::StartFresh(Who::Successor);
-        if by_nature {
-            moves.happens(act, next);
-        } else {
-            moves.violates(act, next, "I1: the pod carries on without its state");
-        }
-    }
-
-    /// A container's `create` shows its ticket.
-    fn claim(&self, world: &World, who: Who, epoch: u8, moves: &mut Moves) {
-        let mut next = *world;
-        let ticket = match who {
-            Who::Shadow => &mut next.shadow_ticket,
-            _ => &mut next.replacement_ticket,
-        };
-        if ticket.epoch != epoch {
-            *ticket = Ticket { epoch, ..Ticket::default() };
-        }
-        ticket.waiting = true;
-        if !ticket.opened {
-            if next != *world {
-                moves.happens(Act::ClaimWaits(who), next);
-            }
-            return;
-        }
-        ticket.restored = true;
-        // There is one shadow in this world: one of an older attempt, which only a deposed operator can have made so
-        // late, and to which nobody is led, is not looked at any longer.
-        next.disconnect(who);
-        let Image { epoch: of, applied, gate, unconfirmed } = world.image;
-        *next.of_mut(who) = Process { life: Life::Running, applied, gate, unconfirmed, ..Process::default() };
-        if who == Who::Shadow {
-            // Another process, another address.
-            (next.shadow_epoch, next.shadow_known) = (epoch, false);
-        }
-        let act = Act::Restore(who);
-        if world.archive_there != epoch || of != epoch {
-            moves.violates(act, next, "I9: restored from another archive than the ticket's");
-        } else if world.damaged {
-            moves.violates(act, next, "I9: restored from bytes that nobody verified");
-        } else if who == Who::Successor && world.past.went_on && applied != UNKNOWN {
-            moves.violates(act, next, "I9: restored once more after it had gone on");
-        } else {
-            moves.happens(act, next);
-        }
-    }
-
-    /// The operator opens a ticket on the target.
-    pub(super) fn open_ticket(&self, world: &World, who: Who, epoch: u8) -> Option<World> {
-        let mut next = *world;
-        if world.there == Machine::Lost
-            || !self.admit_forward(&mut next.fence_there, epoch)
-            || world.archive_there != epoch
-        {
+        let place = &mut next.places[at];
+        let spent = life > 0 && life <= place.fence.spent && !self.makes(Mistake::SpentIsForgotten);
+        if !place.is_up() || !self.admit_forward(&mut place.fence, epoch) || place.archive != epoch || spent {
             return None;
         }
         let ticket = match who {
             Who::Shadow => &mut next.shadow_ticket,
-            _ => &mut next.replacement_ticket,
+            _ => &mut place.ticket,
         };
-        if ticket.epoch != epoch {
-            *ticket = Ticket { epoch, ..Ticket::default() };
+        if ticket.epoch == epoch && ticket.life > life {
+            return None; // nobody shows that one any more
+        }
+        if !ticket.is_of(epoch, life) {
+            *ticket = Ticket::new(epoch, life);
         }
         ticket.opened = true;
         Some(next)
     }
 
-    /// Both agents are told that everything up to that epoch is over. One on a node that is lost is left to itself.
-    pub(super) fn close(&self, world: &World, epoch: u8) -> World {
-        let mut next = *world;
-        if epoch > next.fence_here.closed && self.admit(&mut next.fence_here, epoch) {
-            next.fence_here.closed = epoch;
-            if next.archive_here <= epoch {
-                next.archive_here = 0;
+    /// That agent is told that everything up to that epoch is over. One that is not reached is left to itself.
+    pub(super) fn close(&self, next: &mut World, at: usize, epoch: u8, keep: bool) {
+        let place = &mut next.places[at];
+        if !place.is_up() || epoch <= place.fence.closed || !self.admit(&mut place.fence, epoch) {
+            return;
+        }
+        place.fence.closed = epoch;
+        if place.archive <= epoch && !keep {
+            place.archive = 0;
+        }
+        if place.ticket.epoch <= epoch {
+            place.ticket = Ticket::default();
+        }
+        if at == TARGET && next.shadow_ticket.epoch <= epoch {
+            next.shadow_ticket = Ticket::default();
+        }
+        // Nobody lets it go any more.
+        for (who, there) in [(Who::Shadow, TARGET), (Who::Successor, next.successor_at)] {
+            let stands = there == at && next.of(who).life == Life::Held;
+            if stands && !self.makes(Mistake::ClosedOneStands) {
+                next.kill(who);
             }
         }
-        if epoch > next.fence_there.closed && self.admit(&mut next.fence_there, epoch) {
-            next.fence_there.closed = epoch;
-            if next.archive_there <= epoch {
-                next.archive_there = 0;
-            }
-            for ticket in [&mut next.shadow_ticket, &mut next.replacement_ticket] {
-                if ticket.epoch <= epoch {
-                    *ticket = Ticket::default();
-                }
-            }
+    }
+
+    /// No ticket up to that life is redeemed here any more, and nothing that was restored by one is left: but what was let
+    /// go and lives is the replacement.
+    pub(super) fn spend(&self, world: &World, at: usize, epoch: u8, life: u8) -> World {
+        let mut next = *world;
+        let restored = world.of(Who::Successor).is_alive()
+            && world.successor_at == at
+            && (1..=life).contains(&world.successor_life);
+        if restored && world.places[at].ticket.started && !self.makes(Mistake::SpendKillsTheLiving) {
+            return next;
+        }
+        let Place { fence, ticket, .. } = &mut next.places[at];
+        if !world.is_up(at) || !self.admit_forward(fence, epoch) {
+            return *world;
+        }
+        fence.spent = fence.spent.max(life);
+        if ticket.epoch == epoch && ticket.life <= life {
+            *ticket = Ticket::default();
+        }
+        if restored {
+            next.disconnect(Who::Successor);
+            next.kill(Who::Successor);
         }
         next
     }

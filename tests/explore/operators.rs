@@ -7,8 +7,9 @@ use shadow::protocol::{Effect, Step};
 use super::mistake::Mistake;
 use super::model::Model;
 use super::moves::{Act, By, Moves};
+use super::places::{HOME, TARGET};
 use super::protocol::{Facts, Happening};
-use super::world::{Machine, NOBODY, Named, Order, Who, World};
+use super::world::{Life, NOBODY, Named, Order, Who, World, bit};
 
 impl Model {
     pub(super) fn operators(&self, world: &World, moves: &mut Moves) {
@@ -92,7 +93,9 @@ impl Model {
         if may_end && world.past.abort_asked {
             self.event(world, Happening::Abort, moves);
         }
-        let lost = world.here == Machine::Lost || world.there == Machine::Lost;
+        self.shadow_ended(world, facts, moves);
+        self.ends_of_ways(world, facts, moves);
+        let lost = world.is_lost(HOME) || world.is_lost(TARGET);
         // Some effects can then never be done; and a consumer that started anew may have missed its order.
         if state.step.is_revocable() && (lost || world.past.lost_by_nature) {
             self.event(world, Happening::StepTimedOut, moves);
@@ -113,6 +116,29 @@ impl Model {
         }
         if nobody && facts.outstanding.contains(&Effect::PlaceShadow) {
             self.event(world, Happening::Failed(Effect::PlaceShadow, true), moves);
+        }
+    }
+
+    /// The shadow cannot be restored, or has ended since.
+    fn shadow_ended(&self, world: &World, facts: &Facts, moves: &mut Moves) {
+        let (ticket, shadow) = (world.shadow_ticket, world.of(Who::Shadow));
+        let is_ours = |effect| facts.outstanding.contains(&effect);
+        let ended = shadow.life == Life::Dead && world.shadow_epoch == facts.epoch;
+        if is_ours(Effect::RestoreShadow) && ticket.epoch == facts.epoch && ticket.failed {
+            let stands = world.places[TARGET].barren;
+            let failed = if stands {
+                Happening::Stands(Effect::RestoreShadow)
+            } else {
+                Happening::Failed(Effect::RestoreShadow, true)
+            };
+            let mut next = self.told(world, failed);
+            next.past.stood |= if stands { bit(facts.epoch) } else { 0 };
+            moves.happens(Act::Learn(failed), next);
+        }
+        for effect in [Effect::RestoreShadow, Effect::ConfirmShadow] {
+            if is_ours(effect) && ended {
+                self.event(world, Happening::Failed(effect, true), moves);
+            }
         }
     }
 
@@ -138,7 +164,7 @@ impl Model {
         }
     }
 
-    fn event(&self, world: &World, happening: Happening, moves: &mut Moves) {
+    pub(super) fn event(&self, world: &World, happening: Happening, moves: &mut Moves) {
         let next = self.told(world, happening);
         if next.mind != world.mind {
             moves.happens(Act::Learn(happening), next);

@@ -4,10 +4,10 @@ use shadow::protocol::{Effect, Step};
 
 use super::mistake::Mistake;
 use super::model::Model;
+use super::places::{Fence, HOME, Place, TARGET};
 use super::protocol::Facts;
 use super::world::{
-    Bridge, CONTROL, Fence, Life, Machine, Named, Order, PARKED, PRIMARY, RESUMED, Who, World, bit, parking,
-    replies, shadows,
+    Bridge, CONTROL, Life, Named, Order, PARKED, PRIMARY, RESUMED, Who, World, bit, parking, replies, shadows,
 };
 
 impl Model {
@@ -18,10 +18,11 @@ impl Model {
         let shadow = world.of(Who::Shadow);
         let shadow_gone = !(shadow.is_alive() && world.shadow_epoch == epoch);
         // An administrator vouches for a node that is lost (`or_gone`).
+        let home = &world.places[HOME];
         let here = |admitted: &dyn Fn(&mut Fence) -> bool| {
-            world.here == Machine::Lost || admitted(&mut world.fence_here.clone())
+            home.is_lost() || (home.is_up() && admitted(&mut home.fence.clone()))
         };
-        let there = world.there == Machine::Up;
+        let there = world.is_up(TARGET);
         match effect {
             Effect::DeclareParking => {
                 let made = [parking(epoch), replies(epoch)].iter().all(|queue| world.broker.exists(*queue));
@@ -37,18 +38,21 @@ impl Model {
                     || world.broker.consumers(parking(epoch)) > 0
             }
             Effect::Dump if self.makes(Mistake::CommitBeforeVerified) => {
-                world.archive_here == epoch && world.dumping == 0
+                home.archive == epoch && world.dumping == 0
             }
             Effect::Dump => {
-                world.here == Machine::Up
-                    && self.admit_forward(&mut world.fence_here.clone(), epoch)
-                    && world.archive_here == epoch
-                    && world.archive_there == epoch
+                home.is_up()
+                    && self.admit_forward(&mut home.fence.clone(), epoch)
+                    && home.archive == epoch
+                    && world.places[TARGET].archive == epoch
                     && world.dumping == 0
             }
             Effect::RestoreShadow => {
-                there && world.shadow_ticket.epoch == epoch && world.shadow_ticket.restored
+                let ticket = world.shadow_ticket;
+                let back = if self.scenario.plan.bridge { ticket.started } else { ticket.restored };
+                there && ticket.epoch == epoch && back
             }
+            Effect::ConfirmShadow => there && shadow.life == Life::Running && world.shadow_epoch == epoch,
             Effect::AddBridge => world.bridge == Bridge::Shadow,
             Effect::ShrinkShadow => true,
             Effect::FreezeSource => {
@@ -59,9 +63,13 @@ impl Model {
                 let killed = here(&|fence| self.admit_kill(fence, epoch)) && !source.is_alive();
                 killed && world.named != Named::Source
             }
-            Effect::RestoreReplacement => {
-                there && world.replacement_ticket.epoch == epoch && world.replacement_ticket.restored
-            }
+            Effect::RestoreReplacement
+            | Effect::SpendTicket
+            | Effect::ChooseNode
+            | Effect::CarryArchive
+            | Effect::ReturnArchive
+            | Effect::KeepArchive
+            | Effect::ReleaseReplacement => self.is_way_done(world, facts, effect),
             Effect::SwitchReaders => {
                 let fenced = shadow_gone || self.makes(Mistake::ShadowNotFenced);
                 world.bridge == Bridge::Successor && fenced
@@ -73,10 +81,12 @@ impl Model {
             }
             Effect::CloseArchives if self.makes(Mistake::TicketLeftOpen) => true,
             Effect::CloseArchives => {
-                let over = |machine, fence: Fence| {
-                    machine == Machine::Lost || fence.closed >= epoch || fence.seen > epoch
+                let is_over = |place: &Place| {
+                    place.is_lost() || place.fence.closed >= epoch || place.fence.seen > epoch
                 };
-                over(world.here, world.fence_here) && over(world.there, world.fence_there)
+                // Where it is not to carry on, no ticket is open: whoever is silent there tidies up later.
+                let over = |at: usize, place: &Place| is_over(place) || (at != facts.place && !place.is_up());
+                facts.places().all(|at| over(at, &world.places[at]))
             }
             Effect::DropParking => {
                 let ours = [parking(epoch), replies(epoch), shadows(epoch)];
@@ -88,9 +98,9 @@ impl Model {
                 world.bridge == Bridge::None && world.shadows & bit(epoch) == 0 && shadow_gone
             }
             Effect::ThawSource => {
-                world.here == Machine::Lost
-                    || (self.admit(&mut world.fence_here.clone(), epoch)
-                        && world.fence_here.called_off >= epoch
+                home.is_lost()
+                    || (self.admit(&mut home.fence.clone(), epoch)
+                        && home.fence.called_off >= epoch
                         && source.life != Life::Frozen)
             }
             Effect::EvictSource => world.named != Named::Source,

@@ -5,11 +5,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use shadow::api::Reason;
+use shadow::api::{NodeName, Reason};
 use shadow::protocol::{Archive, Effect, Event, Failure, Outcome, Plan, Restored, ShadowAt, State, step};
 
 use super::mistake::Mistake;
 use super::mixing::Mixing;
+use super::places::{HOME, OTHER, TARGET};
 
 /// An event without what it carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +20,12 @@ pub enum Happening {
     Done(Effect),
     /// For good or so that another attempt makes sense.
     Failed(Effect, bool),
+    /// As it will every time.
+    Stands(Effect),
+    /// The machine on which it is to be done is gone.
+    Lost(Effect),
+    /// The ticket could not be spent: what it restored was let go and lives.
+    Lives,
     /// The pod that was to carry on will never claim its ticket.
     Forsaken,
     StepTimedOut,
@@ -26,13 +33,43 @@ pub enum Happening {
     DeadlineExceeded,
     SourceGone,
     RetryDue,
+    Retry,
+    GiveUp,
 }
 
 /// What the world needs to know of a state.
 pub struct Facts {
     pub state: State,
     pub epoch: u8,
+    pub life: u8,
+    /// Where the pod is to carry on.
+    pub place: usize,
     pub outstanding: Vec<Effect>,
+}
+
+impl Facts {
+    fn new(state: State) -> Self {
+        Self {
+            epoch: u8::try_from(state.epoch.0).expect("few epochs"),
+            life: u8::try_from(state.life.0).expect("few lives"),
+            place: state.target.as_ref().map_or(TARGET, place),
+            outstanding: state.outstanding(),
+            state,
+        }
+    }
+
+    /// All that have heard of this migration.
+    pub fn places(&self) -> impl Iterator<Item = usize> {
+        let left = self.state.left.iter().map(place).any(|left| left == OTHER);
+        let other = (self.place == OTHER || left).then_some(OTHER);
+        [HOME, TARGET].into_iter().chain(other)
+    }
+}
+
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+
+fn place(node: &NodeName) -> usize {
+    NODES.iter().position(|name| *name == node.as_str()).expect("one of the three")
 }
 
 #[derive(Default)]
@@ -70,8 +107,7 @@ impl Protocol {
             return *number;
         }
         let number = u16::try_from(book.known.len()).expect("few states");
-        let epoch = u8::try_from(state.epoch.0).expect("few epochs");
-        book.known.push(Rc::new(Facts { epoch, outstanding: state.outstanding(), state: state.clone() }));
+        book.known.push(Rc::new(Facts::new(state.clone())));
         book.numbers.insert(state, number);
         number
     }
@@ -100,45 +136,56 @@ impl Protocol {
 }
 
 fn event(state: &State, happening: Happening) -> Event {
+    let failed = |effect, failure| Event::Failed(state.turn(), effect, failure);
     match happening {
         Happening::Admitted => Event::Admitted,
         Happening::Refused => Event::Refused(Failure::terminal(Reason::HostNetwork, "")),
-        Happening::Done(effect) => Event::Done(state.epoch, outcome(effect)),
-        Happening::Failed(effect, true) => {
-            Event::Failed(state.epoch, effect, Failure::retryable(Reason::DumpFailed, ""))
-        }
-        Happening::Failed(effect, false) => {
-            Event::Failed(state.epoch, effect, Failure::terminal(Reason::DumpFailed, ""))
-        }
-        Happening::Forsaken => {
-            Event::Failed(state.epoch, Effect::RestoreReplacement, Failure::terminal(Reason::SourceGone, ""))
-        }
+        Happening::Done(effect) => Event::Done(state.turn(), outcome(state, effect)),
+        Happening::Failed(effect, true) => failed(effect, Failure::retryable(Reason::DumpFailed, "")),
+        Happening::Failed(effect, false) => failed(effect, Failure::terminal(Reason::DumpFailed, "")),
+        Happening::Stands(effect) => failed(effect, Failure::retryable(Reason::RestoreFailed, "as ever")),
+        Happening::Lost(effect) => failed(effect, Failure::terminal(Reason::TargetLost, "")),
+        Happening::Lives => Event::Done(state.turn(), Outcome::ReplacementLives(replacement())),
+        Happening::Forsaken => failed(Effect::RestoreReplacement, Failure::terminal(Reason::SourceGone, "")),
         Happening::StepTimedOut => Event::StepTimedOut,
         Happening::Abort => Event::Abort,
         Happening::DeadlineExceeded => Event::DeadlineExceeded,
         Happening::SourceGone => Event::SourceGone,
         Happening::RetryDue => Event::RetryDue,
+        Happening::Retry => Event::Retry,
+        Happening::GiveUp => Event::GiveUp,
     }
 }
 
+fn replacement() -> Restored {
+    Restored { pod: "r".into(), name: "web-0".into(), ip: None }
+}
+
 /// What an effect finds, without what only people read.
-pub fn outcome(effect: Effect) -> Outcome {
+pub fn outcome(state: &State, effect: Effect) -> Outcome {
+    let node = |at: usize| NodeName::from(NODES[at]);
     match effect {
         Effect::DeclareParking => Outcome::ParkingDeclared,
         Effect::PlaceShadow => {
-            Outcome::ShadowPlaced(ShadowAt { node: "n2".into(), pod: "s".into(), ip: None })
+            Outcome::ShadowPlaced(ShadowAt { node: node(TARGET), pod: "s".into(), ip: None })
         }
         Effect::Park => Outcome::Parked { position: None },
         Effect::Dump => Outcome::Dumped(Archive { digest: "d".into(), bytes: 1, frozen_ms: 1 }),
         Effect::RestoreShadow => Outcome::ShadowRestored,
+        Effect::ConfirmShadow => Outcome::ShadowConfirmed,
         Effect::AddBridge => Outcome::BridgeAdded,
         Effect::ShrinkShadow => Outcome::ShadowShrunk,
         Effect::FreezeSource => Outcome::SourceFrozen,
         Effect::DeleteSource => Outcome::SourceDeleted,
         Effect::KillSource => Outcome::SourceKilled,
-        Effect::RestoreReplacement => {
-            Outcome::ReplacementRestored(Restored { pod: "r".into(), name: "web-0".into(), ip: None })
-        }
+        Effect::RestoreReplacement => Outcome::ReplacementRestored(replacement()),
+        Effect::SpendTicket => Outcome::TicketSpent,
+        Effect::ChooseNode if state.target == Some(node(OTHER)) => Outcome::NodeChosen(node(TARGET)),
+        Effect::ChooseNode => Outcome::NodeChosen(node(OTHER)),
+        Effect::CarryArchive => Outcome::ArchiveCarried,
+        Effect::ReturnArchive => Outcome::ArchiveReturned(node(HOME)),
+        Effect::KeepArchive => Outcome::ArchiveKept,
+        Effect::ReleaseReplacement => Outcome::ReplacementReleased,
         Effect::SwitchReaders => Outcome::ReadersSwitched,
         Effect::Resume => Outcome::Resumed,
         Effect::RemoveShadow => Outcome::ShadowRemoved,

@@ -1,6 +1,7 @@
 //! The world around the protocol, small enough to be kept a million times: plain numbers, no allocation. Pure.
 
 use super::broker::{Broker, Queue};
+use super::places::{ANYWHERE, Ghost, HOME, Image, Machine, Place, Ticket};
 
 /// No operator, no such journal.
 pub const NOBODY: u16 = u16::MAX;
@@ -56,6 +57,8 @@ impl Who {
 pub enum Life {
     #[default]
     Absent,
+    /// Restored: it has not run an instruction yet.
+    Held,
     Running,
     Frozen,
     Dead,
@@ -107,7 +110,7 @@ pub struct Process {
 
 impl Process {
     pub fn is_alive(&self) -> bool {
-        matches!(self.life, Life::Running | Life::Frozen)
+        matches!(self.life, Life::Held | Life::Running | Life::Frozen)
     }
 
     pub fn fresh() -> Self {
@@ -120,8 +123,12 @@ impl Process {
 pub enum Named {
     Source,
     Nobody,
-    /// A pod with a replacement's ticket of this epoch.
-    Replacement(u8),
+    /// A pod with a replacement's ticket, bound to a node.
+    Replacement {
+        epoch: u8,
+        life: u8,
+        at: usize,
+    },
     /// A pod without a ticket.
     Fresh,
 }
@@ -132,40 +139,6 @@ pub enum Bridge {
     None,
     Shadow,
     Successor,
-}
-
-/// What a node's agent remembers of a migration's epochs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Fence {
-    pub seen: u8,
-    pub called_off: u8,
-    pub closed: u8,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Ticket {
-    pub epoch: u8,
-    pub opened: bool,
-    pub waiting: bool,
-    pub restored: bool,
-}
-
-/// A container's memory in an archive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Image {
-    pub epoch: u8,
-    pub applied: u8,
-    pub gate: u8,
-    pub unconfirmed: u8,
-}
-
-/// A machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Machine {
-    #[default]
-    Up,
-    /// It never comes back, and Kubernetes knows.
-    Lost,
 }
 
 /// Things that happened once and stay true.
@@ -188,6 +161,12 @@ pub struct Past {
     pub went_on: bool,
     /// Somebody's message lies on a parking queue.
     pub stray: bool,
+    /// All archives are lost, by nature.
+    pub archive_lost: bool,
+    /// A person tried all ways again.
+    pub retried: bool,
+    /// Attempts, a bit an epoch, that ended by what stands against the move for good.
+    pub stood: u8,
     /// Fewer messages than at the beginning: the other consumer took some.
     pub rival_took: bool,
 }
@@ -221,18 +200,15 @@ pub struct World {
     /// The newest state that any reader saw.
     pub seen: u8,
 
-    pub here: Machine,
-    pub there: Machine,
-    pub fence_here: Fence,
-    pub fence_there: Fence,
+    pub places: [Place; 3],
+    /// Where the successor's process is, and the life of the ticket that it was restored by.
+    pub successor_at: usize,
+    pub successor_life: u8,
+    pub ghost: Ghost,
     /// Epoch of the dump under way.
     pub dumping: u8,
     pub image: Image,
-    pub archive_here: u8,
-    pub archive_there: u8,
-    pub damaged: bool,
     pub shadow_ticket: Ticket,
-    pub replacement_ticket: Ticket,
 }
 
 impl World {
@@ -271,17 +247,13 @@ impl World {
             bridge: Bridge::None,
             shadow_known: false,
             seen: 0,
-            here: Machine::Up,
-            there: Machine::Up,
-            fence_here: Fence::default(),
-            fence_there: Fence::default(),
+            places: [Place::default(); 3],
+            successor_at: ANYWHERE,
+            successor_life: 0,
+            ghost: Ghost::default(),
             dumping: 0,
             image: Image::default(),
-            archive_here: 0,
-            archive_there: 0,
-            damaged: false,
             shadow_ticket: Ticket::default(),
-            replacement_ticket: Ticket::default(),
         }
     }
 
@@ -313,7 +285,7 @@ impl World {
         match self.named {
             Named::Source => Some(Who::Source),
             Named::Nobody => None,
-            Named::Replacement(_) | Named::Fresh => Some(Who::Successor),
+            Named::Replacement { .. } | Named::Fresh => Some(Who::Successor),
         }
     }
 
@@ -324,6 +296,23 @@ impl World {
         // Not seated, not answered: it comes back as if it had not been ordered yet, and the order comes again.
         process.gate = process.gate_before.take().unwrap_or(process.gate);
         (process.order, process.held) = (None, None);
+    }
+
+    pub fn is_lost(&self, at: usize) -> bool {
+        self.places.get(at).is_some_and(|place| place.machine == Machine::Lost)
+    }
+
+    pub fn is_up(&self, at: usize) -> bool {
+        self.places.get(at).is_none_or(|place| place.machine == Machine::Up)
+    }
+
+    /// A place that the operator reaches has the archive, whole.
+    pub fn has_archive(&self, epoch: u8) -> bool {
+        self.places.iter().any(|place| place.is_up() && place.keeps(epoch))
+    }
+
+    pub fn keeps_at_home(&self, epoch: u8) -> bool {
+        self.places[HOME].keeps(epoch)
     }
 
     /// The process ends. The broker notices later.
@@ -346,8 +335,14 @@ impl World {
         if !self.of(Who::Shadow).is_alive() {
             self.shadow_known = false;
         }
-        if self.archive_here == 0 && self.archive_there == 0 && self.dumping == 0 {
-            (self.image, self.damaged) = (Image::default(), false);
+        if self.places.iter().all(|place| place.archive == 0) && self.dumping == 0 {
+            self.image = Image::default();
+        }
+        for place in &mut self.places {
+            place.damaged &= place.archive > 0;
+        }
+        if !self.of(Who::Successor).is_alive() {
+            (self.successor_at, self.successor_life) = (ANYWHERE, 0);
         }
         if self.past.lost_by_nature {
             self.seen = 0;

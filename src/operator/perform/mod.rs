@@ -129,6 +129,13 @@ impl Performer {
             Effect::Park => self.park(journal).await,
             Effect::Dump => self.dump(journal).await,
             Effect::RestoreShadow => self.restore_shadow(journal).await,
+            Effect::ConfirmShadow
+            | Effect::SpendTicket
+            | Effect::ChooseNode
+            | Effect::CarryArchive
+            | Effect::ReturnArchive
+            | Effect::KeepArchive
+            | Effect::ReleaseReplacement => Err(EffectError::failed(Reason::StepTimedOut, "to be written")),
             Effect::AddBridge => self.add_bridge(journal).await,
             Effect::ShrinkShadow => self.shrink_shadow(journal).await,
             Effect::FreezeSource => self.freeze_source(journal).await,
@@ -161,7 +168,7 @@ impl Performer {
 
 /// Nothing leads back once the protocol knows of it.
 fn commits(state: &State, outcome: &Outcome) -> bool {
-    let (next, _) = step(state, Event::Done(state.epoch, outcome.clone()));
+    let (next, _) = step(state, Event::Done(state.turn(), outcome.clone()));
     next.step.is_committed() && !state.step.is_committed()
 }
 
