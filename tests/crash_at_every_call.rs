@@ -25,7 +25,7 @@ fn exact(cases: &[(&str, Scenario, Every)]) {
         if summary.failures() > 0 {
             stories += &format!("{what}\n{}", summary.story());
         }
-        if let Some(why) = summary.shows_nothing(scenario.moves()) {
+        if let Some(why) = summary.shows_nothing(scenario.end()) {
             stories += &format!("{what} shows nothing: {why}\n");
         }
     }
@@ -139,6 +139,67 @@ fn a_late_call_of_a_deposed_operator_in_a_rollback_does_no_harm() {
 fn a_late_call_into_the_next_attempt_does_no_harm() {
     let scenario = Scenario { bridged: false, ..Scenario::of(Trouble::FirstDumpFails) };
     exact(&[("late call into the next attempt", scenario, Every::LateIntoNextAttempt)]);
+}
+
+/// What goes wrong after the commit, and how it ends all the same.
+const AFTER: [(&str, Scenario); 7] = [
+    ("restore fails once", Scenario { bridged: false, ..after(Trouble::RestoreFails) }),
+    ("restores fail on the target", after(Trouble::RestoresFailOn(&["n2"]))),
+    (
+        "restores fail but at home",
+        Scenario { bridged: false, ..after(Trouble::RestoresFailOn(&["n2", "n3"])) },
+    ),
+    ("target lost", after(Trouble::TargetLost("Replacing", &[]))),
+    (
+        "target lost, no other node",
+        Scenario { bridged: false, ..after(Trouble::TargetLost("Replacing", &["n3"])) },
+    ),
+    (
+        "restores fail everywhere, evicted",
+        Scenario { evicts: true, ..after(Trouble::RestoresFailOn(&["n1", "n2", "n3"])) },
+    ),
+    ("restores fail everywhere, mended", after(Trouble::MendedAndRetried)),
+];
+
+const fn after(trouble: Trouble) -> Scenario {
+    Scenario { trouble, evicts: false, bridged: true, mistake: None }
+}
+
+#[test]
+fn whatever_fails_after_the_commit_it_ends_as_it_should() {
+    let given_up = ("restores fail everywhere, given up", after(Trouble::GivenUp));
+    let lost_late = ("target lost while readers are switched", after(Trouble::TargetLost("Switching", &[])));
+    for (what, scenario) in AFTER.into_iter().chain([given_up, lost_late]) {
+        let outcome = play(scenario, None);
+        let trace = || outcome.trace.join("\n");
+        assert_eq!(outcome.violations, Vec::<String>::new(), "{what}\n{}", trace());
+        assert_eq!(Some(outcome.end.as_str()), scenario.end(), "{what}\n{}", trace());
+        println!("{what}: {} in {:.1} s", outcome.end, outcome.took.as_secs_f64());
+    }
+}
+
+fn after_the_commit(every: Every) {
+    exact(&AFTER.map(|(what, scenario)| (what, scenario, every)));
+}
+
+#[test]
+fn each_way_after_the_commit_cut_off_at_any_call_still_ends_exactly() {
+    after_the_commit(Every::Crash);
+}
+
+#[test]
+fn a_connection_that_breaks_at_any_call_after_the_commit_does_no_harm() {
+    after_the_commit(Every::Cut);
+}
+
+#[test]
+fn each_way_after_the_commit_by_two_operators_at_any_call_still_ends_exactly() {
+    after_the_commit(Every::Rival);
+}
+
+#[test]
+fn giving_up_cut_off_at_any_call_still_ends_with_one_fresh_pod() {
+    exact(&[("given up", after(Trouble::GivenUp), Every::Crash)]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, PodUid, Policy};
+use super::{Epoch, Life, PodUid, Policy};
 
 /// Name of the migration that an eviction of this pod object starts: one pod object, one migration.
 pub fn migration_name(pod: &PodUid) -> String {
@@ -79,6 +79,18 @@ pub struct StatefulMigrationSpec {
     /// Set to true to go back, as long as it is not committed.
     #[serde(default)]
     pub abort: bool,
+    /// Raised by one while it is `Stranded`: all places are tried again (`kubectl shadow retry POD`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retry: u32,
+    /// Set to true while it is `Stranded`: the pod starts fresh, its archive is kept for a day
+    /// (`kubectl shadow give-up POD`). Deleting the migration then means the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub give_up: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl StatefulMigrationSpec {
@@ -99,6 +111,8 @@ impl StatefulMigrationSpec {
             priority: policy.priority,
             requested_by: None,
             abort: false,
+            retry: 0,
+            give_up: false,
         }
     }
 }
@@ -240,8 +254,18 @@ pub struct StatefulMigrationStatus {
     pub source_pod_uid: Option<PodUid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_node: Option<String>,
+    /// Where it is to carry on, or carries on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_node: Option<String>,
+    /// Number of the ticket that the owner's next pod redeems: each way on after the commit has one of its own.
+    #[serde(default)]
+    pub life: Life,
+    /// The way on after the commit that is tried: `Target`, `Again`, `Elsewhere`, `Home` or `Nowhere`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub way: Option<String>,
+    /// The largest `spec.retry` that was heeded.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow_pod: Option<String>,
     /// Controller of the source pod (StatefulSet or ReplicaSet): the next pod it makes claims the ticket.

@@ -46,6 +46,10 @@ pub enum Command {
     Status { migration: Option<String> },
     /// Calls a migration off, as long as it is not committed.
     Abort { migration: String },
+    /// Tries all places again for a pod that could be restored nowhere.
+    Retry { pod: String },
+    /// Starts a pod fresh that could be restored nowhere; what was saved of it is kept for a day.
+    GiveUp { pod: String },
 }
 
 /// Every call ends within this.

@@ -9,8 +9,9 @@ use serde_json::json;
 
 use super::args::{Args, CALL_LIMIT, Command};
 use super::check::{CheckError, check};
+use super::decide::{DecideError, decide, waiting};
 use crate::api::{
-    EvictionPolicy, Phase, PodUid, Policy, PolicyError, StatefulMigration, StatefulMigrationSpec,
+    EvictionPolicy, Phase, PodUid, Policy, PolicyError, Reason, StatefulMigration, StatefulMigrationSpec,
     migration_name, pod_policy,
 };
 use crate::kit::{KitError, OwnerError, kube_client, kube_watch_client, owner_annotations};
@@ -29,6 +30,10 @@ pub enum CliError {
     Owner(#[from] OwnerError),
     #[error(transparent)]
     Check(#[from] CheckError),
+    #[error(transparent)]
+    Decide(#[from] DecideError),
+    #[error("migration {name} brought it back: {message}")]
+    WentHome { name: String, message: String },
     #[error("migration {name} failed: {reason}: {message}")]
     Failed { name: String, reason: String, message: String },
     #[error("the watch of migration {0} ended early")]
@@ -63,6 +68,18 @@ pub async fn run(args: Args) -> Result<(), CliError> {
                 .await
                 .map_err(api(format!("abort migration {migration}")))?;
             println!("migration {namespace}/{migration} is called off if it is not committed yet");
+            Ok(())
+        }
+        Command::Retry { pod } => {
+            let migration = waiting(&migrations, &namespace, &pod).await?;
+            decide(&migrations, &migration, &json!({"retry": migration.spec.retry + 1})).await?;
+            println!("all places are tried again: kubectl shadow status {}", migration.name_any());
+            Ok(())
+        }
+        Command::GiveUp { pod } => {
+            let migration = waiting(&migrations, &namespace, &pod).await?;
+            decide(&migrations, &migration, &json!({"giveUp": true})).await?;
+            println!("pod {namespace}/{pod} starts fresh; what was saved of it is kept for a day");
             Ok(())
         }
     }
@@ -118,7 +135,11 @@ async fn follow(namespace: &str, name: &str) -> Result<(), CliError> {
         match status.phase {
             Phase::Completed => {
                 print_one(&migration);
-                return Ok(());
+                if status.reason.as_deref() != Some(Reason::ReturnedHome.as_str()) {
+                    return Ok(());
+                }
+                let message = status.message.clone().unwrap_or_default();
+                return Err(CliError::WentHome { name: name.to_owned(), message });
             }
             Phase::Failed => {
                 return Err(CliError::Failed {

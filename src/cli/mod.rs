@@ -1,8 +1,10 @@
-//! The kubectl plugin: `kubectl shadow migrate | check | status | abort`. Talks to the API server with the user's own rights.
+//! The kubectl plugin: `kubectl shadow migrate | check | status | abort | retry | give-up`. Talks to the API server with the
+//! user's own rights.
 
 mod args;
 mod check;
 mod commands;
+mod decide;
 
 pub use args::Args;
 pub use commands::{CliError, run};

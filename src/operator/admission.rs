@@ -54,6 +54,22 @@ impl Orders {
         }
     }
 
+    /// Resolves when a person who is waited for has decided: another try than the `heeded` ones, or none.
+    pub async fn decision(&self, heeded: u32) -> Event {
+        let mut object = self.object.clone();
+        let seen = object.wait_for(|object| decided(object, heeded).is_some()).await;
+        let decision = seen.ok().and_then(|object| decided(&object, heeded));
+        match decision {
+            Some(decision) => decision,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The number of tries that were asked for.
+    pub fn retries(&self) -> u32 {
+        self.object.borrow().spec.retry
+    }
+
     /// Resolves when somebody calls it off.
     pub async fn abort(&self) {
         if self.object.clone().wait_for(|object| wants_abort(object)).await.is_err() {
@@ -65,6 +81,15 @@ impl Orders {
 /// It waits for a node, or did.
 pub fn is_no_node(failure: Option<&Failure>) -> bool {
     failure.is_some_and(|failure| failure.reason == Reason::NoNodeFits)
+}
+
+/// Whoever deletes it wants nothing of it any more.
+fn decided(object: &StatefulMigration, heeded: u32) -> Option<Event> {
+    if object.spec.give_up || object.metadata.deletion_timestamp.is_some() {
+        Some(Event::GiveUp)
+    } else {
+        (object.spec.retry > heeded).then_some(Event::Retry)
+    }
 }
 
 fn wants_abort(object: &StatefulMigration) -> bool {
@@ -101,6 +126,27 @@ mod tests {
         assert_eq!((orders.granted(Epoch(1)), orders.granted(Epoch(2))), (Some(7), None));
         assert_eq!(orders.admission(&state(1, None)).now_or_never(), Some(Event::Admitted));
         assert_eq!(orders.admission(&state(2, None)).now_or_never(), None, "it waits for its own");
+    }
+
+    #[test]
+    fn a_person_decides_by_the_spec_or_by_deleting_it_and_each_try_is_heeded_once() {
+        let object = |meta: serde_json::Value, spec: serde_json::Value| {
+            let object = serde_json::json!({"apiVersion": "migration.ms2m.io/v1alpha1",
+                "kind": "StatefulMigration", "metadata": meta, "spec": spec});
+            serde_json::from_value::<StatefulMigration>(object).unwrap()
+        };
+        let named = || serde_json::json!({"name": "m"});
+        let waits = object(named(), serde_json::json!({"sourcePod": "web-0"}));
+        assert_eq!(decided(&waits, 0), None);
+        let retried = object(named(), serde_json::json!({"sourcePod": "web-0", "retry": 2}));
+        assert_eq!((decided(&retried, 1), decided(&retried, 2)), (Some(Event::Retry), None));
+        let given_up = object(named(), serde_json::json!({"sourcePod": "web-0", "giveUp": true, "retry": 2}));
+        assert_eq!(decided(&given_up, 0), Some(Event::GiveUp));
+        let deleted = serde_json::json!({"name": "m", "deletionTimestamp": "2026-01-01T00:00:00Z"});
+        assert_eq!(
+            decided(&object(deleted, serde_json::json!({"sourcePod": "web-0"})), 0),
+            Some(Event::GiveUp)
+        );
     }
 
     #[test]

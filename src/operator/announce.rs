@@ -8,9 +8,9 @@ use kube::runtime::events::EventType;
 
 use super::context::Context;
 use super::metrics::Metrics;
-use super::status::summary;
+use super::status::{is_home, summary};
 use super::subject::{Journal, Subject};
-use crate::api::{Reason, StatefulMigration, sentence, sentence_ending};
+use crate::api::{PodUid, Reason, StatefulMigration, sentence, sentence_ending};
 use crate::kit::events::Recorder;
 use crate::protocol::{Effect, Failure, Step};
 
@@ -44,8 +44,15 @@ impl Announcer {
         );
         let (reason, note) = summary(journal);
         let type_ = match state.step {
+            Step::Completed if is_home(journal) => EventType::Warning,
             Step::Preparing | Step::Freezing | Step::Completed => EventType::Normal,
-            Step::Withdrawing | Step::Evicting | Step::Failed => EventType::Warning,
+            Step::Withdrawing
+            | Step::Evicting
+            | Step::Failed
+            | Step::Spending
+            | Step::Returning
+            | Step::Stranded
+            | Step::GivingUp => EventType::Warning,
             _ => return,
         };
         let reason = match state.step {
@@ -55,7 +62,13 @@ impl Announcer {
         if matches!(state.step, Step::Completed | Step::Failed | Step::Withdrawing) {
             self.metrics.ended(reason);
         }
-        self.publish(&journal.subject, reason, type_, &note);
+        match &state.replacement {
+            // The source is gone, and nobody looks at its Events any more.
+            Some(pod) if state.step == Step::Completed => {
+                self.publish_of(&journal.subject, &pod.name, &pod.pod, reason, type_, &note);
+            }
+            _ => self.publish(&journal.subject, reason, type_, &note),
+        }
     }
 
     /// An effect that must succeed does not.
@@ -74,12 +87,25 @@ impl Announcer {
     }
 
     fn publish(&self, subject: &Subject, reason: Reason, type_: EventType, note: &str) {
+        self.publish_of(subject, &subject.source.name, &subject.source.uid, reason, type_, note);
+    }
+
+    /// Of the migration and of this pod.
+    fn publish_of(
+        &self,
+        subject: &Subject,
+        pod: &str,
+        uid: &PodUid,
+        reason: Reason,
+        type_: EventType,
+        note: &str,
+    ) {
         let pod = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
             namespace: Some(subject.source.namespace.clone()),
-            name: Some(subject.source.name.clone()),
-            uid: Some(subject.source.uid.to_string()),
+            name: Some(pod.to_owned()),
+            uid: Some(uid.to_string()),
             ..ObjectReference::default()
         };
         let same = |type_: &EventType| match type_ {

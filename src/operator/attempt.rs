@@ -20,8 +20,22 @@ const TIDY_PATIENCE_UNPARKED: Duration = Duration::from_secs(20);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
-/// Performs one effect, again where that makes sense. Ends by success, or before the commit by a failure; after the
-/// commit and in a rollback it insists, because only success leads on.
+/// After the commit: how long a way may stumble before the next one is tried. The archive lies where it lay. Nothing
+/// for effects that only success leads on from.
+fn patience_after_commit(effect: Effect) -> Option<Duration> {
+    match effect {
+        // It knows its own patience, for each kind of trouble another.
+        Effect::RestoreReplacement => Some(Duration::MAX),
+        Effect::ChooseNode => Some(Duration::from_secs(10)),
+        Effect::CarryArchive => Some(Duration::from_secs(30)),
+        // An agent that is rolled out anew is back by then.
+        Effect::ReturnArchive => Some(Duration::from_secs(60)),
+        _ => None,
+    }
+}
+
+/// Performs one effect, again where that makes sense. Ends by success, or by a failure before the commit or where the
+/// protocol has another way; else it insists, because only success leads on.
 pub async fn attempt(
     performer: &Performer,
     effect: Effect,
@@ -29,7 +43,10 @@ pub async fn attempt(
     announcer: &Announcer,
 ) -> Result<Outcome, Failure> {
     let started = Instant::now();
-    let insist = !journal.state.step.is_revocable();
+    let patience = match journal.state.step {
+        step if step.is_revocable() => Some(PATIENCE),
+        _ => patience_after_commit(effect),
+    };
     let tidy_patience = if journal.state.park_sent { TIDY_PATIENCE } else { TIDY_PATIENCE_UNPARKED };
     let mut pause = RETRY_FIRST;
     let mut reported = false;
@@ -44,7 +61,10 @@ pub async fn attempt(
             tracing::warn!(effect = effect.as_str(), failure.message, "left to expire or be swept");
             return Ok(outcome);
         }
-        let hopeless = if insist { !failure.retry } else { !transient || started.elapsed() > PATIENCE };
+        let hopeless = match patience {
+            Some(patience) => !transient || started.elapsed() > patience,
+            None => !failure.retry,
+        };
         if hopeless {
             return Err(failure);
         }

@@ -241,13 +241,13 @@ async fn own_migration(ctx: &Context, namespace: &str, pod: &Pod) -> Result<Migr
 }
 
 /// Takes the nodes away that the scheduler would have something against. A warning if there are too many to know.
-async fn ask_scheduling(
+pub async fn ask_scheduling(
     ctx: &Context,
     own: &MigrationUid,
     shadow: &PodSpec,
     nodes: &[Arc<Node>],
     verdicts: &mut Verdicts,
-) -> Result<Option<String>, CheckError> {
+) -> kube::Result<Option<String>> {
     let known: HashMap<_, _> = nodes.iter().map(|node| (node.name_any(), node)).collect();
     let mut fitting = Vec::new();
     for (index, (name, found)) in verdicts.iter_mut().enumerate().filter(|(_, (_, found))| found.is_ok()) {

@@ -100,13 +100,16 @@ impl Claim {
 }
 
 /// What is only taken back, evicted or tidied up moves no memory, and may take as long as a broker or a
-/// `PodDisruptionBudget` likes: it keeps nobody else waiting. Names of shadows and of their queues are the owner's: while
+/// `PodDisruptionBudget` likes: it keeps nobody else waiting. The same where a person or a machine that is silent is
+/// waited for. Names of shadows and of their queues are the owner's: while
 /// they are tidied up, no other pod of it may begin to move.
 fn standing(step: Step, expected: Expected) -> Standing {
     match step {
         Step::Accepted if expected == Expected::NotAsked => Standing::Rests,
         Step::Accepted => Standing::Waits,
-        Step::Cleaning => Standing::TidiesUp,
+        Step::Spending | Step::Stranded | Step::GivingUp | Step::StartingFresh | Step::Cleaning => {
+            Standing::TidiesUp
+        }
         step if step.is_terminal() => Standing::Rests,
         step if step.is_revocable() || step.is_committed() || step == Step::Withdrawing => Standing::Moves,
         _ => Standing::Rests,
@@ -168,8 +171,10 @@ mod tests {
         for step in [Step::Accepted, Step::Discarding, Step::BackingOff, Step::Evicting, Step::Completed] {
             assert_eq!(on_record(step).standing, Standing::Rests, "{step:?}");
         }
-        let tidying = on_record(Step::Cleaning);
-        assert_eq!((tidying.standing, tidying.holds_owner()), (Standing::TidiesUp, true));
+        for step in [Step::Cleaning, Step::Stranded, Step::Spending] {
+            let tidying = on_record(step);
+            assert_eq!((tidying.standing, tidying.holds_owner()), (Standing::TidiesUp, true), "{step:?}");
+        }
         let waiting = Claim::of(&object(json!(null)), &journal(Step::Accepted), None, Expected::Bytes(3));
         assert_eq!((waiting.standing, waiting.bytes), (Standing::Waits, Some(3)));
     }

@@ -167,6 +167,12 @@ impl Driver {
                     Event::DeadlineExceeded
                 }
                 () = sleep(self.back_off()), if state.step == Step::BackingOff => Event::RetryDue,
+                decision = orders.decision(self.measured.retries), if state.step == Step::Stranded => {
+                    if decision == Event::Retry {
+                        self.measured.retries = orders.retries(); // written together with what comes of it
+                    }
+                    decision
+                }
                 () = sleep(self.room_expires_in()), if self.measured.reservation.is_some() => {
                     self.release();
                     report(&self);
@@ -283,11 +289,7 @@ impl Driver {
     fn reserve(&mut self, next: &State) {
         match next.step {
             Step::Preparing => {
-                let now = Timestamp::now();
-                let until = now + LONGEST_DEADLINE;
-                let bytes = self.expected_bytes().unwrap_or_default();
-                let room = HeldRoom { bytes, since: now.to_string(), until: until.to_string() };
-                self.measured.reservation = Some(room);
+                self.measured.reservation = Some(room(self.expected_bytes().unwrap_or_default()));
             }
             // Its archive may still be arriving for a while; the eviction may be refused for ever.
             Step::Evicting if next.evicted_first => {
@@ -296,8 +298,14 @@ impl Driver {
                     room.until = until.to_string();
                 }
             }
-            Step::Cleaning | Step::BackingOff | Step::Completed | Step::Evicting | Step::Failed => {
+            Step::Cleaning | Step::Stranded | Step::GivingUp | Step::BackingOff | Step::Evicting => {
                 self.release();
+            }
+            step if step.is_terminal() => self.release(),
+            // A person has waited, and room was given to others: it is asked for again.
+            step if step.awaits_replacement() && self.measured.reservation.is_none() => {
+                let bytes = next.archive.as_ref().map(|archive| archive.bytes);
+                self.measured.reservation = Some(room(bytes.unwrap_or_default()));
             }
             _ => {}
         }
@@ -324,7 +332,7 @@ impl Driver {
         let spent = now.duration_since(self.entered);
         self.ctx.metrics.step(before, spent.as_secs_f64());
         if next == Step::Accepted || before == Step::Accepted {
-            self.measured = Measured::default();
+            self.measured = Measured { retries: self.measured.retries, ..Measured::default() };
         }
         if before != Step::Accepted {
             *self.measured.timings.entry(before.as_str().to_owned()).or_default() += millis(spent);
@@ -337,6 +345,12 @@ impl Driver {
             self.measured.retry_at = Some(due.to_string());
         }
     }
+}
+
+/// From now on.
+fn room(bytes: u64) -> HeldRoom {
+    let now = Timestamp::now();
+    HeldRoom { bytes, since: now.to_string(), until: (now + LONGEST_DEADLINE).to_string() }
 }
 
 /// Exponential: the next attempt is not more welcome than the last one.

@@ -23,6 +23,8 @@ pub struct Measured {
     pub retry_at: Option<String>,
     /// Room that is kept for the archive.
     pub reservation: Option<HeldRoom>,
+    /// The largest `spec.retry` that was heeded.
+    pub retries: u32,
 }
 
 impl Measured {
@@ -36,6 +38,7 @@ impl Measured {
             pause_ms: status.pause_ms,
             retry_at: status.retry_at.clone(),
             reservation: status.reservation.clone(),
+            retries: status.retries,
         }
     }
 }

@@ -23,6 +23,8 @@ pub enum Unfit {
     /// Its agent has not installed the runtime.
     NotInstalled,
     NotWanted,
+    /// The pod could not be restored there.
+    Tried,
     Refused(Refusal),
     /// The scheduler would not take it; not looked at before a migration, whose shadow the scheduler sees itself.
     Scheduling(Misfit),
@@ -34,6 +36,7 @@ impl std::fmt::Display for Unfit {
             Self::Cordoned => f.write_str("cordoned"),
             Self::NotInstalled => f.write_str("the runtime is not installed"),
             Self::NotWanted => f.write_str("another node was asked for"),
+            Self::Tried => f.write_str("the pod could not be restored there"),
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Scheduling(misfit) => misfit.fmt(f),
         }
@@ -113,7 +116,7 @@ impl Placing {
 }
 
 /// `n2: archive 1.2 GiB, free 0.4 GiB; n3: cordoned`
-fn explain(verdicts: &Verdicts, wanted: Option<&NodeName>) -> String {
+pub fn explain(verdicts: &Verdicts, wanted: Option<&NodeName>) -> String {
     let others = |(_, found): &&(NodeName, Result<Room, Unfit>)| {
         !matches!(found, Err(Unfit::Refused(Refusal::IsTheSource) | Unfit::NotWanted))
     };

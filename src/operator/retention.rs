@@ -29,6 +29,8 @@ pub fn is_old(object: &StatefulMigration, now: Timestamp) -> bool {
     let aborted = status.reason.as_deref() == Some(Reason::Aborted.as_str());
     let keep = match status.phase {
         Phase::Completed => KEEP_COMPLETED,
+        // Nobody drains that pod again: it is gone, and so is its state.
+        _ if status.reason.as_deref() == Some(Reason::StateLost.as_str()) => KEEP_COMPLETED,
         // Whoever called it off did so for the rest of its time: no retry of the drain starts it anew.
         _ if aborted => {
             let seconds = i64::try_from(object.spec.deadline_seconds).unwrap_or(i64::MAX);

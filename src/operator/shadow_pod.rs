@@ -20,7 +20,7 @@ use crate::api::{
     TicketId,
 };
 
-const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
+pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 const HOSTNAME_LIMIT: usize = 63;
 /// Kubernetes puts this volume into every pod by itself, under a random name.
 const TOKEN_VOLUME_PREFIX: &str = "kube-api-access-";

@@ -7,9 +7,10 @@ use super::measured::Measured;
 use super::shadow_pod::shadow_name;
 use super::subject::Journal;
 use crate::api::{
-    ConditionType, Phase, Reason, StatefulMigrationStatus, is_property_of_the_pod, sentence, sentence_ending,
+    ConditionType, NodeName, Phase, Reason, StatefulMigrationStatus, is_property_of_the_pod, sentence,
+    sentence_ending,
 };
-use crate::protocol::Step;
+use crate::protocol::{Step, Way};
 
 /// The status for this journal; conditions keep their transition time where nothing changed.
 pub fn status(
@@ -31,6 +32,9 @@ pub fn status(
         source_pod_uid: Some(subject.source.uid.clone()).filter(|uid| !uid.0.is_empty()),
         source_node: Some(subject.node.0.clone()).filter(|node| !node.is_empty()),
         target_node: state.target.as_ref().map(|node| node.0.clone()),
+        life: state.life,
+        way: state.step.is_committed().then(|| format!("{:?}", state.way)),
+        retries: measured.retries,
         shadow_pod: state.shadow_sent.then(|| shadow_name(&subject.source.name, state.epoch)),
         owner_uid: Some(subject.owner_uid.clone()).filter(|uid| !uid.is_empty()),
         source_revision: subject.revision.clone(),
@@ -67,15 +71,29 @@ pub fn summary(journal: &Journal) -> (Reason, String) {
         Step::Accepted if failure.is_none() => (Reason::Queued, "waits for a slot".to_owned()),
         Step::Accepted if no_node(journal).is_some() => (Reason::NoNodeFits, caused("waits for a node")),
         Step::Accepted => (Reason::Queued, caused("tries again")),
+        Step::Completed if is_home(journal) => {
+            let node = &journal.subject.node;
+            let why = failure.map_or("no other node could take it", |f| f.message.as_str());
+            let told =
+                format!("; so pod {} carries on on node {node}, which it was to leave", survivor(journal));
+            (Reason::ReturnedHome, sentence_ending(why, &told))
+        }
         Step::Completed => (
             Reason::Completed,
             format!(
                 "pod {} carries on on node {}",
-                state.replacement.as_ref().map_or(&journal.subject.source.name, |pod| &pod.name),
+                survivor(journal),
                 state.target.as_ref().map_or("?", |node| node.as_str())
             ),
         ),
         Step::Evicting => (failure.map_or(Reason::EvictedInstead, |f| f.reason), caused("evicted as ever")),
+        Step::Failed if state.given_up => {
+            let message = failure.map_or("the archive is kept", |f| &f.message);
+            (
+                Reason::StateLost,
+                sentence_ending(message, &format!(" for a day on {}", kept_on(journal).join(", "))),
+            )
+        }
         Step::Failed if state.done.is_empty() && evicts(journal) => {
             (Reason::EvictedInstead, caused("evicted as ever"))
         }
@@ -83,9 +101,63 @@ pub fn summary(journal: &Journal) -> (Reason, String) {
             failure.map_or(Reason::StepTimedOut, |f| f.reason),
             failure.map_or_else(String::new, |f| sentence(&f.message)),
         ),
+        Step::Stranded => {
+            let pod = &journal.subject.source.name;
+            let remedy = format!(
+                "`kubectl shadow retry {pod}` tries again, `kubectl shadow give-up {pod}` starts it fresh"
+            );
+            (
+                Reason::Stranded,
+                because(failure.map_or("it could be restored nowhere", |f| &f.message), &remedy),
+            )
+        }
+        step if step.awaits_replacement() => match failure.filter(|_| state.way != Way::Target) {
+            Some(failure) => (failure.reason, because(&failure.message, &next_way(journal))),
+            None => (Reason::Committed, format!("goes forward: {}", step.as_str())),
+        },
+        Step::GivingUp | Step::StartingFresh => {
+            (Reason::StateLost, failure.map_or_else(String::new, |f| f.message.clone()))
+        }
         step if step.is_committed() => (Reason::Committed, format!("goes forward: {}", step.as_str())),
         step => (Reason::Started, format!("in progress: {}", step.as_str())),
     }
+}
+
+/// The name of the pod that carries on.
+fn survivor(journal: &Journal) -> &str {
+    journal.state.replacement.as_ref().map_or(&journal.subject.source.name, |pod| &pod.name)
+}
+
+/// It carries on, or is to, on the node that it was to leave.
+pub fn is_home(journal: &Journal) -> bool {
+    journal.state.step.is_committed() && journal.state.target.as_ref() == Some(&journal.subject.node)
+}
+
+/// The nodes on which an archive may lie.
+fn kept_on(journal: &Journal) -> Vec<&str> {
+    let state = &journal.state;
+    let nodes = state.target.iter().chain(&state.left).chain([&journal.subject.node]);
+    let mut names: Vec<&str> = nodes.map(NodeName::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// What is done about a restore that failed.
+fn next_way(journal: &Journal) -> String {
+    let target = journal.state.target.as_ref().map_or("?", |node| node.as_str());
+    match journal.state.way {
+        Way::Target | Way::Again => format!("tried on {target} again, in a new sandbox"),
+        Way::Elsewhere if journal.state.step == Step::Replacing => format!("tried on {target}"),
+        Way::Elsewhere => "another node is looked for".to_owned(),
+        Way::Home => format!("it goes back to {}", journal.subject.node),
+        Way::Nowhere => "no way is left".to_owned(),
+    }
+}
+
+/// Cause first, then what is done about it.
+fn because(cause: &str, then: &str) -> String {
+    sentence_ending(cause, &format!("; {then}"))
 }
 
 /// Why no node can take it.
@@ -114,7 +186,7 @@ fn conditions(
     let step = journal.state.step;
     let phase = step.phase();
     let succeeded = match phase {
-        Phase::Completed => "True",
+        Phase::Completed => as_status(!is_home(journal)),
         Phase::Failed => "False",
         _ => "Unknown",
     };
@@ -150,4 +222,93 @@ fn conditions(
 
 fn as_status(value: bool) -> &'static str {
     if value { "True" } else { "False" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{EvictionPolicy, Hold, PodIdentity};
+    use crate::operator::subject::{OwnerKind, Subject};
+    use crate::protocol::{Failure, Plan, State};
+
+    fn journal(step: Step, change: impl FnOnce(&mut State)) -> Journal {
+        let plan =
+            Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: EvictionPolicy::MigrateOrEvict };
+        let subject = Subject {
+            source: PodIdentity { namespace: "shop".into(), name: "web-0".into(), uid: "p".into() },
+            node: "n1".into(),
+            container: "app".into(),
+            owner_kind: OwnerKind::StatefulSet,
+            owner_uid: "web".into(),
+            queue: None,
+            bridges: vec![],
+            revision: None,
+            archive_bytes: None,
+        };
+        let mut state = State { step, ..State::new(plan, Some("n2".into())) };
+        change(&mut state);
+        Journal { subject, state }
+    }
+
+    fn failed(words: &str) -> Failure {
+        Failure::retryable(Reason::RestoreFailed, words)
+    }
+
+    #[test]
+    fn whoever_went_home_is_told_so_with_the_cause_and_did_not_succeed() {
+        let home = journal(Step::Completed, |state| {
+            state.target = Some("n1".into());
+            state.failure = Some(failed("CRIU on n2: no such device"));
+        });
+        let (reason, message) = summary(&home);
+        assert_eq!(reason, Reason::ReturnedHome);
+        assert_eq!(
+            message,
+            "CRIU on n2: no such device; so pod web-0 carries on on node n1, which it was to leave"
+        );
+        let succeeded = |journal: &Journal| {
+            let status = status(journal, &Measured::default(), &[], None);
+            status.conditions.into_iter().find(|c| c.type_ == "Succeeded").unwrap().status
+        };
+        assert_eq!(succeeded(&home), "False");
+        assert_eq!(succeeded(&journal(Step::Completed, |_| {})), "True");
+    }
+
+    #[test]
+    fn whoever_is_waited_for_reads_the_cause_and_both_commands_in_two_hundred_characters() {
+        let long = "x".repeat(500);
+        let (reason, message) =
+            summary(&journal(Step::Stranded, |state| state.failure = Some(failed(&long))));
+        assert_eq!(reason, Reason::Stranded);
+        assert!(message.starts_with("xxx") && message.chars().count() <= 200, "{message}");
+        assert!(
+            message.contains("`kubectl shadow retry web-0`")
+                && message.contains("`kubectl shadow give-up web-0`")
+        );
+    }
+
+    #[test]
+    fn a_state_that_is_lost_is_no_eviction_and_its_archive_can_be_found() {
+        let lost = journal(Step::Failed, |state| {
+            state.given_up = true;
+            state.left = vec!["n3".into(), "n2".into()];
+            state.failure =
+                Some(Failure::terminal(Reason::StateLost, "restored nowhere; the archive is kept"));
+        });
+        let (reason, message) = summary(&lost);
+        assert_eq!(reason, Reason::StateLost);
+        assert_eq!(message, "restored nowhere; the archive is kept for a day on n1, n2, n3");
+    }
+
+    #[test]
+    fn after_a_restore_that_failed_cause_and_next_way_are_told() {
+        let seeking = journal(Step::Seeking, |state| {
+            state.way = Way::Elsewhere;
+            state.failure = Some(failed("no such device"));
+        });
+        assert_eq!(
+            summary(&seeking),
+            (Reason::RestoreFailed, "no such device; another node is looked for".to_owned())
+        );
+    }
 }

@@ -167,7 +167,9 @@ fn came_by_migration(asked: &Asked, pod: &PodFacts, live: bool, facts: &Facts) -
     }
     let staying = facts.node.as_deref().is_some_and(|node| !node.leaving);
     let young = is_recent(pod.created, facts.now) || is_recent(migration.succeeded_at, facts.now);
-    if asked.uid.is_none() && staying && (young || migration.is_moving()) {
+    // Whoever went home is still on the node that is drained: that eviction is not done, and this is no retry of it.
+    let has_left = !migration.went_home && !migration.stranded;
+    if asked.uid.is_none() && staying && has_left && (young || migration.is_moving()) {
         // A new drain cordons the node a moment before it evicts, and 404 tells it that nothing is left there: only
         // the API server knows whether the node stays.
         if !live {
@@ -178,6 +180,11 @@ fn came_by_migration(asked: &Asked, pod: &PodFacts, live: bool, facts: &Facts) -
             asked.name, migration.namespace, migration.name
         );
         return Some(answer(Why::AlreadyMoved, EvictionAnswer::NotFound { message }));
+    }
+    if migration.stranded {
+        let said = migration.message.as_deref().unwrap_or("it could be restored nowhere");
+        let cause = format!("migration {}/{}: {said}", migration.namespace, migration.name);
+        return Some(wait(Why::IsTarget, asked, &cause));
     }
     if migration.is_moving() {
         let cause = format!("migration {}/{} is moving it here", migration.namespace, migration.name);

@@ -54,20 +54,32 @@ pub fn check(request: &Request<MigrationObject>, own: bool) -> Check {
     if own { Check::Fine } else { Check::IfMayEvict { pod: spec.source_pod.clone() } }
 }
 
-/// The spec is settled when it is written; what may change is `abort`, once, and the UID of the pod may be filled in.
+/// The spec is settled when it is written; what may change is `abort` and `giveUp`, once, and `retry`, upwards; and the
+/// UID of the pod may be filled in.
 fn changed(old: &StatefulMigrationSpec, new: &StatefulMigrationSpec, own: bool) -> Option<Wrong> {
     if old.abort && !new.abort {
         let message = "an abort cannot be taken back; delete the migration and make another".to_owned();
         return Some(Wrong { field: "spec.abort", message });
     }
-    let mut settled = StatefulMigrationSpec { abort: old.abort, ..new.clone() };
+    if old.give_up && !new.give_up {
+        let message = "giving up cannot be taken back".to_owned();
+        return Some(Wrong { field: "spec.giveUp", message });
+    }
+    if new.retry < old.retry {
+        let message = format!("each try is a larger number: at least {}", old.retry);
+        return Some(Wrong { field: "spec.retry", message });
+    }
+    let mut settled =
+        StatefulMigrationSpec { abort: old.abort, give_up: old.give_up, retry: old.retry, ..new.clone() };
     if own && old.source_pod_uid.is_none() {
         settled.source_pod_uid = None;
     }
     (settled != *old).then(|| Wrong {
         field: "spec",
-        message: "cannot be changed, but for `abort` to true; delete the migration and make another"
-            .to_owned(),
+        message:
+            "cannot be changed, but for `abort` and `giveUp` to true and `retry` to a larger number; delete \
+                  the migration and make another"
+                .to_owned(),
     })
 }
 
@@ -134,6 +146,20 @@ mod tests {
             "metadata.name"
         );
         assert!(matches!(check(&review("evict-ab", &spec, None), false), Check::IfMayEvict { .. }));
+    }
+
+    #[test]
+    fn a_person_who_is_waited_for_may_try_again_or_give_up_and_neither_is_taken_back() {
+        let spec = json!({ "sourcePod": "web-0", "retry": 1 });
+        let retried = json!({ "sourcePod": "web-0", "retry": 2 });
+        let given_up = json!({ "sourcePod": "web-0", "retry": 1, "giveUp": true });
+        let from = |old: &Value, new: &Value| check(&review("m", new, Some(old)), false);
+        assert!(matches!(from(&spec, &retried), Check::IfMayEvict { .. }));
+        assert!(matches!(from(&spec, &given_up), Check::IfMayEvict { .. }));
+        assert_eq!(field(from(&retried, &spec)), "spec.retry");
+        assert_eq!(field(from(&given_up, &spec)), "spec.giveUp");
+        let smuggled = json!({ "sourcePod": "web-1", "retry": 2 });
+        assert_eq!(field(from(&spec, &smuggled)), "spec");
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::body::{Body, Bytes};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
@@ -20,12 +19,11 @@ use shadow::agent::desk::Desk;
 use shadow::agent::failure::Failure;
 use shadow::agent::fence::{Fence, Stale};
 use shadow::agent::host::Host;
-use shadow::agent::processes::Processes;
 use shadow::agent::receive::receive;
 use shadow::agent::store::{self, Durability, Store};
 use shadow::api::{
-    ArchiveSize, AwaitOrder, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport, Epoch,
-    Findings, Hold, MigrationUid, NodeName, OpenTicketOrder, Refusal, Role, SpendOrder,
+    ArchiveSize, AwaitOrder, CarryOrder, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport,
+    Epoch, Findings, Hold, MigrationUid, NodeName, OpenTicketOrder, Refusal, Role, SpendOrder,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -33,12 +31,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::World;
 use super::app::App;
+use super::containers::Hands;
 use super::mistake::Mistake;
 use super::wire::Line;
 
 const DUMP_TIME: Duration = Duration::from_millis(40);
-/// As `agent::orders` has it.
-const SPEND_PATIENCE: Duration = Duration::from_secs(5);
+const SPEND_TIME: Duration = Duration::from_secs(5);
 const JOB: &str = "job.json";
 const REPORT: &str = "report.json";
 
@@ -48,50 +46,6 @@ type Ending = watch::Receiver<Option<Outcome>>;
 #[derive(Serialize, Deserialize)]
 struct Job {
     container: ContainerRef,
-}
-
-/// What the desk does to restored processes, done to this world's.
-struct Hands {
-    world: World,
-}
-
-impl Hands {
-    fn app(&self, container_id: &str) -> Option<Arc<App>> {
-        let apps = self.world.apps.lock();
-        apps.iter().rev().find(|app| app.container_id == container_id && app.is_alive()).cloned()
-    }
-}
-
-#[async_trait]
-impl Processes for Hands {
-    fn has_started(&self, _: &str) -> bool {
-        true
-    }
-
-    fn lives(&self, container_id: &str) -> bool {
-        self.app(container_id).is_some()
-    }
-
-    async fn let_go(&self, container_id: &str) -> Result<(), Failure> {
-        if let Some(app) = self.app(container_id) {
-            app.thaw();
-        }
-        Ok(())
-    }
-
-    async fn ended(&self, container_id: &str) -> Option<i32> {
-        if let Some(app) = self.app(container_id) {
-            app.died().await;
-        }
-        None
-    }
-
-    async fn kill(&self, container_id: &str) -> Result<(), Failure> {
-        if let Some(app) = self.app(container_id) {
-            app.kill(&self.world);
-        }
-        Ok(())
-    }
 }
 
 /// One life of a node's agent.
@@ -108,6 +62,17 @@ fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     serde_json::from_slice(bytes).map_err(|error| Failure::new(Refusal::Malformed, error.to_string()))
 }
 
+/// An archive as it goes over the network.
+fn streamed(dir: &Path, origin: &Origin) -> Result<Vec<u8>, Failure> {
+    let mut stream = Vec::new();
+    let taken = write(dir, origin, &mut |chunk: Bytes| {
+        stream.extend_from_slice(&chunk);
+        true
+    });
+    taken.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
+    Ok(stream)
+}
+
 /// Folder of the node's container runtime.
 pub fn bundles(dir: &Path) -> std::path::PathBuf {
     dir.join("node/run/containerd/io.containerd.runtime.v2.task/k8s.io")
@@ -119,8 +84,8 @@ impl Agent {
         let store = Store::open(&dir.join("shadow")).unwrap();
         std::fs::create_dir_all(bundles(dir)).unwrap();
         let containers = Containers::new(Host::at(&dir.join("node")));
-        let hands = Arc::new(Hands { world: world.clone() });
-        let desk = Arc::new(Desk::over(store.clone(), containers, hands).unwrap());
+        let desk = Desk::over(store.clone(), containers, Arc::new(Hands(world.clone())));
+        let desk = Arc::new(desk.unwrap());
         let agent = Arc::new(Self {
             store,
             desk,
@@ -130,11 +95,11 @@ impl Agent {
             lock: tokio::sync::Mutex::default(),
         });
         agent.recover(world);
-        let looking_after = Arc::clone(&agent);
+        let (desk, stopped) = (Arc::clone(&agent.desk), agent.stopped.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = Arc::clone(&looking_after.desk).look_after() => {}
-                () = looking_after.stopped.cancelled() => {}
+                () = desk.look_after() => {}
+                () = stopped.cancelled() => {}
             }
         });
         agent
@@ -199,16 +164,42 @@ impl Agent {
                 self.desk.open_ticket(&uid, role(of), &order)?;
                 Ok(json!({}))
             }
-            ["tickets", of, "spend"] => {
-                let order: SpendOrder = body(bytes)?;
-                self.desk.spend(&uid, role(of), &order, Instant::now() + SPEND_PATIENCE).await?;
-                Ok(json!({}))
-            }
             ["tickets", of, "await"] => {
                 let order: AwaitOrder = body(bytes)?;
                 Ok(json!(self.desk.await_ticket(&uid, role(of), &order).await?))
             }
+            ["tickets", of, "spend"] => {
+                let order: SpendOrder = body(bytes)?;
+                let deadline = Instant::now() + SPEND_TIME;
+                self.desk.spend(&uid, role(of), &order, deadline).await?;
+                Ok(json!({}))
+            }
+            ["carry"] => Ok(json!(self.carry(world, &uid, &body(bytes)?).await?)),
             _ => Err(Failure::new(Refusal::Malformed, path)),
+        }
+    }
+
+    /// As `agent::transfer`.
+    async fn carry(&self, world: &World, uid: &MigrationUid, order: &CarryOrder) -> Outcome {
+        self.pass(world, uid, order.epoch, Fence::admit_forward)?;
+        let archive = self.store.archive(uid, order.epoch);
+        let here = self.desk.archive(uid, order.epoch)?.filter(|manifest| manifest.digest == order.digest);
+        if let (Some(manifest), None) = (&here, &order.target) {
+            let (digest, bytes) = (manifest.digest.clone(), manifest.bytes);
+            return Ok(DumpReport { digest, bytes, frozen_ms: 0, total_ms: 0 });
+        }
+        let dir = if here.is_some() { archive } else { self.store.dump(uid, order.epoch) };
+        if !dir.join(LAYER).exists() {
+            return Err(Failure::new(Refusal::NoArchive, "neither archive nor dump lies here"));
+        }
+        let origin = Origin { migration: uid.clone(), epoch: order.epoch, container: "app".into() };
+        match &order.target {
+            Some(target) => self.send(world, &dir, origin, &target.node).await,
+            None => {
+                let stream = streamed(&dir, &origin)?;
+                let (uid, meter) = (origin.migration.clone(), Meter::default());
+                receive(&self.desk, &self.store, &meter, &uid, origin.epoch, Body::from(stream)).await
+            }
         }
     }
 
@@ -334,12 +325,7 @@ impl Agent {
     }
 
     async fn send(&self, world: &World, dir: &Path, origin: Origin, to: &NodeName) -> Outcome {
-        let mut stream = Vec::new();
-        write(dir, &origin, &mut |chunk: Bytes| {
-            stream.extend_from_slice(&chunk);
-            true
-        })
-        .map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
+        let stream = streamed(dir, &origin)?;
         let cut_off = || Failure::new(Refusal::TransferFailed, "connection reset by peer");
         let (there, to) = (world.clone(), to.clone());
         let taken = async move {

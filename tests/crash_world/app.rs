@@ -38,15 +38,16 @@ pub struct Memory {
 pub enum Life {
     Running,
     Frozen,
+    /// Restored, and not let go yet: it has not run an instruction.
+    Stopped,
     Dead,
 }
 
 pub struct App {
     pub number: usize,
+    pub node: String,
     pub pod: String,
     pub pod_uid: String,
-    /// Of the `create` that has restored it.
-    pub container_id: String,
     pub memory: Mutex<Memory>,
     life: watch::Sender<Life>,
     stopping: AtomicBool,
@@ -67,29 +68,22 @@ struct Session {
 }
 
 impl App {
-    pub fn start(world: &World, pod: &str, pod_uid: &str, memory: Memory) -> Arc<Self> {
-        Self::begin(world, pod, pod_uid, "", memory, Life::Running)
+    pub fn start(world: &World, node: &str, pod: &str, pod_uid: &str, memory: Memory) -> Arc<Self> {
+        Self::begin(world, [node, pod, pod_uid], memory, Life::Running)
     }
 
-    /// It stands still until its agent lets it go.
-    pub fn restore(world: &World, pod: &str, pod_uid: &str, container_id: &str, memory: Memory) -> Arc<Self> {
-        Self::begin(world, pod, pod_uid, container_id, memory, Life::Frozen)
+    /// It stands still until somebody lets it go.
+    pub fn restore(world: &World, node: &str, pod: &str, pod_uid: &str, memory: Memory) -> Arc<Self> {
+        Self::begin(world, [node, pod, pod_uid], memory, Life::Stopped)
     }
 
-    fn begin(
-        world: &World,
-        pod: &str,
-        pod_uid: &str,
-        container_id: &str,
-        memory: Memory,
-        life: Life,
-    ) -> Arc<Self> {
+    fn begin(world: &World, [node, pod, pod_uid]: [&str; 3], memory: Memory, life: Life) -> Arc<Self> {
         let mut apps = world.apps.lock();
         let app = Arc::new(Self {
             number: apps.len(),
+            node: node.to_owned(),
             pod: pod.to_owned(),
             pod_uid: pod_uid.to_owned(),
-            container_id: container_id.to_owned(),
             memory: Mutex::new(memory),
             life: watch::Sender::new(life),
             stopping: AtomicBool::new(false),
@@ -133,6 +127,13 @@ impl App {
         }
     }
 
+    /// What was restored goes on.
+    pub fn wake(&self) {
+        if self.life() == Life::Stopped {
+            self.life.send_replace(Life::Running);
+        }
+    }
+
     pub fn kill(&self, world: &World) {
         self.life.send_replace(Life::Dead);
         if let Some(connection) = self.connection.lock().take() {
@@ -140,8 +141,12 @@ impl App {
         }
     }
 
-    /// SIGTERM: works off what it was given, then ends. A frozen process hears nothing yet.
-    pub fn stop(&self) {
+    /// SIGTERM: works off what it was given, then ends. A frozen process hears nothing yet; one that has never run is
+    /// killed when its grace is over.
+    pub fn stop(&self, world: &World) {
+        if self.life() == Life::Stopped {
+            self.kill(world);
+        }
         self.stopping.store(true, Ordering::SeqCst);
         self.life.send_modify(|_| ());
     }
@@ -154,13 +159,18 @@ impl App {
         }
     }
 
+    /// A shadow, restored and alive.
+    pub fn is_shadow_restored(&self) -> bool {
+        self.pod.contains("-shadow-") && self.memory.lock().has_past && self.is_alive()
+    }
+
     pub async fn died(&self) {
         let _ = self.life.subscribe().wait_for(|life| *life == Life::Dead).await;
     }
 
     async fn awake(&self) -> Result<(), End> {
         let mut life = self.life.subscribe();
-        match life.wait_for(|life| *life != Life::Frozen).await.map(|life| *life) {
+        match life.wait_for(|life| !matches!(life, Life::Frozen | Life::Stopped)).await.map(|life| *life) {
             Ok(Life::Running) => Ok(()),
             _ => Err(End::Dead),
         }

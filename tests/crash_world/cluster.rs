@@ -15,7 +15,8 @@ use super::objects::{Key, text, uid};
 
 pub const NAMESPACE: &str = "shop";
 pub const POD: &str = "web-0";
-pub const NODES: [&str; 2] = ["n1", "n2"];
+/// The pod is on the first; the scheduler prefers the second to the third.
+pub const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const PUBLISH: Duration = Duration::from_millis(15);
 /// So many at that pace, then less.
 const BURST: u64 = 40;
@@ -35,7 +36,7 @@ pub fn furnish(world: &World) {
         let ready = json!([{ "type": "Ready", "status": "True" }]);
         let object = json!({ "metadata": { "labels": { "kubernetes.io/hostname": node,
             "migration.ms2m.io/ready": "true" } }, "spec": {},
-            "status": { "conditions": ready } });
+            "status": { "conditions": ready, "allocatable": { "cpu": "64", "memory": "64Gi", "pods": "110" } } });
         create(Key::new("nodes", "", node), object);
     }
     let url = "YW1xcDovL21lbW9yeQ=="; // amqp://memory
@@ -95,7 +96,7 @@ pub async fn scheduler(world: World) {
                 Some(node) => pod["spec"]["nodeName"] = json!(node),
                 None => {
                     pod["status"]["conditions"] =
-                        json!([{ "type": "PodScheduled", "status": "False", "message": "0/2 nodes are available" }]);
+                        json!([{ "type": "PodScheduled", "status": "False", "message": "no node is available" }]);
                 }
             });
         }
@@ -105,7 +106,9 @@ pub async fn scheduler(world: World) {
 
 fn fits(world: &World, pod: &Value, node: &str) -> bool {
     let object = world.objects.get(&Key::new("nodes", "", node)).unwrap();
-    let cordoned = object.pointer("/spec/unschedulable") == Some(&json!(true));
+    let tolerations = pod.pointer("/spec/tolerations").and_then(Value::as_array);
+    let tolerates = tolerations.into_iter().flatten().any(|t| t["key"] == "node.kubernetes.io/unschedulable");
+    let cordoned = object.pointer("/spec/unschedulable") == Some(&json!(true)) && !tolerates;
     let wanted = pod.pointer("/spec/nodeSelector/kubernetes.io~1hostname").and_then(Value::as_str);
     let terms =
         "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
@@ -181,15 +184,40 @@ pub fn is_ready(pod: &Value) -> bool {
 
 /// Asks to go back as soon as the migration is in that step.
 pub async fn user_who_aborts(world: World, step: &'static str) {
+    let migration = until_step(&world, step).await;
+    let key = Key::new("statefulmigrations", NAMESPACE, text(&migration, "/metadata/name"));
+    world.objects.change(&key, None, |migration| migration["spec"]["abort"] = json!(true)).unwrap();
+    world.wire.note(format!("user aborts in {step}"));
+}
+
+/// The second node loses its power once the migration is in this step; somebody vouches for that a little later.
+pub async fn power_cut(world: World, step: &'static str) {
+    until_step(&world, step).await;
+    world.lose(NODES[1]);
+    sleep(Duration::from_secs(3)).await;
+    let node = Key::new("nodes", "", NODES[1]);
+    let taint = json!([{ "key": "node.kubernetes.io/out-of-service", "effect": "NoExecute" }]);
+    world.objects.change(&node, None, |node| node["spec"]["taints"] = taint).unwrap();
+    world.wire.note(format!("{} is out of service", NODES[1]));
+}
+
+/// Whoever is waited for says so, some time later.
+pub async fn user_who_decides(world: World, field: &'static str, value: Value) {
+    let migration = until_step(&world, "Stranded").await;
+    sleep(Duration::from_secs(5)).await;
+    world.decided.store(true, Ordering::SeqCst);
+    let key = Key::new("statefulmigrations", NAMESPACE, text(&migration, "/metadata/name"));
+    world.objects.change(&key, None, |migration| migration["spec"][field] = value).unwrap();
+    world.wire.note(format!("user says {field}"));
+}
+
+async fn until_step(world: &World, step: &str) -> Value {
     let mut changes = world.objects.changes();
     loop {
         changes.borrow_and_update();
         let (migrations, _) = world.objects.list("statefulmigrations", None);
-        if let Some(migration) = migrations.iter().find(|m| text(m, "/status/step") == step) {
-            let key = Key::new("statefulmigrations", NAMESPACE, text(migration, "/metadata/name"));
-            world.objects.change(&key, None, |migration| migration["spec"]["abort"] = json!(true)).unwrap();
-            world.wire.note(format!("user aborts in {step}"));
-            return;
+        if let Some(migration) = migrations.into_iter().find(|m| text(m, "/status/step") == step) {
+            return migration;
         }
         let _ = changes.changed().await;
     }

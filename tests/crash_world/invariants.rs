@@ -64,6 +64,7 @@ impl Invariants {
         if committed(&now) || !committed(next) {
             return;
         }
+        world.wire.commits();
         let uid = MigrationUid::from(uid(&now));
         let epoch = Epoch(u32::try_from(next["status"]["epoch"].as_u64().unwrap_or(0)).unwrap_or(0));
         let target = text(next, "/status/targetNode");
@@ -75,10 +76,26 @@ impl Invariants {
             self.breaks(world, "committed without the verified archive on the target".into());
             return;
         }
+        let restored = world.apps.lock().iter().any(|app| app.node == target && app.is_shadow_restored());
+        if !restored {
+            self.breaks(world, "committed though nothing was restored on the target".into());
+        }
         let image = std::fs::read_to_string(archive.join("images/pages-1.img")).unwrap_or_default();
         let (kept, source) = (world.image(image.parse().unwrap_or(0)), world.source());
         if source.is_alive() && kept.applied != source.memory.lock().applied {
             self.breaks(world, "committed to an archive that is not the source's state".into());
+        }
+    }
+
+    /// What was restored is let go: before, nobody else of that name may live, and what would come back is the newest.
+    pub fn before_letting_go(&self, world: &World, app: &App) {
+        let apps = world.apps.lock();
+        let others = apps.iter().filter(|other| other.number != app.number && other.pod == app.pod);
+        let alive: Vec<usize> = others.filter(|other| other.is_alive()).map(|other| other.number).collect();
+        drop(apps);
+        if !alive.is_empty() {
+            let what = format!("process {} of {} is let go beside {alive:?}", app.number, app.pod);
+            self.breaks(world, what);
         }
     }
 
@@ -180,7 +197,7 @@ impl Invariants {
         let finalizers = migration.and_then(|m| m.metadata.finalizers).unwrap_or_default();
         must(finalizers.is_empty(), &|| format!("finalizers are left: {finalizers:?}"));
 
-        for node in NODES {
+        for node in NODES.into_iter().filter(|node| !world.node(node).is_lost()) {
             for folder in ["archives", "dumps", "tickets"] {
                 let entries = std::fs::read_dir(world.node(node).dir().join("shadow").join(folder)).unwrap();
                 let names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
@@ -212,7 +229,7 @@ impl Invariants {
         let anywhere: Vec<u64> = self.applied.lock().keys().copied().collect();
         must(anywhere == all, &|| format!("{} of {published} messages were applied", anywhere.len()));
         let evicted = status.phase.is_terminal() && status.step.as_deref() == Some("Failed");
-        must(memory.has_past || evicted && world.scenario.may_evict(), &|| {
+        must(memory.has_past || evicted && world.scenario.may_start_fresh(), &|| {
             "the survivor started without its state".to_owned()
         });
         missing

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use shadow::agent::desk::NotRecorded;
 use shadow::agent::ticket::Verdict;
-use shadow::api::{ANNOTATION_TICKET, ClaimRequest, RUNTIME_CLASS, RestoreFault, RestoreOutcome};
+use shadow::api::{ANNOTATION_TICKET, ClaimRequest, RUNTIME_CLASS, RestoreFault, RestoreOutcome, Role};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -38,7 +40,7 @@ struct Run {
 pub async fn kubelet(world: World, node: String) {
     let mut runs: HashMap<String, Run> = HashMap::new();
     let mut changes = world.objects.changes();
-    loop {
+    while !world.node(&node).is_lost() {
         changes.borrow_and_update();
         let (pods, _) = world.objects.list("pods", None);
         let mine: Vec<&Value> = pods.iter().filter(|pod| text(pod, "/spec/nodeName") == node).collect();
@@ -57,10 +59,8 @@ pub async fn kubelet(world: World, node: String) {
             let there = mine.iter().find(|pod| uid(pod) == pod_uid);
             if there.is_none_or(|pod| pod.pointer("/metadata/deletionTimestamp").is_some()) {
                 run.stopping = true;
+                run.task.abort();
                 let started = run.app.lock().clone();
-                if started.is_none() {
-                    run.task.abort();
-                }
                 let object = there.map(|pod| (*pod).clone());
                 tokio::spawn(stop(world.clone(), node.clone(), pod_uid.clone(), started, object));
             }
@@ -72,7 +72,7 @@ pub async fn kubelet(world: World, node: String) {
 /// SIGTERM, then nothing of it is left on the node, then its object goes.
 async fn stop(world: World, node: String, pod_uid: String, app: Option<Arc<App>>, object: Option<Value>) {
     if let Some(app) = app {
-        app.stop();
+        app.stop(&world);
         app.died().await;
     }
     sleep(TEARDOWN).await;
@@ -100,8 +100,11 @@ async fn run(world: World, node: String, pod: Value, started: Arc<Mutex<Option<A
     let ticket = pod.pointer("/metadata/annotations").and_then(|all| all.get(ANNOTATION_TICKET));
     let ticket =
         ticket.and_then(Value::as_str).filter(|_| text(&pod, "/spec/runtimeClassName") == RUNTIME_CLASS);
-    let app = match ticket {
-        None => App::start(&world, &name, &pod_uid, Memory::default()),
+    match ticket {
+        None => {
+            let app = App::start(&world, &node, &name, &pod_uid, Memory::default());
+            *started.lock() = Some(app);
+        }
         Some(ticket) => {
             let request = ClaimRequest {
                 ticket: ticket.parse().unwrap(),
@@ -116,14 +119,17 @@ async fn run(world: World, node: String, pod: Value, started: Arc<Mutex<Option<A
                 attempt += 1;
                 let request =
                     ClaimRequest { container_id: format!("{pod_uid}.{attempt}"), ..request.clone() };
-                match create(&world, &line, &node, &name, &request).await {
-                    Some(app) => break app,
-                    None => sleep(TRY_AGAIN).await,
+                if create(&world, &line, &node, &name, &request, &started).await {
+                    world.containers.start(&request.container_id);
+                    break;
+                }
+                sleep(TRY_AGAIN).await;
+                if world.node(&node).is_lost() {
+                    return;
                 }
             }
         }
-    };
-    *started.lock() = Some(app);
+    }
     let status = |ready: &'static str| {
         let ip = ip.clone();
         move |object: &mut Value| {
@@ -131,7 +137,9 @@ async fn run(world: World, node: String, pod: Value, started: Arc<Mutex<Option<A
                 "conditions": [{ "type": "PodScheduled", "status": "True" }, { "type": "Ready", "status": ready }] });
         }
     };
-    let is_same = || world.objects.get(&key).is_some_and(|object| uid(&object) == pod_uid);
+    let is_same = || {
+        !world.node(&node).is_lost() && world.objects.get(&key).is_some_and(|object| uid(&object) == pod_uid)
+    };
     if is_same() {
         let _ = world.objects.change(&key, None, status("False"));
     }
@@ -141,45 +149,84 @@ async fn run(world: World, node: String, pod: Value, started: Arc<Mutex<Option<A
     }
 }
 
-/// One `create` by `shadow-runc`; `None` where it fails and the kubelet tries again.
+/// One `create` by `shadow-runc`; false where it fails and the kubelet tries again.
 async fn create(
     world: &World,
     line: &Line,
     node: &str,
     pod: &str,
     request: &ClaimRequest,
-) -> Option<Arc<App>> {
-    let (mut agent, verdict) = claim(world, line, node, request, CLAIM_PATIENCE).await?;
+    started: &Mutex<Option<Arc<App>>>,
+) -> bool {
+    let Some((mut agent, verdict)) = claim(world, line, node, request, CLAIM_PATIENCE).await else {
+        return false;
+    };
     match verdict {
         Verdict::Restore => {}
-        Verdict::Fresh(_) => return Some(App::start(world, pod, request.pod.as_str(), Memory::default())),
-        Verdict::Wait | Verdict::Refuse(_) | Verdict::Recorded => return None,
+        Verdict::Fresh(_) => {
+            *started.lock() = Some(App::start(world, node, pod, request.pod.as_str(), Memory::default()));
+            return true;
+        }
+        Verdict::Wait | Verdict::Refuse(_) | Verdict::Recorded => return false,
     }
-    let archive = agent.store.archive(&request.ticket.migration, request.ticket.epoch);
+    let mut restoring = Restoring { agent: Arc::clone(&agent), request, ended: false };
+    let ticket = &request.ticket;
+    let archive = agent.store.archive(&ticket.migration, ticket.epoch);
     let image = std::fs::read_to_string(archive.join("images/pages-1.img"));
     sleep(RESTORE).await;
-    let Ok(image) = image else {
-        broke_off(&agent, request);
-        return None;
-    };
+    let Ok(image) = image else { return false };
+    let decided = world.decided.load(Ordering::SeqCst);
+    if ticket.role == Role::Replacement && world.scenario.restore_fails(node, ticket.life, decided) {
+        let failed = RestoreOutcome::Failed { reason: "CRIU: no".into(), fault: RestoreFault::Criu };
+        restoring.ended = report(line, &agent, request, failed).await.is_some();
+        return false;
+    }
+    if world.node(node).is_lost() {
+        return false;
+    }
     // The process is there from here on, whoever hears of it, and stands still.
-    let memory = world.image(image.parse().unwrap());
-    let app = App::restore(world, pod, request.pod.as_str(), &request.container_id, memory);
+    let app = App::restore(world, node, pod, request.pod.as_str(), world.image(image.parse().unwrap()));
+    world.containers.add(&request.container_id, &app);
+    *started.lock() = Some(Arc::clone(&app));
     let deadline = Instant::now() + REPORT_PATIENCE;
-    while !report(line, &agent, request).await {
+    loop {
+        match report(line, &agent, request, RestoreOutcome::Restored).await {
+            Some(true) => break,
+            Some(false) => return only_on_record(world, &app),
+            None => {}
+        }
         sleep(RETRY).await;
         let left = deadline.saturating_duration_since(Instant::now());
         let again = if left > RETRY { claim(world, line, node, request, left).await } else { None };
         match again {
             Some((answering, Verdict::Restore)) => agent = answering,
             Some((_, Verdict::Recorded)) => break,
-            _ => {
-                app.kill(world); // only what the agent has on record may live
-                return None;
-            }
+            _ => return only_on_record(world, &app),
         }
     }
-    Some(app)
+    restoring.ended = true;
+    true
+}
+
+/// Only what the agent has on record may live.
+fn only_on_record(world: &World, app: &App) -> bool {
+    app.kill(world);
+    false
+}
+
+/// A restore under way: whoever breaks off gives the ticket back.
+struct Restoring<'a> {
+    agent: Arc<Agent>,
+    request: &'a ClaimRequest,
+    ended: bool,
+}
+
+impl Drop for Restoring<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            broke_off(&self.agent, self.request);
+        }
+    }
 }
 
 /// Asks until an agent answers.
@@ -231,19 +278,32 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Tells the agent that the process lives; false where it did not answer.
-async fn report(line: &Line, agent: &Arc<Agent>, request: &ClaimRequest) -> bool {
+/// Tells the agent how it ended. Whether that is on record; nothing where it did not answer.
+async fn report(
+    line: &Line,
+    agent: &Arc<Agent>,
+    request: &ClaimRequest,
+    outcome: RestoreOutcome,
+) -> Option<bool> {
+    let what = if outcome == RestoreOutcome::Restored { "restored" } else { "not restored" };
     let ended = {
         let (agent, ticket) = (Arc::clone(agent), request.ticket.clone());
         async move {
-            agent.stopped.is_cancelled() || agent.desk.ended(&ticket, &RestoreOutcome::Restored).is_err()
+            if agent.stopped.is_cancelled() {
+                return None;
+            }
+            match agent.desk.ended(&ticket, &outcome) {
+                Ok(()) => Some(true),
+                Err(NotRecorded::Spent) => Some(false),
+                Err(NotRecorded::Store(_)) => None,
+            }
         }
     };
-    match line.call(&format!("restored {}", request.ticket), ended).await {
-        Ok(failed) => !failed,
+    match line.call(&format!("{what} {}", request.ticket), ended).await {
+        Ok(recorded) => recorded,
         Err(_) => {
             broke_off(agent, request);
-            false
+            None
         }
     }
 }
@@ -251,8 +311,8 @@ async fn report(line: &Line, agent: &Arc<Agent>, request: &ClaimRequest) -> bool
 /// Whoever restores and breaks off gives the ticket back; an agent that has recorded the end does not mind.
 fn broke_off(agent: &Agent, request: &ClaimRequest) {
     if !agent.stopped.is_cancelled() {
-        let fault = RestoreFault::BrokenOff;
-        let failed = RestoreOutcome::Failed { reason: "shadow-runc broke off".into(), fault };
+        let failed =
+            RestoreOutcome::Failed { reason: "shadow-runc broke off".into(), fault: RestoreFault::BrokenOff };
         let _ = agent.desk.ended(&request.ticket, &failed);
     }
 }

@@ -8,6 +8,7 @@ pub mod app;
 pub mod broker;
 pub mod client;
 pub mod cluster;
+pub mod containers;
 pub mod courier;
 pub mod handover;
 pub mod invariants;
@@ -25,7 +26,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::Router;
 use parking_lot::Mutex;
@@ -39,6 +40,7 @@ use wire::{Blow, Line, Wire};
 pub struct Node {
     dir: tempfile::TempDir,
     agent: Mutex<Option<Arc<Agent>>>,
+    lost: AtomicBool,
 }
 
 impl Node {
@@ -48,6 +50,11 @@ impl Node {
 
     pub fn agent(&self) -> Option<Arc<Agent>> {
         self.agent.lock().clone()
+    }
+
+    /// Its machine has lost its power for good.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
     }
 
     pub fn set_agent(&self, agent: Option<Arc<Agent>>) {
@@ -65,7 +72,10 @@ pub struct Parts {
     pub broker: broker::Broker,
     pub webhook: Mutex<Option<Router>>,
     pub apps: Mutex<Vec<Arc<App>>>,
+    pub containers: containers::Containers,
     pub published: AtomicU64,
+    /// Somebody who was waited for has mended what kept it from living, or has given up.
+    pub decided: AtomicBool,
     pub invariants: invariants::Invariants,
     nodes: BTreeMap<&'static str, Node>,
     images: Mutex<Vec<Memory>>,
@@ -92,7 +102,9 @@ impl World {
                 tempfile::tempdir()
             }
         };
-        let node = |name| (name, Node { dir: dir().unwrap(), agent: Mutex::default() });
+        let node = |name| {
+            (name, Node { dir: dir().unwrap(), agent: Mutex::default(), lost: AtomicBool::new(false) })
+        };
         let world = Self(Arc::new(Parts {
             scenario,
             api_line: wire.line("API server", false),
@@ -101,7 +113,9 @@ impl World {
             broker: broker::Broker::default(),
             webhook: Mutex::default(),
             apps: Mutex::default(),
+            containers: containers::Containers::default(),
             published: AtomicU64::new(0),
+            decided: AtomicBool::new(false),
             invariants: invariants::Invariants::default(),
             nodes: cluster::NODES.into_iter().map(node).collect(),
             images: Mutex::default(),
@@ -112,6 +126,21 @@ impl World {
 
     pub fn node(&self, name: &str) -> &Node {
         &self.nodes[name]
+    }
+
+    /// The node's machine is gone, and everything on it.
+    pub fn lose(&self, name: &str) {
+        let node = self.node(name);
+        node.lost.store(true, Ordering::SeqCst);
+        if let Some(agent) = node.agent() {
+            agent.stopped.cancel();
+        }
+        node.set_agent(None);
+        let there: Vec<_> = self.apps.lock().iter().filter(|app| app.node == name).cloned().collect();
+        for app in there.into_iter().filter(|app| app.is_alive()) {
+            app.kill(self);
+        }
+        self.wire.note(format!("{name} is lost"));
     }
 
     /// The living process of a pod.

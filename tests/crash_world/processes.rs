@@ -39,7 +39,7 @@ pub struct Processes {
 
 impl Processes {
     pub fn start(&mut self, world: &World) {
-        for node in NODES {
+        for node in NODES.into_iter().filter(|node| !world.node(node).is_lost()) {
             world.node(node).set_agent(Some(Agent::start(world, node, world.node(node).dir())));
         }
         self.start_webhook(world);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use shadow::api::Phase;
+use shadow::api::{Phase, Reason};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::World;
@@ -26,6 +26,8 @@ const REST_LOOK: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub calls: usize,
+    /// Of them, how many before the commit, if there was one.
+    pub before_commit: Option<usize>,
     pub was_struck: bool,
     pub violations: Vec<String>,
     /// A deposed operator made something after the end, which goes with the migration's object; its queues stay, empty.
@@ -64,8 +66,16 @@ async fn run(scenario: Scenario, blow: Option<Blow>) -> Outcome {
         tokio::spawn(cluster::writer(world.clone()));
     }
     tokio::spawn(cluster::drainer(world.clone(), source));
-    if let Trouble::Abort(step) = scenario.trouble {
-        tokio::spawn(cluster::user_who_aborts(world.clone(), step));
+    match scenario.trouble {
+        Trouble::Abort(step) => drop(tokio::spawn(cluster::user_who_aborts(world.clone(), step))),
+        Trouble::TargetLost(step, _) => drop(tokio::spawn(cluster::power_cut(world.clone(), step))),
+        Trouble::MendedAndRetried => {
+            drop(tokio::spawn(cluster::user_who_decides(world.clone(), "retry", json!(1))));
+        }
+        Trouble::GivenUp => {
+            drop(tokio::spawn(cluster::user_who_decides(world.clone(), "giveUp", json!(true))));
+        }
+        _ => {}
     }
     let mut strike = std::pin::pin!(world.wire.struck());
     let mut open = true;
@@ -120,6 +130,7 @@ async fn run(scenario: Scenario, blow: Option<Blow>) -> Outcome {
     Outcome {
         by_the_deposed,
         calls: wire.calls(),
+        before_commit: wire.before_commit(),
         was_struck: wire.was_struck(),
         violations,
         end,
@@ -182,7 +193,10 @@ fn end(world: &World) -> String {
     let pod = world.objects.get(&cluster::pod_key());
     let same = pod.is_some_and(|pod| uid(&pod) == world.source().pod_uid);
     let lives = world.source().life() == Life::Running;
+    let given_up = status.reason.as_deref() == Some(Reason::StateLost.as_str());
     match (status.phase, same && lives) {
+        (Phase::Failed, false) if given_up => "started fresh".into(),
+        (Phase::Completed, _) if status.target_node == status.source_node => "came home".into(),
         (Phase::Completed, _) if status.epoch.0 == 1 => "moved".into(),
         (Phase::Completed, _) => "moved in a later attempt".into(),
         (_, true) => format!("stayed ({})", status.reason.unwrap_or_default()),

@@ -1,7 +1,8 @@
 //! What is tried: the policy, what goes wrong by itself, and which mistake is built in.
 
-use shadow::api::Epoch;
+use shadow::api::{Epoch, Life};
 
+use super::cluster::NODES;
 use super::mistake::Mistake;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,16 @@ pub enum Trouble {
     NeverParks,
     /// Somebody asks to go back once the migration is in this step.
     Abort(&'static str),
+    /// After the commit the first restore fails.
+    RestoreFails,
+    /// After the commit no restore succeeds on these nodes.
+    RestoresFailOn(&'static [&'static str]),
+    /// The target's machine is lost in this step, and nothing is ever restored on these nodes.
+    TargetLost(&'static str, &'static [&'static str]),
+    /// No restore succeeds after the commit; somebody mends that and says so.
+    MendedAndRetried,
+    /// No restore succeeds after the commit; somebody gives up.
+    GivenUp,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,13 +59,51 @@ impl Scenario {
         self.trouble == Trouble::DumpsFail || self.trouble == Trouble::FirstDumpFails && epoch == Epoch(1)
     }
 
-    /// It should end on the other node, whatever strikes.
-    pub fn moves(&self) -> bool {
-        matches!(self.trouble, Trouble::None | Trouble::FirstDumpFails)
+    /// A replacement cannot be restored on this node, by the ticket of this life.
+    pub fn restore_fails(&self, node: &str, life: Life, decided: bool) -> bool {
+        match self.trouble {
+            Trouble::RestoreFails => life == Life::FIRST,
+            Trouble::RestoresFailOn(nodes) | Trouble::TargetLost(_, nodes) => nodes.contains(&node),
+            Trouble::MendedAndRetried => !decided,
+            Trouble::GivenUp => true,
+            _ => false,
+        }
     }
 
-    /// It may end in an eviction.
-    pub fn may_evict(&self) -> bool {
-        self.evicts
+    /// Until the commit it is as any other.
+    pub fn is_about_the_time_after(&self) -> bool {
+        matches!(
+            self.trouble,
+            Trouble::RestoreFails
+                | Trouble::RestoresFailOn(_)
+                | Trouble::TargetLost(..)
+                | Trouble::MendedAndRetried
+                | Trouble::GivenUp
+        )
+    }
+
+    /// How nearly all runs should end, whatever strikes; nothing where that depends.
+    pub fn end(&self) -> Option<&'static str> {
+        match self.trouble {
+            Trouble::None | Trouble::FirstDumpFails | Trouble::RestoreFails => Some("moved"),
+            // All ways begin anew where the archive lies now.
+            Trouble::MendedAndRetried => Some("came home"),
+            Trouble::RestoresFailOn(nodes) | Trouble::TargetLost(_, nodes) => {
+                let lost = matches!(self.trouble, Trouble::TargetLost(..));
+                let fits = |node: &&str| !(nodes.contains(node) || lost && *node == NODES[1]);
+                match NODES.into_iter().rev().find(fits) {
+                    Some(node) if node == NODES[0] => Some("came home"),
+                    Some(_) => Some("moved"),
+                    None => Some("started fresh"),
+                }
+            }
+            Trouble::GivenUp => Some("started fresh"),
+            Trouble::DumpsFail | Trouble::NeverParks | Trouble::Abort(_) => None,
+        }
+    }
+
+    /// It may end in an eviction, or without its state in another way.
+    pub fn may_start_fresh(&self) -> bool {
+        self.evicts || self.end() == Some("started fresh")
     }
 }

@@ -78,10 +78,10 @@ impl Summary {
         self.failed.len()
     }
 
-    /// Why the sweep shows nothing, if it does not: it struck too seldom, or hardly anything moved that should.
-    pub fn shows_nothing(&self, moves: bool) -> Option<String> {
-        let moved: usize =
-            self.ends.iter().filter(|(end, _)| end.starts_with("moved")).map(|(_, runs)| runs).sum();
+    /// Why the sweep shows nothing, if it does not: it struck too seldom, or hardly any run ended as it should.
+    pub fn shows_nothing(&self, wanted: Option<&str>) -> Option<String> {
+        let as_wanted = |end: &str| wanted.is_some_and(|wanted| end.starts_with(wanted));
+        let ended: usize = self.ends.iter().filter(|(end, _)| as_wanted(end)).map(|(_, runs)| runs).sum();
         let (runs, struck) = self.sure;
         if self.calls < FEW_CALLS || self.last + LAST_CALLS < self.calls || struck * 20 < runs * 19 {
             return Some(format!(
@@ -89,7 +89,8 @@ impl Summary {
                 self.points, self.runs, self.calls, self.last
             ));
         }
-        (moves && moved * 20 < self.runs * 19).then(|| format!("{moved} of {} runs moved", self.runs))
+        let wanted = wanted.filter(|_| ended * 20 < self.runs * 19)?;
+        Some(format!("{ended} of {} runs {wanted}", self.runs))
     }
 
     /// One line for people.
@@ -139,10 +140,13 @@ pub enum Until {
 /// Strikes the calls of `scenario` one after the other, each in a run of its own.
 pub fn sweep(scenario: Scenario, every: Every, until: Until) -> Summary {
     let begun = Instant::now();
-    let calls = play(scenario, None).calls;
+    let undisturbed = play(scenario, None);
+    let calls = undisturbed.calls;
+    // What comes before is struck where nothing goes wrong after the commit.
+    let first = undisturbed.before_commit.filter(|_| scenario.is_about_the_time_after()).unwrap_or(1);
     let mut summary = Summary { calls, ..Summary::default() };
     // Some runs make more calls than the first one did: those are struck, too.
-    for call in 1..=calls + LAST_CALLS {
+    for call in first..=calls + LAST_CALLS {
         let mut struck = false;
         for strike in every.strikes() {
             let blow = Blow { call, strike };

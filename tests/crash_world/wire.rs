@@ -60,6 +60,8 @@ struct Book {
     armed: Option<Instant>,
     blow: Option<Blow>,
     calls: usize,
+    /// How many had been made when the commit was written.
+    before_commit: Option<usize>,
     trace: Vec<String>,
     processes: Vec<Arc<Process>>,
 }
@@ -117,6 +119,17 @@ impl Wire {
 
     pub fn calls(&self) -> usize {
         self.book.lock().calls
+    }
+
+    /// The commit is being written.
+    pub fn commits(&self) {
+        let mut book = self.book.lock();
+        let calls = book.calls;
+        book.before_commit.get_or_insert(calls);
+    }
+
+    pub fn before_commit(&self) -> Option<usize> {
+        self.book.lock().before_commit
     }
 
     /// What was called, in order.

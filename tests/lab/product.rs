@@ -54,6 +54,11 @@ pub async fn ensure(cluster: &Cluster, client: &Client) -> Result {
     wait_until_ready(cluster).await
 }
 
+/// The application's image, whatever became of it.
+pub async fn load_examples(cluster: &Cluster) -> Result {
+    cluster.load_images(&[&root().join(IMAGES[1])]).await
+}
+
 /// All parts are rolled out; an agent is ready only when its node can restore.
 pub async fn wait_until_ready(cluster: &Cluster) -> Result {
     for part in PARTS {

@@ -215,6 +215,11 @@ impl Lab {
         product::keep_off(&self.cluster, &self.client, node).await
     }
 
+    /// The image of the examples is on every node again.
+    pub async fn reload_examples(&self) -> Result {
+        product::load_examples(&self.cluster).await
+    }
+
     pub fn watch(&self) -> Watch {
         Watch::start(self.client.clone(), &self.namespace, None)
     }

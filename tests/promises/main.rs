@@ -7,6 +7,11 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod after;
+mod after_archive_damaged;
+mod after_image_removed;
+mod after_restores_fail;
+mod after_target_lost;
 mod answers;
 mod carried;
 mod drain_deployment;

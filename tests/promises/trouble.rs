@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(18);
 pub struct Trouble<'a> {
     pub scene: Scene<'a>,
     pub pod: Snapshot,
-    queues: Vec<String>,
+    pub queues: Vec<String>,
 }
 
 /// Like any other, but a drain is refused once the deadline has passed.

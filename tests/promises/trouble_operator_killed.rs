@@ -7,12 +7,13 @@ use shadow::api::SYSTEM_NAMESPACE;
 use super::trouble::{RATE, Trouble};
 use crate::lab::{App, Result, fail, kill_leader, on_cluster};
 
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     "Preparing",
     "Parking",
     "Dumping",
     "RestoringShadow",
     "Bridging",
+    "Confirming",
     "Freezing",
     "Deleting",
     "Replacing",

@@ -1,17 +1,11 @@
-//! Effects on archives and tickets, through the agents.
+//! The archive is made, and taken away in the end, through the agents.
 
-use std::time::Duration;
+use futures::future::{try_join, try_join_all};
 
 use super::super::subject::Journal;
 use super::{EffectError, Performer, limits, target};
-use crate::api::{
-    AwaitOrder, AwaitedTicket, DumpOrder, DumpTarget, Life, NodeName, OpenTicketOrder, Purpose, Reason,
-    Refusal, Role, TicketState,
-};
+use crate::api::{DumpOrder, DumpTarget, NodeName, Reason, Refusal};
 use crate::protocol::{Archive, Outcome};
-
-/// One long poll after the commit; asked again and again.
-const TICKET_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Performer {
     pub(super) async fn dump(&self, journal: &Journal) -> Result<Outcome, EffectError> {
@@ -35,87 +29,77 @@ impl Performer {
         }))
     }
 
-    /// Opens the ticket of `role` on the target and waits until its process lives for good.
-    pub(super) async fn redeem(&self, journal: &Journal, role: Role) -> Result<AwaitedTicket, EffectError> {
-        let archive = journal
-            .state
-            .archive
-            .as_ref()
-            .ok_or_else(|| EffectError::failed(Reason::ArchiveDamaged, "no archive in the journal"))?;
-        let agent = self.ctx.agents.on(target(journal)?)?;
-        let order = OpenTicketOrder {
-            epoch: journal.state.epoch,
-            container: journal.subject.container.clone(),
-            digest: archive.digest.clone(),
-            life: Life::FIRST,
-            purpose: Purpose::Live,
-        };
-        agent.open_ticket(&self.uid, role, &order).await?;
-        let patience = match role {
-            Role::Shadow => limits::restore(archive.bytes),
-            Role::Replacement => TICKET_PATIENCE,
-        };
-        let order = AwaitOrder::first(journal.state.epoch, TicketState::Started, patience);
-        let waited = agent.await_ticket(&self.uid, role, &order);
-        let ticket = match role {
-            Role::Shadow => waited.await?,
-            Role::Replacement => self.making_room(journal, waited).await??,
-        };
-        if ticket.state == TicketState::Started {
-            return Ok(ticket);
-        }
-        let why = ticket.failure.unwrap_or_else(|| format!("its ticket is {:?}", ticket.state));
-        Err(EffectError::transient(Reason::RestoreFailed, format!("{role} is not there yet: {why}")))
-    }
-
-    pub(super) async fn restore_shadow(&self, journal: &Journal) -> Result<Outcome, EffectError> {
-        self.redeem(journal, Role::Shadow).await?;
-        Ok(Outcome::ShadowRestored)
-    }
-
     pub(super) async fn close_archives(&self, journal: &Journal) -> Result<Outcome, EffectError> {
-        let on_source = self.close_on(journal, &journal.subject.node, Waits::WhileReporting);
-        // After the commit an open ticket on the target could bring the old state back: nobody resumes before it is
-        // closed for sure. In a rollback there is nothing that it could harm.
-        let waits =
-            if journal.state.step.is_committed() { Waits::UntilClosed } else { Waits::WhileReporting };
+        let state = &journal.state;
         let on_target = async {
-            match &journal.state.target {
-                Some(node) => self.close_on(journal, node, waits).await,
+            match &state.target {
+                // After the commit an open ticket on the target could bring the old state back: nobody resumes before it
+                // is closed for sure. In a rollback there is nothing that it could harm.
+                Some(node) if state.step.is_committed() => {
+                    self.close_on(journal, node, Waits::UntilClosed, Keeps::Nothing).await
+                }
+                Some(node) => self.close_on(journal, node, Waits::WhileReporting, Keeps::Nothing).await,
                 None => Ok(()),
             }
         };
-        futures::future::try_join(on_source, on_target).await?;
+        // No ticket is open there.
+        let on_others =
+            others(journal).map(|node| self.close_on(journal, node, Waits::WhileReporting, Keeps::Nothing));
+        try_join(try_join_all(on_others), on_target).await?;
         Ok(Outcome::ArchivesClosed)
     }
 
-    async fn close_on(&self, journal: &Journal, node: &NodeName, waits: Waits) -> Result<(), EffectError> {
-        let closed = match self.ctx.agents.on(node) {
-            Ok(agent) => agent.close(&self.uid, journal.state.epoch).await,
-            Err(error) => Err(error),
+    pub(super) async fn close_on(
+        &self,
+        journal: &Journal,
+        node: &NodeName,
+        waits: Waits,
+        keeps: Keeps,
+    ) -> Result<(), EffectError> {
+        let epoch = journal.state.epoch;
+        let closed = match (self.ctx.agents.on(node), keeps) {
+            (Ok(agent), Keeps::Nothing) => agent.close(&self.uid, epoch).await,
+            (Ok(agent), Keeps::Archive) => agent.close_and_keep(&self.uid, epoch).await,
+            (Err(error), _) => Err(error),
         };
         match closed {
             Ok(()) => Ok(()),
             Err(error) if error.refusal() == Some(Refusal::StaleEpoch) => Ok(()),
-            Err(error) if error.refusal().is_none() && self.need_not_wait(node, waits).await? => {
+            Err(error) if error.refusal().is_none() && waits == Waits::UntilClosed => {
+                if self.is_out_of_service(node).await? { Ok(()) } else { Err(error.into()) }
+            }
+            Err(error)
+                if error.refusal().is_none()
+                    && (!self.is_reporting(node) || self.is_out_of_service(node).await?) =>
+            {
                 tracing::warn!(%node, %error, "archives left to the node's own sweeping");
                 Ok(())
             }
             Err(error) => Err(error.into()),
         }
     }
+}
 
-    async fn need_not_wait(&self, node: &NodeName, waits: Waits) -> Result<bool, EffectError> {
-        let silent = waits == Waits::WhileReporting && !self.is_reporting(node);
-        Ok(silent || self.is_out_of_service(node).await?)
-    }
+/// Nodes beside the target on which an archive or a dump may lie.
+pub(super) fn others(journal: &Journal) -> impl Iterator<Item = &NodeName> {
+    let (target, home) = (journal.state.target.as_ref(), &journal.subject.node);
+    let left = journal.state.left.iter().filter(move |node| *node != home);
+    left.chain([home]).filter(move |node| Some(*node) != target)
 }
 
 /// How long an order to close is repeated to a node whose agent does not answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Waits {
+pub(super) enum Waits {
     /// Until the node counts as down.
     WhileReporting,
     /// Until the agent has done it, or the machine is gone for good.
     UntilClosed,
+}
+
+/// What becomes of the archive where its migration is closed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeps {
+    Nothing,
+    /// For a day, for a person.
+    Archive,
 }

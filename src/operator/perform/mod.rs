@@ -1,19 +1,27 @@
 //! Performs effects: every one idempotent, every one with a time limit of its own or of the step's. Does I/O.
 //!
-//! What an effect needs stands in the [`Journal`] it was asked for with; nothing is remembered here but connections.
+//! What an effect needs stands in the [`Journal`] it was asked for with; nothing is remembered here but connections, and
+//! since when a replacement has been in trouble.
 
 mod admitted;
 mod archive;
 mod bridge;
 mod budget;
+mod carry;
 mod consumer;
+mod give_up;
 mod image;
 mod limits;
 mod owner;
+mod rehearsal;
 mod replacement;
 mod room;
+mod seek;
 mod shadow;
 mod source;
+mod spend;
+mod ticket;
+mod trouble;
 mod waiting;
 mod wake;
 
@@ -24,8 +32,10 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
+use parking_lot::Mutex;
 
 use self::consumer::BrokerLink;
+use self::trouble::Patience;
 use super::agents::AgentError;
 use super::context::Context;
 use super::subject::Journal;
@@ -104,13 +114,14 @@ pub struct Performer {
     uid: MigrationUid,
     migration: Arc<StatefulMigration>,
     broker: BrokerLink,
+    patience: Mutex<Patience>,
 }
 
 impl Performer {
     pub fn new(ctx: Context, migration: Arc<StatefulMigration>) -> Self {
         let uid = MigrationUid(migration.uid().unwrap_or_default());
         let broker = BrokerLink::new(ctx.client.clone(), ctx.brokers.clone());
-        Self { ctx, uid, migration, broker }
+        Self { ctx, uid, migration, broker, patience: Mutex::default() }
     }
 
     /// Performs one effect of the step that `journal` is in.
@@ -129,19 +140,19 @@ impl Performer {
             Effect::Park => self.park(journal).await,
             Effect::Dump => self.dump(journal).await,
             Effect::RestoreShadow => self.restore_shadow(journal).await,
-            Effect::ConfirmShadow
-            | Effect::SpendTicket
-            | Effect::ChooseNode
-            | Effect::CarryArchive
-            | Effect::ReturnArchive
-            | Effect::KeepArchive
-            | Effect::ReleaseReplacement => Err(EffectError::failed(Reason::StepTimedOut, "to be written")),
+            Effect::ConfirmShadow => self.confirm_shadow(journal).await,
             Effect::AddBridge => self.add_bridge(journal).await,
             Effect::ShrinkShadow => self.shrink_shadow(journal).await,
             Effect::FreezeSource => self.freeze_source(journal).await,
             Effect::DeleteSource => self.delete_source(journal).await,
             Effect::KillSource => self.kill_source(journal).await,
             Effect::RestoreReplacement => self.restore_replacement(journal).await,
+            Effect::SpendTicket => self.spend_ticket(journal).await,
+            Effect::ChooseNode => self.choose_node(journal).await,
+            Effect::CarryArchive => self.carry_archive(journal).await,
+            Effect::ReturnArchive => self.return_archive(journal).await,
+            Effect::KeepArchive => self.keep_archive(journal).await,
+            Effect::ReleaseReplacement => self.release_replacement(journal).await,
             Effect::SwitchReaders => self.switch_readers(journal).await,
             Effect::Resume => self.resume(journal).await,
             Effect::RemoveShadow => self.remove_shadow(journal).await,

@@ -1,22 +1,220 @@
-//! The replacement: the pod that the owner makes again and the webhook turns into a restore.
+//! The replacement: the pod that the owner makes again and the webhook turns into a restore. It is waited for as long as
+//! it may come; where it cannot come on this node, that is the end of this way, and the protocol takes another.
+
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
+use tokio::time::Instant;
 
+use super::super::agents::AgentError;
 use super::super::subject::{Journal, OwnerKind};
-use super::{EffectError, Performer};
-use crate::api::{PodUid, Reason, Role};
+use super::ticket::{archive, awaiting, has_come, not_restored, on_node, opening};
+use super::trouble::Trouble;
+use super::{EffectError, Performer, target};
+use crate::api::{
+    ANNOTATION_TICKET, AwaitedTicket, Life, NodeName, OpenTicketOrder, PodUid, Purpose, Reason, Refusal,
+    Role, StatefulMigration, TicketId, TicketState,
+};
 use crate::protocol::{Outcome, Restored};
+
+/// Longer than a restore that nothing stands against; after each such wait its pod is looked at.
+const ROUND: Duration = Duration::from_millis(1500);
+/// So many rounds before it is told that it is not there yet.
+const ROUNDS: u32 = 3;
+
+/// What was found of the replacement's pod.
+enum Found {
+    /// It shows the ticket of this life, or is still to be made.
+    Awaited(Option<Box<Pod>>),
+    /// It showed the ticket of an earlier life and was deleted.
+    Outdated,
+    /// A pod without our ticket has a StatefulSet's name: it started fresh and consumes already.
+    Stranger,
+    /// Nobody makes it: its owner is gone or was scaled down, or the migration itself was deleted with its namespace.
+    NeverComes,
+}
 
 impl Performer {
     pub(super) async fn restore_replacement(&self, journal: &Journal) -> Result<Outcome, EffectError> {
-        let ticket = self.redeem(journal, Role::Replacement).await?;
+        let node = target(journal)?;
+        if journal.state.life > Life::FIRST {
+            // The one before shows a ticket that is spent, and has the name.
+            self.find_replacement(journal).await?.must_come(journal)?;
+        }
+        let order = opening(journal, journal.state.life, Purpose::Live)?;
+        let mut why = None;
+        for _ in 0..ROUNDS {
+            let ticket = match self.redeem(journal, node, &order).await {
+                Ok(ticket) if has_come(&ticket, TicketState::Started) => {
+                    return self.restored(journal, ticket, Outcome::ReplacementRestored).await;
+                }
+                Ok(ticket) => ticket,
+                Err(error) => return Err(self.unanswered(journal, node, error).await?),
+            };
+            why = Some(self.look_after(journal, node, &ticket).await?);
+        }
+        Err(why.unwrap_or_else(|| EffectError::transient(Reason::RestoreFailed, "not there yet")))
+    }
+
+    /// Opens the ticket of this life and waits for one round.
+    async fn redeem(
+        &self,
+        journal: &Journal,
+        node: &NodeName,
+        order: &OpenTicketOrder,
+    ) -> Result<AwaitedTicket, AgentError> {
+        let agent = self.ctx.agents.on(node)?;
+        agent.open_ticket(&self.uid, Role::Replacement, order).await?;
+        let order = awaiting(journal, order.life, TicketState::Started, ROUND);
+        agent.await_ticket(&self.uid, Role::Replacement, &order).await
+    }
+
+    pub(super) async fn restored(
+        &self,
+        journal: &Journal,
+        ticket: AwaitedTicket,
+        outcome: impl FnOnce(Restored) -> Outcome,
+    ) -> Result<Outcome, EffectError> {
         let pod = ticket.pod.ok_or_else(|| {
             EffectError::transient(Reason::RestoreFailed, "the restored container's pod is not known")
         })?;
         let name = self.replacement_name(journal, &pod).await?;
-        Ok(Outcome::ReplacementRestored(Restored { pod, name, ip: ticket.pod_ip }))
+        Ok(outcome(Restored { pod, name, ip: ticket.pod_ip }))
+    }
+
+    /// The agent did not do as it was asked. A node that is merely silent may run the pod: it is waited for.
+    async fn unanswered(
+        &self,
+        journal: &Journal,
+        node: &NodeName,
+        error: AgentError,
+    ) -> Result<EffectError, EffectError> {
+        self.must_not_be_lost(node).await?;
+        self.find_replacement(journal).await?.must_come(journal)?;
+        match error.refusal() {
+            None => {
+                self.patience.lock().start_anew();
+                Ok(error.into())
+            }
+            Some(Refusal::DigestMismatch | Refusal::NoArchive) => {
+                Ok(EffectError::failed(Reason::ArchiveDamaged, error.to_string()))
+            }
+            Some(_) => self.bear(journal, node, None, Trouble::Stalled, error.to_string()),
+        }
+    }
+
+    /// It is not there after a round: is it still worth waiting? An error that is not transient: no.
+    async fn look_after(
+        &self,
+        journal: &Journal,
+        node: &NodeName,
+        ticket: &AwaitedTicket,
+    ) -> Result<EffectError, EffectError> {
+        let why = not_restored(Role::Replacement, node, ticket);
+        if !why.transient {
+            return Err(why);
+        }
+        self.must_not_be_lost(node).await?;
+        let found = self.find_replacement(journal).await?;
+        found.must_come(journal)?;
+        let Found::Awaited(pod) = found else { return Ok(why) };
+        let (trouble, said) = Trouble::of(pod.as_deref());
+        if trouble == Trouble::Room && journal.state.plan.bridge {
+            let pod = &journal.subject.source.name;
+            tracing::warn!(pod, "the replacement needs its shadow's room: bridge dropped");
+            self.withdraw_shadow(journal).await?;
+        }
+        let said = ticket.failure.clone().filter(|_| trouble == Trouble::Stalled).unwrap_or(said);
+        self.bear(journal, node, Some(ticket.state), trouble, said)
+    }
+
+    /// What to say as long as the trouble is borne; an error that is not transient when it has stood too long.
+    fn bear(
+        &self,
+        journal: &Journal,
+        node: &NodeName,
+        state: Option<TicketState>,
+        trouble: Trouble,
+        said: String,
+    ) -> Result<EffectError, EffectError> {
+        let stands = self.patience.lock().stands(journal.state.life, state, trouble, Instant::now());
+        let said = on_node(node, &said);
+        if stands > trouble.patience(archive(journal)?.bytes) {
+            let said = format!("{said} (for {} s)", stands.as_secs());
+            return Err(EffectError::failed(Reason::RestoreFailed, said));
+        }
+        Ok(EffectError::transient(Reason::RestoreFailed, said))
+    }
+
+    async fn must_not_be_lost(&self, node: &NodeName) -> Result<(), EffectError> {
+        if self.is_out_of_service(node).await? {
+            let why = format!("node {node} is down for good: it is gone, or tainted out-of-service");
+            return Err(EffectError::failed(Reason::TargetLost, why));
+        }
+        Ok(())
+    }
+
+    /// Looks for the pod; deletes the ones of earlier lives, whose tickets are spent: the next one comes in a new sandbox.
+    async fn find_replacement(&self, journal: &Journal) -> Result<Found, EffectError> {
+        let source = &journal.subject.source;
+        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &source.namespace);
+        let shown = |pod: &Pod| self.shown_life(journal, pod);
+        let found: Vec<Pod> = match journal.subject.owner_kind {
+            OwnerKind::StatefulSet => {
+                let found = pods.get_opt(&source.name).await.map_err(EffectError::api("get replacement"))?;
+                found.into_iter().filter(|pod| pod.uid().as_deref() != Some(source.uid.as_str())).collect()
+            }
+            // Under a name that only its ticket tells.
+            OwnerKind::ReplicaSet => {
+                let list = pods.list(&ListParams::default()).await;
+                let list = list.map_err(EffectError::api("list pods"))?.items;
+                list.into_iter().filter(|pod| shown(pod).is_some()).collect()
+            }
+        };
+        let mut outdated = false;
+        let mut awaited = None;
+        for pod in found {
+            match shown(&pod) {
+                None => return Ok(Found::Stranger),
+                Some(ticket) if ticket.epoch == journal.state.epoch && ticket.life >= journal.state.life => {
+                    awaited = Some(Box::new(pod));
+                }
+                Some(ticket) => {
+                    tracing::info!(pod = pod.name_any(), %ticket, "its ticket is spent: deleted, so that a new one comes");
+                    let uid = pod.uid().unwrap_or_default();
+                    self.delete_pod(&source.namespace, &pod.name_any(), &uid).await?;
+                    outdated = true;
+                }
+            }
+        }
+        if awaited.is_none() && outdated {
+            return Ok(Found::Outdated);
+        }
+        if awaited.is_none() && (self.is_deleted().await? || self.is_pod_unwanted(journal).await?) {
+            return Ok(Found::NeverComes);
+        }
+        Ok(Found::Awaited(awaited))
+    }
+
+    /// The replacement's ticket of this migration that the pod shows.
+    pub(super) fn shown_life(&self, journal: &Journal, pod: &Pod) -> Option<TicketId> {
+        let ticket: TicketId = pod.annotations().get(ANNOTATION_TICKET)?.parse().ok()?;
+        let ours = ticket.migration == self.uid
+            && ticket.role == Role::Replacement
+            && ticket.epoch <= journal.state.epoch;
+        ours.then_some(ticket)
+    }
+
+    async fn is_deleted(&self) -> Result<bool, EffectError> {
+        let namespace = self.migration.namespace().unwrap_or_default();
+        let migrations: Api<StatefulMigration> = Api::namespaced(self.ctx.client.clone(), &namespace);
+        let live = migrations
+            .get_opt(&self.migration.name_any())
+            .await
+            .map_err(EffectError::api("get migration"))?;
+        Ok(live.is_none_or(|migration| migration.metadata.deletion_timestamp.is_some()))
     }
 
     /// True where the pod that was restored is gone again, or another one has its name.
@@ -40,5 +238,19 @@ impl Performer {
             .find(|pod| pod.uid().as_deref() == Some(uid.as_str()))
             .map(ResourceExt::name_any)
             .ok_or_else(|| EffectError::transient(Reason::RestoreFailed, format!("pod {uid} is gone again")))
+    }
+}
+
+impl Found {
+    /// Somebody else saw to it that it never will.
+    fn must_come(&self, journal: &Journal) -> Result<(), EffectError> {
+        let why = match self {
+            Self::Awaited(_) | Self::Outdated => return Ok(()),
+            Self::Stranger => "a fresh pod took the place",
+            Self::NeverComes => "its owner makes it no more",
+        };
+        let pod = &journal.subject.source.name;
+        let message = format!("pod {pod} will not be restored: {why} after the commit of its migration");
+        Err(EffectError::terminal(Reason::SourceGone, message))
     }
 }

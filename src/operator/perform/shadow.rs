@@ -9,12 +9,13 @@ use kube::api::PostParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
 
+use super::super::agents::AgentError;
 use super::super::bookings::BookingError;
 use super::super::shadow_pod::{Placement, shadow_name, shadow_pod};
 use super::super::subject::Journal;
 use super::admitted::{nothing_was_added, refusal};
 use super::wake::Waker;
-use super::{EffectError, Performer};
+use super::{EffectError, Performer, target};
 use crate::api::{ContainerRef, LABEL_MIGRATION, NodeName, PodIdentity, Reason};
 use crate::placement::Need;
 use crate::protocol::{Outcome, ShadowAt};
@@ -156,11 +157,31 @@ impl Performer {
         if let Some(ip) = journal.state.replacement.as_ref().and_then(|r| r.ip.as_ref()) {
             self.lead_readers_to(journal, ip).await?;
         }
-        self.fence_shadow(journal).await?;
+        let fenced = self.order_fence(journal).await;
+        let target = target(journal)?;
+        let stays = journal.state.shadow.as_ref().is_none_or(|shadow| shadow.node == *target);
+        // Its agent did as it was told, so the machine is there.
+        if !(stays && fenced.is_ok()) && self.is_out_of_service(target).await? {
+            let why = format!("node {target} is down for good: it is gone, or tainted out-of-service");
+            return Err(EffectError::terminal(Reason::TargetLost, why));
+        }
+        self.is_fenced(journal, fenced).await?;
         Ok(Outcome::ReadersSwitched)
     }
 
     async fn fence_shadow(&self, journal: &Journal) -> Result<(), EffectError> {
+        let fenced = self.order_fence(journal).await;
+        self.is_fenced(journal, fenced).await
+    }
+
+    async fn is_fenced(&self, journal: &Journal, fenced: Result<(), AgentError>) -> Result<(), EffectError> {
+        match &journal.state.shadow {
+            Some(shadow) => self.or_gone(&shadow.node, fenced).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn order_fence(&self, journal: &Journal) -> Result<(), AgentError> {
         let Some(shadow) = &journal.state.shadow else { return Ok(()) };
         let container = ContainerRef {
             pod: PodIdentity {
@@ -171,12 +192,8 @@ impl Performer {
             container: journal.subject.container.clone(),
         };
         let epoch = journal.state.epoch;
-        let fenced = match self.ctx.agents.on(&shadow.node) {
-            // Not frozen before: a freeze is refused once the tickets are closed, a kill never.
-            Ok(agent) => agent.kill(&self.uid, epoch, container).await,
-            Err(error) => Err(error),
-        };
-        self.or_gone(&shadow.node, fenced).await
+        // Not frozen before: a freeze is refused once the tickets are closed, a kill never.
+        self.ctx.agents.on(&shadow.node)?.kill(&self.uid, epoch, container).await
     }
 
     /// The shadow goes at once, the bridge when the replacement is ready by itself.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Deserialize as _;
 
 use super::Index;
 use crate::api::{
@@ -29,9 +30,15 @@ pub struct MigrationFacts {
     pub abort: bool,
     pub phase: Phase,
     pub epoch: Epoch,
+    /// Number of the ticket that the pod which takes over redeems.
+    pub life: Life,
     pub committed: bool,
     /// Committed, and the source's owner has to make a pod that takes over.
     pub replacing: bool,
+    /// It could be restored nowhere, and a person is waited for.
+    pub stranded: bool,
+    /// The pod carries on, or is to, on the node that it was to leave.
+    pub went_home: bool,
     /// The pod carries on where it is; what the migration has made is taken away, however long a broker takes for that.
     pub tidying: bool,
     pub reason: Option<String>,
@@ -60,7 +67,7 @@ impl MigrationFacts {
 
     /// What its replacement is created with.
     pub fn replacement_ticket(&self) -> TicketId {
-        TicketId::replacement(self.uid.clone(), self.epoch, Life::FIRST)
+        TicketId::replacement(self.uid.clone(), self.epoch, self.life)
     }
 }
 
@@ -68,7 +75,7 @@ impl From<StatefulMigration> for MigrationFacts {
     fn from(migration: StatefulMigration) -> Self {
         let (meta, spec) = (migration.metadata, migration.spec);
         let status = migration.status.unwrap_or_default();
-        let at = |step: Step| status.step.as_deref().is_some_and(|s| s.eq_ignore_ascii_case(step.as_str()));
+        let step = status.step.as_deref().and_then(step_of);
         Self {
             namespace: meta.namespace.unwrap_or_default(),
             name: meta.name.unwrap_or_default(),
@@ -81,8 +88,12 @@ impl From<StatefulMigration> for MigrationFacts {
             abort: spec.abort,
             replacing: status.committed
                 && !status.phase.is_terminal()
-                && (at(Step::Freezing) || at(Step::Deleting) || at(Step::Replacing)),
-            tidying: at(Step::Cleaning),
+                && step.is_some_and(Step::awaits_replacement),
+            stranded: step == Some(Step::Stranded),
+            went_home: status.committed
+                && status.target_node.is_some()
+                && status.target_node == status.source_node,
+            tidying: step == Some(Step::Cleaning),
             succeeded_at: status
                 .conditions
                 .iter()
@@ -90,6 +101,7 @@ impl From<StatefulMigration> for MigrationFacts {
                 .map(|c| c.last_transition_time.0),
             phase: status.phase,
             epoch: status.epoch,
+            life: status.life,
             committed: status.committed,
             reason: status.reason,
             message: status.message,
@@ -100,6 +112,14 @@ impl From<StatefulMigration> for MigrationFacts {
             replacement_uid: status.replacement_pod_uid,
         }
     }
+}
+
+/// A step by the name that the status gives it, however that is capitalised.
+fn step_of(name: &str) -> Option<Step> {
+    let mut letters = name.chars();
+    let first = letters.next()?.to_lowercase();
+    let name = first.chain(letters).collect::<String>();
+    Step::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(&name)).ok()
 }
 
 type Found = Arc<MigrationFacts>;
@@ -225,6 +245,11 @@ mod tests {
             ("Deleting", true, true),
             ("Replacing", true, true),
             ("replacing", true, true),
+            ("Spending", true, true),
+            ("Returning", true, true),
+            ("Stranded", true, true),
+            ("GivingUp", true, false),
+            ("NoStepOfOurs", true, false),
             ("Switching", true, false),
             ("Cleaning", true, false),
         ] {
@@ -232,6 +257,17 @@ mod tests {
             assert_eq!(facts.replacing, expected, "{step}");
             assert_eq!(facts.is_moving(), step != "Cleaning", "{step}");
         }
+    }
+
+    #[test]
+    fn a_pod_that_is_awaited_gets_the_ticket_of_the_way_that_is_tried() {
+        let first = facts("m", &json!({ "committed": true, "epoch": 2 }));
+        assert_eq!(first.replacement_ticket().to_string(), "uid-m.2.replacement");
+        let home =
+            json!({ "committed": true, "epoch": 2, "life": 3, "sourceNode": "n1", "targetNode": "n1" });
+        let home = facts("m", &home);
+        assert_eq!((home.replacement_ticket().life, home.went_home), (Life(3), true));
+        assert!(!first.went_home);
     }
 
     #[test]

@@ -1,0 +1,50 @@
+//! Nothing is committed that has not lived: the shadow is restored from the very archive, on the node that is to carry
+//! on. Where it may answer readers it is let go, and must still live when the commit is written; elsewhere it is a
+//! rehearsal: restored, checked, never let go, killed at the commit.
+
+use std::time::Duration;
+
+use super::super::subject::Journal;
+use super::ticket::{archive, awaiting, has_come, not_restored, opening, patience_of};
+use super::{EffectError, Performer, limits, target};
+use crate::api::{AwaitOrder, Life, OpenTicketOrder, Purpose, Role, TicketState};
+use crate::protocol::Outcome;
+
+/// For the look whether it lives.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A consumer that ends when it finds its connection gone has done so by then.
+const LIVED: Duration = Duration::from_millis(150);
+
+impl Performer {
+    pub(super) async fn restore_shadow(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let (purpose, wanted) = if journal.state.plan.bridge {
+            (Purpose::Live, TicketState::Started)
+        } else {
+            (Purpose::Rehearsal, TicketState::Held)
+        };
+        let node = target(journal)?;
+        let agent = self.ctx.agents.on(node)?;
+        let order: OpenTicketOrder = opening(journal, Life::FIRST, purpose)?;
+        agent.open_ticket(&self.uid, Role::Shadow, &order).await?;
+        // Whatever fails is told at once.
+        let order = awaiting(journal, Life::FIRST, wanted, limits::restore(archive(journal)?.bytes));
+        let ticket = agent.await_ticket(&self.uid, Role::Shadow, &order).await?;
+        if has_come(&ticket, wanted) {
+            Ok(Outcome::ShadowRestored)
+        } else {
+            Err(not_restored(Role::Shadow, node, &ticket))
+        }
+    }
+
+    pub(super) async fn confirm_shadow(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let node = target(journal)?;
+        let waits = awaiting(journal, Life::FIRST, TicketState::Started, PATIENCE);
+        let order = AwaitOrder { lived_ms: patience_of(LIVED), ..waits };
+        let ticket = self.ctx.agents.on(node)?.await_ticket(&self.uid, Role::Shadow, &order).await?;
+        if ticket.fault.is_none() && has_come(&ticket, TicketState::Started) {
+            Ok(Outcome::ShadowConfirmed)
+        } else {
+            Err(not_restored(Role::Shadow, node, &ticket))
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What keeps a replacement from coming back, and how long each kind of it is borne before another way is taken. Pure:
+//! the clock is an argument.
+//!
+//! What cannot pass by itself (a restore that failed, a machine that is down for good) is not among it: it is borne for no
+//! moment. Neither is an agent that is silent: its node may run the pod, so nobody else may.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::time::Instant;
+
+use crate::api::{Life, TicketState};
+
+/// Reasons of a waiting container whose image the kubelet cannot get.
+const IMAGE_REASONS: [&str; 4] =
+    ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"];
+/// A registry that is restarted is back by then.
+const IMAGE_PATIENCE: Duration = Duration::from_secs(20);
+/// Whoever is preempted or drained has gone by then.
+const ROOM_PATIENCE: Duration = Duration::from_secs(30);
+const STALL_PATIENCE: Duration = Duration::from_secs(60);
+/// Images are read and written no slower than that, in bytes a second.
+const SLOWEST: u64 = 20 << 20;
+
+/// Trouble that may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// The node cannot get the image.
+    Image,
+    /// The pod is not scheduled.
+    Room,
+    /// Nothing is known against it, and it does not come.
+    Stalled,
+}
+
+impl Trouble {
+    /// For an archive of so many bytes.
+    pub fn patience(self, bytes: u64) -> Duration {
+        match self {
+            Self::Image => IMAGE_PATIENCE,
+            Self::Room => ROOM_PATIENCE,
+            Self::Stalled => STALL_PATIENCE + transfer_time(bytes),
+        }
+    }
+
+    /// Of a pod that was made; the second is what Kubernetes says about it.
+    pub fn of(pod: Option<&Pod>) -> (Self, String) {
+        let Some(pod) = pod else { return (Self::Stalled, "its owner has not made the pod yet".to_owned()) };
+        let status = pod.status.as_ref();
+        let conditions = status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let mut unscheduled = conditions.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
+        if let Some(condition) = unscheduled.next() {
+            return (Self::Room, condition.message.clone().unwrap_or_else(|| "not scheduled".to_owned()));
+        }
+        let containers = status.into_iter().flat_map(|status| {
+            status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+        });
+        let mut waiting = containers
+            .filter_map(|container| Some((&container.image, container.state.as_ref()?.waiting.as_ref()?)));
+        let missing = waiting.find_map(|(image, waiting)| {
+            let reason = waiting.reason.as_deref().filter(|reason| IMAGE_REASONS.contains(reason))?;
+            let message = waiting.message.as_deref().unwrap_or(reason);
+            Some(format!("image {image} is not there: {message}"))
+        });
+        match missing {
+            Some(why) => (Self::Image, why),
+            None => (Self::Stalled, "its container has not got to its restore yet".to_owned()),
+        }
+    }
+}
+
+/// How long it takes to move so many bytes at the slowest.
+pub fn transfer_time(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / SLOWEST)
+}
+
+/// Since when which trouble has stood, by this operator's clock; one that takes over is patient anew.
+#[derive(Debug, Default)]
+pub struct Patience {
+    life: Option<Life>,
+    state: Option<TicketState>,
+    since: BTreeMap<Trouble, Instant>,
+}
+
+impl Patience {
+    /// How long this trouble has stood in this life, while its ticket got no further.
+    pub fn stands(
+        &mut self,
+        life: Life,
+        state: Option<TicketState>,
+        trouble: Trouble,
+        now: Instant,
+    ) -> Duration {
+        if self.life != Some(life) || state > self.state {
+            *self = Self { life: Some(life), state, since: BTreeMap::new() };
+        }
+        now.duration_since(*self.since.entry(trouble).or_insert(now))
+    }
+
+    /// Nothing can be said of it now: what has passed does not count.
+    pub fn start_anew(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: &serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "web-0"}, "status": status})).unwrap()
+    }
+
+    fn waiting(reason: &str) -> Pod {
+        pod(&json!({"containerStatuses": [{"name": "app", "image": "shop:1", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"waiting": {"reason": reason, "message": "not found"}}}]}))
+    }
+
+    #[test]
+    fn an_image_that_is_missing_and_a_pod_without_a_node_are_known_by_what_kubernetes_says() {
+        for reason in IMAGE_REASONS {
+            let (trouble, why) = Trouble::of(Some(&waiting(reason)));
+            assert_eq!(trouble, Trouble::Image, "{reason}");
+            assert!(why.starts_with("image shop:1") && why.ends_with("not found"), "{why}");
+        }
+        let unscheduled = pod(&json!({"conditions": [
+            {"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"}]}));
+        assert_eq!(Trouble::of(Some(&unscheduled)), (Trouble::Room, "0/2 nodes are available".to_owned()));
+        for pod in [Some(waiting("ContainerCreating")), Some(waiting("CreateContainerError")), None] {
+            assert_eq!(Trouble::of(pod.as_ref()).0, Trouble::Stalled);
+        }
+    }
+
+    #[test]
+    fn each_kind_has_a_patience_of_its_own_and_it_ends() {
+        let mut patience = Patience::default();
+        let begun = Instant::now();
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        let mut stands = |life, state, trouble, at| patience.stands(Life(life), state, trouble, at);
+        let unclaimed = Some(TicketState::Unclaimed);
+        assert_eq!(stands(1, unclaimed, Trouble::Stalled, after(0)), Duration::ZERO);
+        assert_eq!(stands(1, unclaimed, Trouble::Image, after(50)), Duration::ZERO, "seen just now");
+        assert_eq!(stands(1, unclaimed, Trouble::Stalled, after(61)), Duration::from_secs(61));
+        let waiting = Some(TicketState::Waiting);
+        assert_eq!(stands(1, waiting, Trouble::Stalled, after(62)), Duration::ZERO, "it has got further");
+        assert_eq!(stands(1, unclaimed, Trouble::Stalled, after(90)), Duration::from_secs(28), "and back");
+        assert_eq!(stands(2, unclaimed, Trouble::Stalled, after(91)), Duration::ZERO, "another life");
+    }
+
+    #[test]
+    fn large_pods_may_take_longer() {
+        assert_eq!(Trouble::Stalled.patience(0), STALL_PATIENCE);
+        assert!(Trouble::Stalled.patience(1 << 30) > STALL_PATIENCE + Duration::from_secs(50));
+        assert_eq!(Trouble::Image.patience(1 << 30), IMAGE_PATIENCE);
+    }
+}

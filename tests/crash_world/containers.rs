@@ -1,0 +1,78 @@
+//! The containers of this world as the agents' desks touch them: restored processes stand still until they are let go.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use shadow::agent::failure::Failure;
+use shadow::agent::processes::Processes;
+
+use super::World;
+use super::app::{App, Life};
+
+/// Restored containers by ID.
+#[derive(Default)]
+pub struct Containers(Mutex<BTreeMap<String, Container>>);
+
+#[derive(Clone)]
+struct Container {
+    app: Arc<App>,
+    /// The engine has its start on record.
+    started: bool,
+}
+
+impl Containers {
+    pub fn add(&self, id: &str, app: &Arc<App>) {
+        self.0.lock().insert(id.to_owned(), Container { app: Arc::clone(app), started: false });
+    }
+
+    /// The kubelet has started it.
+    pub fn start(&self, id: &str) {
+        if let Some(container) = self.0.lock().get_mut(id) {
+            container.started = true;
+        }
+    }
+
+    fn get(&self, id: &str) -> Option<Container> {
+        self.0.lock().get(id).cloned()
+    }
+}
+
+/// The hands of one node's agent.
+pub struct Hands(pub World);
+
+#[async_trait]
+impl Processes for Hands {
+    fn has_started(&self, id: &str) -> bool {
+        self.0.containers.get(id).is_some_and(|container| container.started && container.app.is_alive())
+    }
+
+    fn lives(&self, id: &str) -> bool {
+        self.0.containers.get(id).is_some_and(|container| container.app.is_alive())
+    }
+
+    async fn let_go(&self, id: &str) -> Result<(), Failure> {
+        if let Some(Container { app, .. }) = self.0.containers.get(id)
+            && app.life() == Life::Stopped
+        {
+            self.0.invariants.before_letting_go(&self.0, &app);
+            app.wake();
+        }
+        Ok(())
+    }
+
+    async fn ended(&self, id: &str) -> Option<i32> {
+        if let Some(container) = self.0.containers.get(id) {
+            container.app.died().await;
+        }
+        Some(137)
+    }
+
+    async fn kill(&self, id: &str) -> Result<(), Failure> {
+        if let Some(container) = self.0.containers.get(id) {
+            container.app.kill(&self.0);
+        }
+        Ok(())
+    }
+}
