@@ -83,11 +83,15 @@ mod tests {
         );
         let webhook = "admission webhook \"no.example\" denied the request: label team is missing";
         for code in [400, 403, 422] {
-            let found = refusal(code, webhook, "s").unwrap();
+            let found = refusal(code, webhook, "web-0-shadow-1").unwrap();
             assert_eq!(found.reason, Reason::NotAdmitted);
             assert!(found.message.ends_with(webhook));
         }
-        assert_eq!(refusal(500, webhook, "s"), None, "a webhook that does not answer may do so in a moment");
+        assert_eq!(
+            refusal(500, webhook, "web-0-shadow-1"),
+            None,
+            "a webhook that does not answer may do so in a moment"
+        );
     }
 
     #[test]

@@ -46,7 +46,7 @@ fn too_large(bytes: u64, measured: Option<u64>, left: Duration, deadline: Durati
     }
     let seconds = |duration: Duration| duration.as_millis().div_ceil(1000);
     let wanted = (deadline.saturating_sub(left) + needed).as_secs() / 10 * 10 + 20;
-    let longest = LONGEST_DEADLINE.as_secs() - 1;
+    let longest = LONGEST_DEADLINE.as_secs();
     let remedy = if wanted <= longest {
         format!("raise the deadline to {wanted}s")
     } else {
