@@ -340,7 +340,9 @@ impl Desk {
         let mut book = self.book.lock();
         let closed = book.fences.get(&id.migration).is_some_and(|fence| fence.is_closed(id.epoch));
         let entry = book.tickets.get_mut(id);
-        let news = entry.as_ref().is_some_and(|entry| entry.failures > entry.told);
+        // One that a later restore has made up for is none.
+        let is_news = |entry: &Entry| entry.failures > entry.told && entry.ticket.failure.is_some();
+        let news = entry.as_deref().is_some_and(is_news);
         let (ticket, runs_since) = entry.map_or_else(Default::default, |entry| {
             entry.told = entry.failures;
             (entry.ticket.clone(), entry.runs_since)

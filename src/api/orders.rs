@@ -226,6 +226,8 @@ pub enum Refusal {
     TimedOut,
     /// What is in the container stands against a dump; the error says what (422).
     CannotBeDumped,
+    /// What was restored by the ticket was let go and lives: it may have acted, so it is not killed (409).
+    StillLives,
 }
 
 /// Body of every answer that is not 2xx.

@@ -172,7 +172,8 @@ impl Desk {
         succeeded(ticket, request).is_some_and(|container_id| self.processes.lives(container_id))
     }
 
-    /// Ends a ticket for good: nothing is restored by it any more, and what was restored by it is dead.
+    /// Ends a ticket for good: nothing is restored by it any more, and what was restored by it is dead. Refused where that
+    /// was let go and lives: it may have acted, and is then the pod that carries on.
     pub async fn spend(
         &self,
         uid: &MigrationUid,
@@ -182,7 +183,19 @@ impl Desk {
     ) -> Result<(), Failure> {
         self.pass(uid, |fence| fence.admit_spend(order.epoch))?;
         let id = TicketId { migration: uid.clone(), epoch: order.epoch, role, life: order.life };
-        self.change(&id, Ticket::spend)?;
+        let is_spent = self.change(&id, |ticket| {
+            let runs = ticket.state == TicketState::Started || ticket.letting_go;
+            let lives =
+                runs && ticket.lives_in().is_some_and(|container_id| self.processes.lives(container_id));
+            if !lives {
+                ticket.spend();
+            }
+            !lives
+        })?;
+        if !is_spent {
+            let what = format!("what was restored by ticket {id} was let go and lives: it carries on");
+            return Err(Failure::new(Refusal::StillLives, what));
+        }
         let mut changes = self.changes.subscribe();
         let holder = loop {
             changes.borrow_and_update();

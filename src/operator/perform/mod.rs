@@ -97,6 +97,7 @@ impl From<AgentError> for EffectError {
             Some(Refusal::NoSpace) => Self::failed(Reason::NoSpace, message),
             Some(Refusal::NoArchive) => Self::failed(Reason::ArchiveDamaged, message),
             Some(Refusal::ContainerNotFound) => Self::failed(Reason::SourceGone, message),
+            Some(Refusal::StillLives) => Self::transient(Reason::RestoreFailed, message),
             Some(
                 Refusal::RuntimeFailed
                 | Refusal::StaleEpoch

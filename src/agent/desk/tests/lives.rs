@@ -135,12 +135,12 @@ async fn what_was_let_go_must_live_as_long_as_the_operator_wants_to_see() {
 }
 
 #[tokio::test]
-async fn a_ticket_that_is_spent_kills_what_lives_by_it_and_restores_nothing_any_more() {
+async fn a_ticket_that_is_spent_kills_what_stands_still_by_it_and_restores_nothing_any_more() {
     for role in [Role::Shadow, Role::Replacement] {
         let mut fixture = Fixture::new();
+        fixture.hands.change("c", |life| life.is_unheard = true);
         fixture.restoring(role).await;
         fixture.restored(role);
-        fixture.starts(role).await;
         for _ in 0..2 {
             fixture.spend(role, Duration::ZERO).await.unwrap();
             assert!(fixture.hands.of("c").killed);
@@ -153,6 +153,23 @@ async fn a_ticket_that_is_spent_kills_what_lives_by_it_and_restores_nothing_any_
         assert_eq!(fixture.open(role, &manifest).unwrap_err().refusal, Refusal::StaleEpoch);
         assert!(!fixture.desk.is_opened(&uid(), Epoch(1)), "its archive may be replaced");
     }
+}
+
+#[tokio::test]
+async fn a_ticket_by_which_something_acts_is_not_spent_until_that_has_ended() {
+    let fixture = Fixture::new();
+    fixture.restoring(Role::Replacement).await;
+    fixture.restored(Role::Replacement);
+    fixture.starts(Role::Replacement).await;
+    let refused = fixture.spend(Role::Replacement, Duration::ZERO).await.unwrap_err();
+    assert_eq!(refused.refusal, Refusal::StillLives);
+    assert_eq!(
+        (fixture.state(Role::Replacement), fixture.hands.of("c").killed),
+        (TicketState::Started, false)
+    );
+    fixture.hands.change("c", |life| life.end = Some(1));
+    fixture.spend(Role::Replacement, Duration::ZERO).await.unwrap();
+    assert_eq!(fixture.state(Role::Replacement), TicketState::Closed);
 }
 
 #[tokio::test]
