@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use crate::lab::{Cluster, Result, fail};
 
 pub const PROGRAMS: &str = "localhost/programs:1";
+/// The same files; `/var/lib/postgresql` and `/home/app` are VOLUMEs.
+pub const WITH_VOLUMES: &str = "localhost/programs-volume:1";
 const ARCHIVE: &str = "target/image/programs.tar";
 
 pub async fn ensure(cluster: &Cluster) -> Result {

@@ -13,6 +13,7 @@ mod counters;
 mod gunicorn;
 mod image;
 mod ledger;
+mod postgres;
 mod redis;
 mod tour;
 mod variants;
