@@ -55,11 +55,9 @@ pub enum CreateError {
     Restore(String),
     #[error("restored, but not on record with this node's SHADOW agent, so killed again: {0}")]
     Unrecorded(String),
-    #[error("killed before its first instruction, because the restored container is more than its spec: {0}")]
+    #[error("{0}: killed before its first instruction")]
     Excess(#[from] Excess),
-    #[error(
-        "killed before its first instruction, because the restored container cannot be held against its spec: {0}"
-    )]
+    #[error("what was restored cannot be held against its spec: {0}: killed before its first instruction")]
     Unverified(String),
 }
 
