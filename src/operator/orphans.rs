@@ -1,7 +1,7 @@
-//! Closes on every node what is kept there of migrations that are no more: the agent did not answer when its migration was
-//! taken back, and the operator could not wait for it. Run by the leader.
+//! Closes on every node what is kept there of migrations that are no more or have ended: the agent did not answer when its
+//! migration was closed (its machine was down), and the operator could not wait for it. Run by the leader.
 //!
-//! Guarantees: nothing of a migration whose object exists is touched. Agents are asked first and the API server after
+//! Guarantees: nothing of a migration that has not ended is touched; one that has never begins again. Agents are asked first and the API server after
 //! them; the object is made before any agent hears of its migration, and its UID never comes again. So this is right
 //! also where it is done by an operator that does not lead any more.
 
@@ -12,6 +12,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
 use super::context::Context;
+use super::retention::is_ended;
 use crate::api::{Epoch, Kept, MigrationUid, NodeName, StatefulMigration};
 
 const PERIOD: Duration = Duration::from_secs(60);
@@ -48,8 +49,9 @@ async fn sweep(ctx: &Context) -> Result<(), OrphanError> {
     }
     let api: Api<StatefulMigration> = Api::all(ctx.client.clone());
     let live = api.list(&ListParams::default()).await?;
+    let live = live.items.iter().filter(|migration| !is_ended(migration));
     let live: BTreeSet<MigrationUid> =
-        live.items.iter().filter_map(|migration| migration.uid().map(MigrationUid)).collect();
+        live.filter_map(|migration| migration.uid().map(MigrationUid)).collect();
     for (agent, kept) in nodes {
         for (migration, epoch) in orphans(kept, &live) {
             match agent.close(&migration, epoch).await {
