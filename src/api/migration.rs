@@ -156,7 +156,7 @@ pub enum Strategy {
     Auto,
     /// A shadow answers reads while the pod is replaced.
     ShadowPod,
-    /// No shadow.
+    /// No shadow answers: it is a rehearsal, restored and never let go.
     Sequential,
 }
 

@@ -13,9 +13,10 @@ use kube::{Api, ResourceExt as _};
 
 use super::context::Context;
 use super::retention::is_ended;
-use crate::api::{Epoch, Kept, MigrationUid, NodeName, StatefulMigration};
+use crate::api::{Epoch, Kept, MigrationUid, NodeName, Reason, StatefulMigration};
 
-const PERIOD: Duration = Duration::from_secs(60);
+/// What is left is closed within half a minute after its agent answers again.
+const PERIOD: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 #[error("migrations could not be listed, so nothing that agents keep is closed: {0}")]
@@ -48,13 +49,20 @@ async fn sweep(ctx: &Context) -> Result<(), OrphanError> {
         return Ok(());
     }
     let api: Api<StatefulMigration> = Api::all(ctx.client.clone());
-    let live = api.list(&ListParams::default()).await?;
-    let live = live.items.iter().filter(|migration| !is_ended(migration));
-    let live: BTreeSet<MigrationUid> =
-        live.filter_map(|migration| migration.uid().map(MigrationUid)).collect();
+    let all = api.list(&ListParams::default()).await?.items;
+    let those = |which: &dyn Fn(&StatefulMigration) -> bool| -> BTreeSet<MigrationUid> {
+        all.iter().filter(|one| which(one)).filter_map(|one| one.uid().map(MigrationUid)).collect()
+    };
+    let live = those(&|migration| !is_ended(migration));
+    let given_up = those(&is_given_up);
     for (agent, kept) in nodes {
         for (migration, epoch) in orphans(kept, &live) {
-            match agent.close(&migration, epoch).await {
+            let closed = if given_up.contains(&migration) {
+                agent.close_and_keep(&migration, epoch).await
+            } else {
+                agent.close(&migration, epoch).await
+            };
+            match closed {
                 Ok(()) => tracing::info!(%migration, %epoch, "closed what an agent still kept of it"),
                 // The other nodes do not wait for this one.
                 Err(error) => {
@@ -64,6 +72,12 @@ async fn sweep(ctx: &Context) -> Result<(), OrphanError> {
         }
     }
     Ok(())
+}
+
+/// Whose archive people were promised for a day.
+fn is_given_up(migration: &StatefulMigration) -> bool {
+    let reason = migration.status.as_ref().and_then(|status| status.reason.as_deref());
+    reason == Some(Reason::StateLost.as_str())
 }
 
 fn orphans(kept: Kept, live: &BTreeSet<MigrationUid>) -> Vec<(MigrationUid, Epoch)> {

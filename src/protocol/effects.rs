@@ -12,7 +12,7 @@ pub enum Effect {
     /// Declare this attempt's parking queue and reply queue.
     DeclareParking,
     /// Create the shadow pod; done when its container's `create` waits for the ticket on a node. Where there is no
-    /// bridge it is never restored: then it only finds the node and keeps room on it.
+    /// bridge it is a rehearsal ([`Self::RestoreShadow`]) and keeps room.
     PlaceShadow,
     /// Order the source to stop taking messages; done when that is proven.
     Park,

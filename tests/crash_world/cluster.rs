@@ -24,6 +24,10 @@ const LATER: Duration = Duration::from_secs(1);
 const MOST: u64 = 250;
 const WRITE: Duration = Duration::from_millis(25);
 const MANY_WRITES: u32 = 200;
+/// How long a machine is merely silent before somebody vouches that it is down; by the world's clock.
+const SILENT: Duration = Duration::from_secs(3);
+/// How long whoever is waited for lets others wait; by the world's clock.
+const DECIDES_AFTER: Duration = Duration::from_secs(5);
 
 pub fn pod_key() -> Key {
     Key::new("pods", NAMESPACE, POD)
@@ -141,7 +145,7 @@ pub async fn drainer(world: World, source: String) {
             }
             return;
         }
-        sleep(Duration::from_secs(5)).await;
+        sleep(Duration::from_secs(5)).await; // as kubectl, of the world's clock
     }
 }
 
@@ -194,7 +198,7 @@ pub async fn user_who_aborts(world: World, step: &'static str) {
 pub async fn power_cut(world: World, step: &'static str) {
     until_step(&world, step).await;
     world.lose(NODES[1]);
-    sleep(Duration::from_secs(3)).await;
+    sleep(SILENT).await;
     let node = Key::new("nodes", "", NODES[1]);
     let taint = json!([{ "key": "node.kubernetes.io/out-of-service", "effect": "NoExecute" }]);
     world.objects.change(&node, None, |node| node["spec"]["taints"] = taint).unwrap();
@@ -204,7 +208,7 @@ pub async fn power_cut(world: World, step: &'static str) {
 /// Whoever is waited for says so, some time later.
 pub async fn user_who_decides(world: World, field: &'static str, value: Value) {
     let migration = until_step(&world, "Stranded").await;
-    sleep(Duration::from_secs(5)).await;
+    sleep(DECIDES_AFTER).await;
     world.decided.store(true, Ordering::SeqCst);
     let key = Key::new("statefulmigrations", NAMESPACE, text(&migration, "/metadata/name"));
     world.objects.change(&key, None, |migration| migration["spec"][field] = value).unwrap();

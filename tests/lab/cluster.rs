@@ -15,10 +15,15 @@ const UP: Duration = Duration::from_secs(30 * 60);
 /// All nodes unpack a large image at once.
 const LOADED: Duration = Duration::from_secs(400);
 
-/// Takes away whatever a test has mounted in place of CRIU, and what it made the agent say of the node.
-const WHOLE: &str = "c=$(readlink -f $(command -v criu)); while mountpoint -q $c; do umount $c; done; rm -f /var/lib/shadow/compatibility.json";
+/// Lets a kubelet go on that a test has stopped, takes away whatever it has mounted in place of CRIU, and what it made the
+/// agent say of the node.
+const WHOLE: &str = "for k in $(pgrep -x kubelet); do kill -CONT $k; done; c=$(readlink -f $(command -v criu)); while mountpoint -q $c; do umount $c; done; rm -f /var/lib/shadow/compatibility.json";
 /// With which tests keep the scheduler, and nobody else, off a node.
 pub const TAINT: &str = "lab/reserved";
+/// By which an administrator vouches that a machine is down for good.
+pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// Label of Node objects without a machine.
+pub const MADE_UP: &str = "shadow-lab-made-up";
 
 /// What can be done to a node, the control plane (`cp`) or the broker (`mq`).
 #[derive(Clone, Copy, Debug)]
@@ -194,12 +199,15 @@ impl Cluster {
         if Self::status().await?.is_none() {
             Self::up().await?;
         }
+        self.kubectl(&["delete", "node", "-l", MADE_UP, "--ignore-not-found"]).await?;
         for node in &self.nodes {
             self.kubectl(&["uncordon", node]).await?;
             self.exec(node, &["sh", "-c", WHOLE]).await?;
             self.spoil("heal", node, &[]).await?;
             // It ends with an error where there is none.
-            let _ = self.kubectl(&["taint", "node", node, &format!("{TAINT}-")]).await;
+            for taint in [TAINT, OUT_OF_SERVICE] {
+                let _ = self.kubectl(&["taint", "node", node, &format!("{taint}-")]).await;
+            }
         }
         Ok(())
     }

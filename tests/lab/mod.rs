@@ -24,7 +24,7 @@ mod unhurt;
 pub use app::{App, IMAGE, Kind, Program};
 pub use broker::Broker;
 pub use check::{Verdict, eventually};
-pub use cluster::{Cluster, NodeAction, TAINT};
+pub use cluster::{Cluster, MADE_UP, NodeAction, OUT_OF_SERVICE, TAINT};
 pub use drain::{Drain, DrainOptions, Drained};
 pub use http::{Answer, request};
 pub use load::{Load, Producer, QueueType, Writer, Written};
@@ -33,6 +33,7 @@ pub use pods::{Snapshot, StateView, state_at};
 pub use probe::{Probe, Reads};
 pub use product::{kill_leader, leader, webhooks};
 pub use scene::{Figures, Narrator, Scene, StepTime, consuming, quiesce};
+pub use shell::Output;
 pub use stage::{Lab, on_cluster, on_cluster_leaving_it};
 pub use unhurt::{cause_is_told, nothing_left, unhurt};
 

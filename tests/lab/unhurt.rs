@@ -13,7 +13,7 @@ use super::migrations::status_of;
 use super::scene::consuming;
 use super::{Lab, Result, Scene, Snapshot, Verdict, eventually, fail};
 
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The migration's status and an Event about the pod name the cause.
 pub async fn cause_is_told(lab: &Lab, ended: &StatefulMigration, pod: &str, causes: &[Reason]) -> Result {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use shadow::api::{Phase, Reason, StatefulMigration, StatefulMigrationStatus};
 use tokio::process::Command;
 
-use super::trouble::Trouble;
+use super::trouble::{Trouble, beside};
 use crate::lab::{App, Drain, Lab, Result, Snapshot, eventually, fail, status_of, unhurt};
 
 /// All ways with all their patience.
@@ -42,18 +42,12 @@ impl<'a> After<'a> {
     /// Drains; once it is committed, and before it is restored, `harm` happens on the target.
     pub async fn drained_with(&self, harm: &str) -> Result<Drain> {
         let script = format!("{ONCE_COMMITTED}{harm}");
-        let argv = ["sh", "-c", script.as_str()];
-        let harmed = self.lab().cluster.exec(&self.target, &argv);
-        let drained = async {
-            tokio::time::sleep(Duration::from_millis(500)).await; // the loop on the node runs
-            self.trouble.drain_patiently()
-        };
-        let (harmed, drain) = tokio::join!(harmed, drained);
-        let harmed = harmed?;
+        let drained = async { self.trouble.drain_patiently() };
+        let (harmed, drain) = beside(self.lab(), &self.target, &script, drained).await?;
         if harmed.code != 0 {
             return fail(format!("not harmed ({}): {}{}", harmed.code, harmed.stdout, harmed.stderr));
         }
-        drain
+        Ok(drain)
     }
 
     /// It is back where it was, under its name, with its memory, exact; and people are told why.

@@ -13,11 +13,15 @@ const REMOVE: &str = "digest=$(ctr -n k8s.io images ls | awk '$1 == \"localhost/
 fn where_the_image_is_gone_after_the_commit_the_pod_is_at_home_again_with_its_memory() -> Result {
     on_cluster("after-image", async |lab| {
         let after = After::ahead(lab, app("MigrateOrEvict")).await?;
-        let drain = after.drained_with(REMOVE).await?;
-        let home = after.is_home(&[Reason::RestoreFailed]).await;
+        let outcome: Result<_> = async {
+            let drain = after.drained_with(REMOVE).await?;
+            let status = after.is_home(&[Reason::RestoreFailed]).await?;
+            Ok((drain.finish().await?, status))
+        }
+        .await;
         lab.reload_examples().await?; // whatever came of it
-        drain.finish().await?;
-        let status = home?;
+        let (drained, status) = outcome?;
+        assert_eq!(drained.code, 0, "kubectl saw the old pod go: {}", drained.text());
         let told = after.trouble.scene.watch().sightings();
         assert!(told.iter().any(|one| one.message.contains("image")), "{told:#?}");
         println!(

@@ -59,10 +59,13 @@ async fn fresh(after: &After<'_>) -> Result<Snapshot> {
         Ok((state.connected && !state.parked).then_some(()))
     })
     .await?;
+    // Its own: others may have been kept here within a day.
+    let uid = ended.metadata.uid.clone().unwrap_or_default();
+    let own = format!("/var/lib/shadow/kept/{uid}.*/*");
     let mut kept = String::new();
     for node in &lab.cluster.nodes {
-        let found = lab.cluster.exec(node, &["find", "/var/lib/shadow", "-name", "pages-1.img"]).await?;
-        kept += &found.stdout;
+        let find = ["find", "/var/lib/shadow/kept", "-path", &own, "-name", "pages-1.img"];
+        kept += &lab.cluster.exec(node, &find).await?.stdout;
     }
     assert!(!kept.is_empty(), "what was saved of it is kept on no node");
     println!("kept: {kept}");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use crate::lab::{App, DrainOptions, Result, Snapshot, fail, on_cluster, request};
+use crate::lab::{App, DrainOptions, Lab, Result, Snapshot, fail, on_cluster, request};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -18,7 +18,7 @@ fn everything_that_a_pod_holds_moves_there_and_back() -> Result {
             .pod(
                 json!({ "containers": [{ "image": "localhost/shadow-carried:1", "command": ["/carried"] }] }),
             )
-            .env("PEER", "10.200.0.20:9");
+            .env("PEER", &format!("{}:9", lab.cluster.broker_ip));
         lab.deploy(&app).await?;
         let watch = lab.watch();
         let first = state(&lab.only_pod(&app).await?).await?;
@@ -27,7 +27,7 @@ fn everything_that_a_pod_holds_moves_there_and_back() -> Result {
             add(&pod, &format!("{round};")).await?;
             let before = state(&pod).await?;
             assert_eq!(before["cookie"], first["cookie"]);
-            must_be_of(&before, &pod);
+            must_be_of(&before, &pod, lab);
             let drained = lab.drain(&pod.node, &DrainOptions::of(&app.name)).await?;
             assert_eq!(drained.code, 0, "{}", drained.text());
             let ended = watch.ended(&pod.uid, Duration::from_secs(60)).await?;
@@ -39,7 +39,7 @@ fn everything_that_a_pod_holds_moves_there_and_back() -> Result {
             for what in ["cookie", "files", "sparse"] {
                 assert_eq!(after[what], before[what], "round {round}");
             }
-            must_be_of(&after, &moved);
+            must_be_of(&after, &moved, lab);
             let said = greeting(&moved).await?;
             assert_eq!(said, after.to_string().len().to_string(), "it listens on its new address");
             println!("round {round}: drain {} ms", drained.took().as_millis());
@@ -57,11 +57,11 @@ fn everything_that_a_pod_holds_moves_there_and_back() -> Result {
 }
 
 /// Its sockets are bound to the address of this pod and to no other, and all that it can find is right.
-fn must_be_of(state: &Value, pod: &Snapshot) {
+fn must_be_of(state: &Value, pod: &Snapshot, lab: &Lab) {
     for socket in ["listener", "connected", "bound", "own", "ownPeer"] {
         assert_eq!(state["sockets"][socket], pod.ip.as_str(), "{socket}");
     }
-    assert_eq!(state["sockets"]["peer"], "10.200.0.20:9");
+    assert_eq!(state["sockets"]["peer"], format!("{}:9", lab.cluster.broker_ip));
     assert_eq!(state["sockets"]["talksToItself"], true);
     assert_eq!(
         state["sparse"],

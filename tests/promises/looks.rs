@@ -68,7 +68,8 @@ fn a_raw_socket_moves() -> Result {
         let app = holding("raw");
         let before = lab.deploy(&app).await?.remove(0);
         let cookie = before.state().await?.cookie;
-        let (code, found) = check(lab, &before.name).await?;
+        let (code, found) =
+            eventually("it is checked", LIMIT, async || Ok(Some(check(lab, &before.name).await?))).await?;
         assert_eq!(code, 0, "{found}");
         let drained = lab.drain(&before.node, &DrainOptions::of("app")).await?;
         assert_eq!(drained.code, 0, "{}", drained.text());

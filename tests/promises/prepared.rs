@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _};
 use serde::Deserialize;
 
-use crate::lab::{App, DrainOptions, Lab, Result, Snapshot, eventually, on_cluster, request};
+use crate::lab::{App, DrainOptions, Lab, MADE_UP, Result, Snapshot, eventually, on_cluster, request};
 
 const READY: &str = "migration.ms2m.io/ready";
 /// "Function not implemented".
@@ -94,10 +94,9 @@ fn who_opts_out_gets_an_ordinary_pod() -> Result {
 #[test]
 fn while_a_node_has_no_runtime_pods_stay_as_they_are_and_say_why() -> Result {
     on_cluster("not-everywhere", async |lab| {
-        let node = lab.cluster.nodes[1].clone();
         // The operator would label it again at once: a node of its own kind, that nobody starts.
         let other = serde_json::json!({ "apiVersion": "v1", "kind": "Node",
-            "metadata": { "name": "elsewhere", "labels": { "kubernetes.io/os": "linux" } } });
+            "metadata": { "name": "elsewhere", "labels": { "kubernetes.io/os": "linux", MADE_UP: "true" } } });
         lab.cluster.apply(&[other]).await?;
         let outcome = stays_as_it_is(lab).await;
         lab.cluster.kubectl(&["delete", "node", "elsewhere", "--ignore-not-found"]).await?;
@@ -108,12 +107,7 @@ fn while_a_node_has_no_runtime_pods_stay_as_they_are_and_say_why() -> Result {
             let pod = lab.only_pod(&App::counter("app")).await?;
             Ok((mark(lab, &pod.name).await?.0 == "true").then_some(()))
         })
-        .await?;
-        let bound = App::counter("bound")
-            .pod(serde_json::json!({ "nodeSelector": { "kubernetes.io/hostname": node } }));
-        let pod = lab.deploy(&bound).await?.remove(0);
-        assert_eq!(mark(lab, &pod.name).await?.0, "true");
-        Ok(())
+        .await
     })
 }
 
@@ -140,6 +134,10 @@ async fn stays_as_it_is(lab: &Lab) -> Result {
     );
     let told = lab.cluster.kubectl(&["get", "--raw", &path]).await?;
     assert!(told.contains("node elsewhere has no runtime handler"), "{told}");
+    let bound = App::counter("bound")
+        .pod(serde_json::json!({ "nodeSelector": { "kubernetes.io/hostname": lab.cluster.nodes[1] } }));
+    let pod = lab.deploy(&bound).await?.remove(0);
+    assert_eq!(mark(lab, &pod.name).await?.0, "true", "it cannot come to the node without");
     Ok(())
 }
 

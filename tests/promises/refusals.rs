@@ -117,7 +117,7 @@ fn a_debug_container_while_it_runs() -> Result {
 }
 
 #[test]
-fn and_no_more_once_it_has_ended() -> Result {
+fn a_debug_container_that_has_ended_is_in_nobodys_way() -> Result {
     on_cluster("debugged-before", async |lab| {
         let app = App::counter("app");
         debug(lab, &app, "0", "terminated").await?;

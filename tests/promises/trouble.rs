@@ -5,13 +5,37 @@ use std::time::Duration;
 use shadow::api::{Reason, StatefulMigration};
 
 use crate::lab::{
-    App, Drain, DrainOptions, Drained, Lab, Load, Result, Scene, Snapshot, cause_is_told, fail, status_of,
-    unhurt,
+    App, Drain, DrainOptions, Drained, Lab, Load, Output, Result, Scene, Snapshot, cause_is_told, eventually,
+    fail, status_of, unhurt,
 };
 
 pub const RATE: u32 = 60;
 /// After a failed attempt the next one starts 20 s later: this ends in between.
 const DEADLINE: Duration = Duration::from_secs(18);
+
+/// There while a script of [`beside`] runs on the node.
+const RUNS: &str = "/run/lab-script-runs";
+
+/// Runs a script on a node, in which it waits for its moment, and `meanwhile` once it runs.
+pub async fn beside<T>(
+    lab: &Lab,
+    node: &str,
+    script: &str,
+    meanwhile: impl Future<Output = Result<T>>,
+) -> Result<(Output, T)> {
+    let script = format!("touch {RUNS}; trap 'rm -f {RUNS}' EXIT; {script}");
+    let argv = ["sh", "-c", script.as_str()];
+    let meanwhile = async {
+        eventually("the script runs", Duration::from_secs(10), async || {
+            let there = lab.cluster.exec(node, &["test", "-e", RUNS]).await?;
+            Ok((there.code == 0).then_some(()))
+        })
+        .await?;
+        meanwhile.await
+    };
+    let (ran, done) = tokio::join!(lab.cluster.exec(node, &argv), meanwhile);
+    Ok((ran?, done?))
+}
 
 /// A consumer that works under load, to be drained in vain.
 pub struct Trouble<'a> {

@@ -1,12 +1,10 @@
 //! The images are changed on the way: what would be restored has capabilities that its pod's spec does not give it. CRIU does
 //! as the images say; `shadow-runc` looks before the first instruction.
 
-use std::time::Duration;
-
 use serde_json::json;
 use shadow::api::Reason;
 
-use super::trouble::{Trouble, blocking_app};
+use super::trouble::{Trouble, beside, blocking_app};
 use crate::lab::{Result, fail, on_cluster, status_of};
 
 /// While an archive arrives, the first capability (CAP_CHOWN) is added to the sets of a process that has none at all: the
@@ -24,9 +22,7 @@ fn what_is_more_than_its_spec_dies_before_its_first_instruction_and_the_source_g
             json!({ "containers": [{ "securityContext": { "capabilities": { "drop": ["ALL"] } } }] });
         let trouble = Trouble::ahead(lab, blocking_app().pod(context)).await?;
         let target = lab.cluster.nodes.iter().find(|node| **node != trouble.pod.node).ok_or("one node")?;
-        let change = lab.cluster.exec(target, &["sh", "-c", CHANGE]);
         let attempt = async {
-            tokio::time::sleep(Duration::from_millis(500)).await;
             let drain = trouble.drain()?;
             let ended = trouble.is_refused_because(drain, &[Reason::RestoreFailed]).await?;
             let told = format!("{:?}", status_of(&ended));
@@ -35,9 +31,7 @@ fn what_is_more_than_its_spec_dies_before_its_first_instruction_and_the_source_g
             }
             Ok(())
         };
-        let (changed, attempted) = tokio::join!(change, attempt);
-        changed?;
-        attempted?;
+        beside(lab, target, CHANGE, attempt).await?;
         trouble.ends_as_if_nothing_had_happened().await
     })
 }

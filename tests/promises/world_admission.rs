@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shadow::api::{Phase, Reason};
+use shadow::api::{Phase, Reason, StatefulMigrationStatus};
 
 use crate::lab::{
     App, Drain, DrainOptions, Lab, Result, Snapshot, cause_is_told, eventually, fail, nothing_left,
@@ -22,11 +22,11 @@ fn a_quota_without_room_for_the_shadow_is_told_until_the_deadline() -> Result {
             checked(lab, &before, Reason::QuotaExceeded, "exceeded quota: q").await.map(Some)
         })
         .await?;
-        is_refused(lab, &before, Reason::QuotaExceeded).await
+        is_refused(lab, &before, Reason::QuotaExceeded).await.map(drop)
     })
 }
 
-/// A policy answers 422, a webhook that names no code 400: each in its own words, and not for ever.
+/// In its own words, and not for ever.
 #[test]
 fn a_policy_that_the_shadow_does_not_meet_is_told_and_tried_no_third_time() -> Result {
     on_cluster("needs-team", async |lab| {
@@ -38,7 +38,9 @@ fn a_policy_that_the_shadow_does_not_meet_is_told_and_tried_no_third_time() -> R
                 checked(lab, &before, Reason::NotAdmitted, "the label team is missing").await.map(Some)
             })
             .await?;
-            is_refused(lab, &before, Reason::NotAdmitted).await
+            let status = is_refused(lab, &before, Reason::NotAdmitted).await?;
+            assert_eq!(status.epoch.0, 2, "{status:?}");
+            Ok(())
         }
         .await;
         let both = ["validatingadmissionpolicybinding", "validatingadmissionpolicy"];
@@ -76,17 +78,19 @@ async fn checked(lab: &Lab, pod: &Snapshot, reason: Reason, says: &str) -> Resul
     if refusal["reason"] == reason.as_str() && told.contains(says) { Ok(()) } else { fail(said.to_string()) }
 }
 
-async fn is_refused(lab: &Lab, before: &Snapshot, reason: Reason) -> Result {
+async fn is_refused(lab: &Lab, before: &Snapshot, reason: Reason) -> Result<StatefulMigrationStatus> {
     let state = before.state().await?;
     let watch = lab.watch();
     let options = DrainOptions::of("app").timeout(Duration::from_secs(75));
     let drain = Drain::start(&lab.cluster, &before.node, &options)?;
     let ended = watch.ended(&before.uid, Duration::from_secs(80)).await?;
-    assert_eq!(status_of(&ended).phase, Phase::Failed);
+    let status = status_of(&ended);
+    assert_eq!(status.phase, Phase::Failed);
     cause_is_told(lab, &ended, &before.name, &[reason]).await?;
     drop(drain);
     let after = lab.pod(&before.name).await?;
     assert_eq!((&after.uid, after.restarts), (&before.uid, before.restarts), "the pod was not touched");
     assert_eq!(after.state().await?.cookie, state.cookie);
-    nothing_left(lab, &[]).await
+    nothing_left(lab, &[]).await?;
+    Ok(status)
 }

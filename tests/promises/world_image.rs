@@ -58,7 +58,7 @@ async fn stays(lab: &Lab, before: &Snapshot, reason: Reason, says: &str) -> Resu
     assert_eq!((status.phase, status.epoch.0), (Phase::Failed, 2), "{status:?}");
     cause_is_told(lab, &ended, &before.name, &[reason]).await?;
     let said = status.message.unwrap_or_default();
-    assert!(said.contains(says) && said.len() <= 200, "{said}");
+    assert!(said.contains(says) && said.chars().count() <= 200, "{said}");
     drop(drain);
     let after = lab.pod(&before.name).await?;
     assert_eq!((&after.uid, after.restarts), (&before.uid, before.restarts), "the pod was not touched");
