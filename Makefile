@@ -14,17 +14,17 @@ help: ## this list
 
 # --- build ---
 
+# All in one, with the features that the tests ask of the libraries: else everything would be compiled twice.
 .PHONY: build
-build: ## the three programs, static, in release
-	cargo build --release --locked --bins
+build: ## the three programs and the examples that the cluster runs, static, in release
+	cargo build --release --locked --bins --example consumer --example producer --example counter --example carried
 
 .PHONY: image
 image: build ## the image as a tar, without an image builder: target/image/shadow.tar
 	$(CLUSTER) image $(TAR) $(IMAGE) --entrypoint '["/shadow"]' $(OUT)/shadow=/shadow $(OUT)/shadow-runc=/shadow-runc
 
 .PHONY: examples-image
-examples-image: ## consumer, producer, counter and carried as a tar: target/image/examples.tar
-	cargo build --release --locked --example consumer --example producer --example counter --example carried
+examples-image: build ## consumer, producer, counter and carried as a tar: target/image/examples.tar
 	$(CLUSTER) image target/image/examples.tar localhost/shadow-examples:1 --entrypoint '["/consumer"]' --volume localhost/shadow-carried:1=/volume \
 	  $(OUT)/examples/consumer=/consumer $(OUT)/examples/producer=/producer $(OUT)/examples/counter=/counter \
 	  $(OUT)/examples/carried=/carried
@@ -55,6 +55,14 @@ lint: ## formatting, shell scripts, dependencies, clippy; warnings are errors
 .PHONY: unit
 unit: ## everything that needs neither cluster nor broker
 	cargo test --release --locked --lib --bins --test manifests
+
+.PHONY: crash
+crash: ## SHADOW dies, loses its connection or is doubled at each of its calls in turn (make test: at every fourth)
+	CRASH_EACH=1 cargo test --release --locked --test crash_at_every_call -- --nocapture
+
+.PHONY: broker
+broker: ## the connection is cut at each frame, every prefetch is tried (make test: a third); on a cluster that runs
+	BROKER_EACH=1 $(CLUSTER) in cp -- cargo test --release --locked --offline --test broker_cuts --test broker_prefetch -- --nocapture
 
 .PHONY: explore
 explore: ## all interleavings around the protocol (ARGS=thorough: larger bounds; ARGS=mistakes: what it catches; or part of a name)
@@ -111,6 +119,10 @@ soak: image examples-image scheduler-image ## N=100 SEED=1: drains while faults 
 .PHONY: bench-drain
 bench-drain: image examples-image scheduler-image ## RATES="10 60 120" RUNS=10: target/bench/drain.json
 	RATES="$(RATES)" RUNS="$(RUNS)" cargo bench --locked --bench drain
+
+.PHONY: bench-rehearsal
+bench-rehearsal: image examples-image scheduler-image ## MEGABYTES="20 200 1000" RUNS=6: target/bench/rehearsal.json
+	MEGABYTES="$(MEGABYTES)" RUNS="$(RUNS)" cargo bench --locked --bench rehearsal
 
 .PHONY: bench-webhook
 bench-webhook: image examples-image scheduler-image ## how fast the webhook answers: target/bench/webhook.json, webhook-cluster.json

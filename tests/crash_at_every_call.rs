@@ -10,6 +10,7 @@
 )] // a test that cannot go on says so
 
 mod crash_world;
+mod sample;
 
 use crash_world::mistake::Mistake;
 use crash_world::run::play;

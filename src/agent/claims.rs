@@ -17,7 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use super::desk::{Desk, NotRecorded};
+use super::desk::{CalledOff, Desk, NotRecorded};
 use super::metrics;
 use super::store::Store;
 use super::ticket::{Verdict, without_restore};
@@ -101,7 +101,7 @@ async fn converse(stream: UnixStream, desk: &Desk, store: &Store) -> io::Result<
         Verdict::Restore | Verdict::Wait => {
             let archive = store.archive(&ticket.migration, ticket.epoch);
             let answer = ClaimAnswer::Restore { archive: archive.to_string_lossy().into_owned() };
-            let outcome = restore(&mut read, &mut write, &answer).await;
+            let outcome = restore(&mut read, &mut write, &answer, desk.called_off(&ticket)).await;
             let outcome = outcome.unwrap_or_else(|error| RestoreOutcome::Failed {
                 reason: format!("shadow-runc broke off: {error}"),
                 fault: RestoreFault::BrokenOff,
@@ -111,8 +111,7 @@ async fn converse(stream: UnixStream, desk: &Desk, store: &Store) -> io::Result<
                 Err(NotRecorded::Spent) => {
                     metrics::claim_ended("spent");
                     tracing::warn!(%ticket, %pod, "restored, but its ticket was spent meanwhile");
-                    let answer = format!("{}\n", NotRecorded::Spent);
-                    return timeout(LINE_PATIENCE, write.write_all(answer.as_bytes())).await?;
+                    return refuse(&mut write, &NotRecorded::Spent).await;
                 }
                 Err(NotRecorded::Store(error)) => {
                     // Whoever restored it asks again, and reports again.
@@ -152,13 +151,30 @@ async fn converse(stream: UnixStream, desk: &Desk, store: &Store) -> io::Result<
     }
 }
 
+/// How it ended; told to break off once it is called off, and then nothing that it has restored lives.
 async fn restore(
     read: &mut BufReader<OwnedReadHalf>,
     write: &mut OwnedWriteHalf,
     answer: &ClaimAnswer,
+    called_off: impl Future<Output = CalledOff>,
 ) -> io::Result<RestoreOutcome> {
     send(write, answer).await?;
-    timeout(RESTORE_PATIENCE, receive(read)).await?
+    let mut outcome = std::pin::pin!(timeout(RESTORE_PATIENCE, receive(read)));
+    let why = tokio::select! {
+        outcome = &mut outcome => return outcome?,
+        why = called_off => why,
+    };
+    refuse(write, &why).await?;
+    let _: RestoreOutcome = outcome.await??;
+    let fault = match why {
+        CalledOff::Spent => RestoreFault::BrokenOff,
+        CalledOff::Damaged(_) => RestoreFault::ArchiveDamaged,
+    };
+    Ok(RestoreOutcome::Failed { reason: why.to_string(), fault })
+}
+
+async fn refuse(write: &mut OwnedWriteHalf, why: &impl std::fmt::Display) -> io::Result<()> {
+    timeout(LINE_PATIENCE, write.write_all(format!("{why}\n").as_bytes())).await?
 }
 
 /// Resolves when the other side is gone; it has nothing to say while it waits.

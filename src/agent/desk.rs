@@ -6,6 +6,7 @@
 
 mod closing;
 mod lives;
+mod whole;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::archive::{self, MANIFEST, Manifest, Origin};
+use super::archive::{MANIFEST, Manifest};
 use super::containers::Containers;
 use super::failure::Failure;
 use super::fence::{Fence, Stale};
@@ -28,8 +29,9 @@ use crate::api::{
     RestoreFault, RestoreOutcome, Role, TicketId, TicketState,
 };
 use closing::Tombstone;
+pub use whole::CalledOff;
 
-/// That a pod has left the node is no event: waiting claims look again this often.
+/// That a pod has left the node, or that a file was cut short, is no event: it is looked for this often.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// A restore is not put on record.
@@ -185,6 +187,7 @@ impl Desk {
             );
             return Err(Failure::new(Refusal::DigestMismatch, what));
         }
+        self.whole(&manifest).map_err(|what| Failure::new(Refusal::DigestMismatch, what))?;
         let (container, digest) = (order.container.clone(), order.digest.clone());
         let opening = Opening { container, digest, purpose: order.purpose };
         let id = TicketId { migration: uid.clone(), epoch: order.epoch, role, life: order.life };
@@ -194,22 +197,6 @@ impl Desk {
         }
         let opened = self.change(&id, |ticket| ticket.open(opening))?;
         opened.map_err(|error: NotOpened| Failure::new(Refusal::StaleEpoch, format!("ticket {id}: {error}")))
-    }
-
-    /// Reads the whole archive: is it still what its manifest says?
-    fn verify(&self, manifest: &Manifest) -> Result<(), Failure> {
-        let place = self.store.archive(&manifest.migration, manifest.epoch);
-        let damaged =
-            |what: String| Failure::new(Refusal::DigestMismatch, format!("{}: {what}", place.display()));
-        let found = archive::write(&place, &Origin::from(manifest), &mut |_| true);
-        let found = found.map_err(|error| damaged(format!("it cannot be read any more: {error}")))?;
-        if found.digest != manifest.digest {
-            return Err(damaged(format!(
-                "damaged since it arrived: {} is now {}",
-                manifest.digest, found.digest
-            )));
-        }
-        Ok(())
     }
 
     /// Claims a ticket, as often as needed, until there is a verdict or the deadline passes (then it is `Wait`).
@@ -248,7 +235,20 @@ impl Desk {
             return Ok(Verdict::Wait);
         }
         let gone = earlier.holder.is_some_and(|h| h.pod != request.pod && !self.containers.has_task(&h.pod));
-        self.change(id, |ticket| ticket.claim(id.role, &Holder::from(request), gone))
+        let verdict = self.change(id, |ticket| ticket.claim(id.role, &Holder::from(request), gone))?;
+        if verdict == Verdict::Restore {
+            let manifest = self.archive(&id.migration, id.epoch)?;
+            let whole = manifest.map_or_else(|| Err("its archive is gone".to_owned()), |it| self.whole(&it));
+            if let Err(reason) = whole {
+                let outcome =
+                    RestoreOutcome::Failed { reason: reason.clone(), fault: RestoreFault::ArchiveDamaged };
+                return match self.ended(id, &outcome) {
+                    Ok(()) | Err(NotRecorded::Spent) => Ok(Verdict::Refuse(reason)),
+                    Err(NotRecorded::Store(error)) => Err(error),
+                };
+            }
+        }
+        Ok(verdict)
     }
 
     /// A claimant went away while it waited. A ticket that was not opened is then as if nobody had asked: its attempt

@@ -36,11 +36,17 @@ impl Freezer {
     /// Stops every process.
     pub async fn freeze(&self, deadline: Instant) -> Result<(), FreezerError> {
         for look in 1_u32.. {
-            if look % LOOKS_BEFORE_RETRY == 0 {
-                self.order(false)?;
-                sleep(LOOK).await;
+            match self {
+                Self::V1(_) if look.is_multiple_of(LOOKS_BEFORE_RETRY) => {
+                    self.order(false)?;
+                    sleep(LOOK).await;
+                    self.order(true)?;
+                }
+                Self::V1(_) => self.order(true)?,
+                // Once: whoever is forked meanwhile is born frozen.
+                Self::V2(_) if look == 1 => self.order(true)?,
+                Self::V2(_) => {}
             }
-            self.order(true)?;
             if self.is_frozen()?.unwrap_or(true) {
                 return Ok(());
             }
@@ -76,12 +82,27 @@ impl Freezer {
     /// Kills every process, frozen or not, and waits until none is left. No process runs on before it dies: each has
     /// its SIGKILL before the cgroup is thawed.
     pub async fn kill(&self, deadline: Instant) -> Result<(), FreezerError> {
+        if self.kill_at_once()? {
+            while !self.pids()?.is_empty() {
+                self.pause_before(deadline, "empty").await?;
+            }
+            return Ok(());
+        }
         loop {
             if self.signal(Signal::KILL)? == 0 {
                 return Ok(());
             }
             self.order(false)?; // a v1 cgroup delivers signals only when thawed
             self.pause_before(deadline, "empty").await?;
+        }
+    }
+
+    /// By one write, which no fork escapes and which frozen processes do not outlive. False where the kernel has none (v1,
+    /// Linux before 5.14).
+    fn kill_at_once(&self) -> Result<bool, FreezerError> {
+        match self {
+            Self::V1(_) => Ok(false),
+            Self::V2(_) => self.write("cgroup.kill", "1"),
         }
     }
 
@@ -143,13 +164,19 @@ impl Freezer {
             (Self::V2(_), true) => ("cgroup.freeze", "1"),
             (Self::V2(_), false) => ("cgroup.freeze", "0"),
         };
+        self.write(file, value).map(drop)
+    }
+
+    /// False where there is no such file.
+    fn write(&self, file: &str, value: &str) -> Result<bool, FreezerError> {
         let path = self.dir().join(file);
         // Never created: a cgroup that is gone stays gone.
         let written = fs::OpenOptions::new()
             .write(true)
             .open(&path)
             .and_then(|mut f| io::Write::write_all(&mut f, value.as_bytes()));
-        gone_is_fine(written).map(drop).map_err(|source| FreezerError::Io { path, source })
+        let written = gone_is_fine(written).map_err(|source| FreezerError::Io { path, source })?;
+        Ok(written.is_some())
     }
 
     fn read(&self, file: &str) -> Result<Option<String>, FreezerError> {
@@ -218,5 +245,18 @@ mod tests {
         assert!(matches!(v2.freeze(soon()).await, Err(FreezerError::TimedOut { .. })));
         fs::write(dir.path().join("cgroup.events"), "populated 1\nfrozen 1\n").unwrap();
         v2.freeze(soon()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_kernel_that_can_kills_a_whole_cgroup_by_one_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let (orders, procs) = (dir.path().join("cgroup.kill"), dir.path().join("cgroup.procs"));
+        fs::write(&orders, "").unwrap();
+        fs::write(&procs, "4194304\n").unwrap(); // more than any PID
+        let v2 = Freezer::V2(dir.path().to_owned());
+        assert!(matches!(v2.kill(soon()).await, Err(FreezerError::TimedOut { .. })), "it waits for the end");
+        assert_eq!(fs::read_to_string(&orders).unwrap(), "1");
+        fs::write(&procs, "").unwrap();
+        v2.kill(soon()).await.unwrap();
     }
 }

@@ -148,6 +148,7 @@ async fn kill(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Byte
     let deadline = Instant::now() + PATIENCE;
     let _lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
     node.desk.pass(&uid, |fence| fence.admit_kill(order.epoch))?;
+    node.desk.call_off(&uid, &order.container.pod.uid)?;
     if let Some(container) = node.find(&order.container).await? {
         container.freezer.kill(deadline).await?;
     }

@@ -193,7 +193,8 @@ pub enum ClaimAnswer {
 }
 
 /// `shadow-runc` -> agent, second line: how the restore ended. The agent answers with an empty line once it is recorded, and
-/// with the reason where it is not to be: then what was restored must not live.
+/// with the reason where it is not to be: then what was restored must not live. The reason may come before the outcome:
+/// then the restore is broken off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "outcome")]
 pub enum RestoreOutcome {

@@ -111,6 +111,12 @@ impl Bundle {
         Some(found.path.as_path()).filter(|path| path.is_absolute())
     }
 
+    /// It gets a cgroup namespace of its own.
+    pub fn has_own_cgroup_namespace(&self) -> bool {
+        let mut namespaces = self.config.linux.namespaces.iter();
+        namespaces.any(|namespace| namespace.kind == "cgroup" && namespace.path.as_os_str().is_empty())
+    }
+
     /// An annotation of the container, by the first of these names that it has.
     pub fn annotation(&self, keys: &[&str]) -> Option<String> {
         self.config.annotation(keys)

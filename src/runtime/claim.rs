@@ -6,8 +6,13 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::CreateError;
 use crate::api::{AGENT_SOCKET, ClaimAnswer, ClaimRequest, RestoreFault, RestoreOutcome};
@@ -93,6 +98,35 @@ impl Connection {
     /// Where the archive lies.
     pub fn archive(&self) -> &Path {
         &self.archive
+    }
+
+    /// Waits for whoever restores, who is killed where the agent wants no restore any more: then gives its reason. An agent
+    /// that is gone says nothing.
+    pub fn supervise(&mut self, child: &mut Child) -> std::io::Result<Result<ExitStatus, String>> {
+        let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+        let mut heeded = true;
+        loop {
+            let stream = self.stream.get_ref();
+            let mut fds = vec![PollFd::new(&ended, PollFlags::IN)];
+            if heeded {
+                fds.push(PollFd::new(stream, PollFlags::IN));
+            }
+            match poll(&mut fds, None) {
+                Err(Errno::INTR) => continue,
+                polled => polled?,
+            };
+            if !fds[0].revents().is_empty() {
+                return Ok(Ok(child.wait()?));
+            }
+            match receive(&mut self.stream, Instant::now() + REPORT_PATIENCE) {
+                Ok(reason) => {
+                    child.kill()?;
+                    child.wait()?;
+                    return Ok(Err(reason));
+                }
+                Err(_) => heeded = false,
+            }
+        }
     }
 
     /// Tells why nothing lives. Best effort: an agent that does not hear it sees the connection end.
@@ -225,6 +259,30 @@ mod tests {
         let error = claim_at(&socket, &request(), Duration::from_secs(20)).err().unwrap();
         assert_eq!(error.to_string(), "closed: refused by this node's SHADOW agent");
         agent.join().unwrap();
+    }
+
+    fn restoring(dir: &Path) -> (Connection, BufReader<UnixStream>) {
+        let (ours, agents) = UnixStream::pair().unwrap();
+        let stream = BufReader::new(ours);
+        (Connection { stream, socket: dir.join("s"), archive: dir.to_owned() }, BufReader::new(agents))
+    }
+
+    fn sleeps(seconds: &str) -> Child {
+        std::process::Command::new("sleep").arg(seconds).spawn().unwrap()
+    }
+
+    #[test]
+    fn a_restore_that_is_called_off_is_killed_and_one_whose_agent_is_gone_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut connection, mut agent) = restoring(dir.path());
+        answer(&mut agent, "its ticket was spent meanwhile\n");
+        let ended = connection.supervise(&mut sleeps("1000")).unwrap();
+        assert_eq!(ended.unwrap_err(), "its ticket was spent meanwhile");
+
+        let (mut connection, agent) = restoring(dir.path());
+        drop(agent);
+        let ended = connection.supervise(&mut sleeps("0.2")).unwrap();
+        assert!(ended.unwrap().success());
     }
 
     #[test]

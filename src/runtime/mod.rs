@@ -16,11 +16,13 @@ mod layer;
 mod outcome;
 mod post_start;
 mod prepare;
+mod programs;
 mod restore;
 mod runc;
 mod sandbox;
 mod seccomp;
 mod sparse;
+mod stand_in;
 mod verify;
 
 use std::ffi::OsString;
@@ -81,6 +83,9 @@ impl CreateError {
 /// Entry of the OCI runtime.
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if stand_in::is_meant() {
+        return stand_in::main(&args);
+    }
     if args.first().is_some_and(|first| first == runc::TIED) {
         return runc::exec_tied(&args[1..]);
     }
@@ -140,7 +145,7 @@ fn redeem(line: &CommandLine, create: &Create, bundle: &Bundle) -> Result<Redeem
             return Err(CreateError::Refused("a container of this ID was restored before".to_owned()));
         }
     };
-    let restored = restore::restore(line, create, bundle, agent.archive());
+    let restored = restore::restore(line, create, bundle, &mut agent);
     match restored.and_then(|()| held_against_spec(line, create, bundle)) {
         Ok(()) => {}
         Err(error) => {

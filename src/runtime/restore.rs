@@ -6,10 +6,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use super::bundle::Bundle;
+use super::claim::Connection;
 use super::cmdline::{CommandLine, Create};
 use super::criu::CRIU_CONFIG_VARIABLE;
 use super::layer::TreeKind;
-use super::{CreateError, carried, layer, runc};
+use super::{CreateError, carried, layer, runc, stand_in};
 use crate::api::{CRIU_RESTORE_CONFIG, NODE_DIR};
 use crate::judgement::cause;
 
@@ -19,10 +20,11 @@ pub fn restore(
     line: &CommandLine,
     create: &Create,
     bundle: &Bundle,
-    archive: &Path,
+    agent: &mut Connection,
 ) -> Result<(), CreateError> {
+    let archive = agent.archive().to_owned();
     layer::apply(&archive.join("rootfs.tar"), &bundle.rootfs(), TreeKind::Layer)?;
-    let images = carried::put_in_place(bundle, &create.id, archive)?;
+    let images = carried::put_in_place(bundle, &create.id, &archive)?;
     let work = bundle.work_dir();
     match fs::create_dir(&work) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
@@ -50,7 +52,17 @@ pub fn restore(
         return Err(CreateError::Restore(format!("no settings for CRIU at {}", settings.display())));
     }
     command.env(CRIU_CONFIG_VARIABLE, settings);
-    let status = command.status().map_err(|e| CreateError::Restore(format!("cannot execute runc: {e}")))?;
+    if bundle.has_own_cgroup_namespace() && stand_in::is_unified() {
+        let path = stand_in::offer(&work).map_err(|error| {
+            CreateError::Restore(format!("cannot stand in for criu in {}: {error}", work.display()))
+        })?;
+        command.env("PATH", path);
+    }
+    let failed = |e: std::io::Error| CreateError::Restore(format!("cannot execute runc: {e}"));
+    let status = agent
+        .supervise(&mut command.spawn().map_err(failed)?)
+        .map_err(failed)?
+        .map_err(|reason| CreateError::Refused(format!("broken off: {reason}")))?;
     if status.success() {
         return Ok(());
     }

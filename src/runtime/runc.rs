@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -10,27 +9,16 @@ use std::process::{Command, ExitCode, Stdio};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use super::cmdline::CommandLine;
+use super::programs;
 
 /// Names another runc than the one in PATH.
 const OVERRIDE: &str = "SHADOW_REAL_RUNC";
-/// Looked through after PATH, which may be empty where a service manager starts us.
-const FALLBACK: [&str; 4] = ["/usr/bin", "/usr/sbin", "/usr/local/sbin", "/usr/local/bin"];
-
 /// The runc to use.
 pub fn path() -> PathBuf {
     if let Some(path) = std::env::var_os(OVERRIDE).filter(|p| !p.is_empty()) {
         return path.into();
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(FALLBACK.iter().map(PathBuf::from))
-        .map(|dir| dir.join("runc"))
-        .find(|file| is_executable(file))
-        .unwrap_or_else(|| "runc".into())
-}
-
-fn is_executable(file: &Path) -> bool {
-    file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    programs::all("runc").next().unwrap_or_else(|| "runc".into())
 }
 
 /// Becomes runc with the same arguments; returns only if that fails.

@@ -199,14 +199,31 @@ impl Cluster {
         if Self::status().await?.is_none() {
             Self::up().await?;
         }
-        self.kubectl(&["delete", "node", "-l", MADE_UP, "--ignore-not-found"]).await?;
-        for node in &self.nodes {
-            self.kubectl(&["uncordon", node]).await?;
+        let nodes = self.kubectl(&["get", "nodes", "-o", "json"]).await?;
+        let nodes: serde_json::Value = serde_json::from_str(&nodes)?;
+        for node in nodes["items"].as_array().into_iter().flatten() {
+            self.mend_object(node).await?;
+        }
+        let machines = self.nodes.iter().map(async |node| {
             self.exec(node, &["sh", "-c", WHOLE]).await?;
-            self.spoil("heal", node, &[]).await?;
-            // It ends with an error where there is none.
-            for taint in [TAINT, OUT_OF_SERVICE] {
-                let _ = self.kubectl(&["taint", "node", node, &format!("{taint}-")]).await;
+            self.spoil("heal", node, &[]).await
+        });
+        futures::future::try_join_all(machines).await.map(drop)
+    }
+
+    /// What a test has written on a Node.
+    async fn mend_object(&self, node: &serde_json::Value) -> Result {
+        let name = node["metadata"]["name"].as_str().ok_or("a node without a name")?;
+        if !node["metadata"]["labels"][MADE_UP].is_null() {
+            return self.kubectl(&["delete", "node", name, "--ignore-not-found"]).await.map(drop);
+        }
+        if node["spec"]["unschedulable"] == true {
+            self.kubectl(&["uncordon", name]).await?;
+        }
+        let taints = node["spec"]["taints"].as_array().into_iter().flatten();
+        for key in taints.filter_map(|taint| taint["key"].as_str()) {
+            if [TAINT, OUT_OF_SERVICE].contains(&key) {
+                self.kubectl(&["taint", "node", name, &format!("{key}-")]).await?;
             }
         }
         Ok(())

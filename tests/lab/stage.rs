@@ -2,13 +2,16 @@
 //! and after, also when the test failed, everything is as it was: nodes run and are uncordoned, the stage is gone.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use kube::api::ListParams;
 use kube::{Api, Client};
 use serde_json::Value;
+use shadow::api::StatefulMigration;
 
 use super::app::{STAGE_LABEL, surroundings};
 use super::pods::{self, Snapshot};
@@ -22,6 +25,8 @@ const PARTS: &str =
     "app.kubernetes.io/name in (shadow-operator,shadow-webhook,shadow-scheduler,shadow-agent)";
 /// The cluster is one: no two tests at a time, whatever the number of threads.
 static TURN: Mutex<()> = Mutex::new(());
+/// The test before has left everything as it was.
+static WHOLE: AtomicBool = AtomicBool::new(false);
 
 /// What a test works with.
 pub struct Lab {
@@ -29,6 +34,14 @@ pub struct Lab {
     pub client: Client,
     pub broker: Broker,
     pub namespace: String,
+}
+
+/// What is left of our namespace once all that was in it is gone; Kubernetes takes its time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shell {
+    MayStay,
+    /// It is made again.
+    MustGo,
 }
 
 /// Runs a test on the real cluster, which is brought up and given the product where that is not done yet.
@@ -56,6 +69,7 @@ fn stage<T>(name: &str, tidy: bool, test: impl AsyncFnOnce(&Lab) -> Result<T>) -
             eprintln!("{}", lab.description().await);
         }
         let tidied = if tidy || outcome.is_err() { lab.close().await } else { Ok(()) };
+        WHOLE.store(tidy && tidied.is_ok() && matches!(outcome, Ok(Ok(_))), Ordering::SeqCst);
         match outcome {
             Ok(Ok(value)) => tidied.map(|()| value),
             Ok(Err(error)) => Err(error),
@@ -66,32 +80,43 @@ fn stage<T>(name: &str, tidy: bool, test: impl AsyncFnOnce(&Lab) -> Result<T>) -
 
 impl Lab {
     async fn open(cluster: Cluster, name: &str) -> Result<Self> {
-        cluster.mend().await?;
+        if !WHOLE.swap(false, Ordering::SeqCst) {
+            cluster.mend().await?;
+        }
         let client = cluster.client().await?;
         product::ensure(&cluster, &client).await?;
         let broker = Broker::fresh(&cluster, name).await?;
         let lab = Self { cluster, client, broker, namespace: name.to_owned() };
-        lab.remove_stages().await?;
+        lab.remove_stages(Shell::MustGo).await?;
         lab.cluster.apply(&surroundings(name, &lab.broker.url())).await?;
         Ok(lab)
     }
 
     async fn close(&self) -> Result {
         self.cluster.mend().await?;
-        let gone = self.remove_stages().await;
+        let gone = self.remove_stages(Shell::MayStay).await;
         self.broker.remove().await?;
         gone
     }
 
     /// This one and whatever another run has left: a drain concerns the pods of all namespaces.
-    async fn remove_stages(&self) -> Result {
+    async fn remove_stages(&self, own: Shell) -> Result {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let stages = kube::api::ListParams::default().labels(STAGE_LABEL);
+        let stages = ListParams::default().labels(STAGE_LABEL);
         self.cluster.kubectl(&["delete", "namespace", "--selector", STAGE_LABEL, "--wait=false"]).await?;
         eventually("earlier stages go away", GONE, async || {
-            let left = namespaces.list(&stages).await?.items;
-            let names: Vec<_> = left.iter().filter_map(|one| one.metadata.name.clone()).collect();
-            if names.is_empty() { Ok(Some(())) } else { fail(format!("there is still {names:?}")) }
+            for namespace in
+                namespaces.list(&stages).await?.items.iter().filter_map(|one| one.metadata.name.clone())
+            {
+                let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+                let migrations: Api<StatefulMigration> = Api::namespaced(self.client.clone(), &namespace);
+                let all = ListParams::default();
+                let left = pods.list(&all).await?.items.len() + migrations.list(&all).await?.items.len();
+                if left > 0 || (own == Shell::MustGo && namespace == self.namespace) {
+                    return fail(format!("there is still {namespace}, with {left} pods and migrations"));
+                }
+            }
+            Ok(Some(()))
         })
         .await
     }
@@ -120,7 +145,7 @@ impl Lab {
     pub async fn restage(&self) -> Result {
         self.cluster.mend().await?;
         self.recycle_product().await?;
-        self.remove_stages().await?;
+        self.remove_stages(Shell::MustGo).await?;
         Broker::fresh(&self.cluster, &self.namespace).await?;
         self.cluster.apply(&surroundings(&self.namespace, &self.broker.url())).await
     }

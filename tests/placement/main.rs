@@ -7,7 +7,15 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+#[path = "../promises/after.rs"]
+#[allow(dead_code)] // it is the promises' too
+mod after;
+#[path = "../promises/trouble.rs"]
+#[allow(dead_code)]
+mod trouble;
+
 mod agents_write_their_own;
+mod elsewhere;
 mod extender_killed;
 mod foreign_processor;
 mod full_nodes;

@@ -1,4 +1,5 @@
-//! `strategy: Sequential`: no shadow answers meanwhile, so reads pause; the messages are as exact as ever.
+//! `strategy: Sequential`: no shadow answers meanwhile, so reads pause; the messages are as exact as ever. The shadow is a
+//! rehearsal: restored before the commit, and never let go.
 
 use crate::lab::{App, DrainOptions, Load, Result, Scene, on_cluster, status_of};
 
@@ -16,13 +17,13 @@ fn a_sequential_drain_is_exact_and_makes_no_bridge() -> Result {
             assert_ne!(after.node, before.node, "round {round}");
             let ended = scene.watch().ended(&before.uid, std::time::Duration::from_secs(30)).await?;
             let timings = status_of(&ended).phase_timings;
-            assert!(timings.contains_key("Freezing"), "round {round}: {timings:?}");
-            for absent in ["RestoringShadow", "Bridging"] {
-                assert!(
-                    !timings.contains_key(absent),
-                    "round {round}: nothing answers in between: {timings:?}"
-                );
+            for there in ["RestoringShadow", "Freezing"] {
+                assert!(timings.contains_key(there), "round {round}: {there}: {timings:?}");
             }
+            assert!(
+                !timings.contains_key("Bridging"),
+                "round {round}: nothing answers in between: {timings:?}"
+            );
         }
         Ok(())
     })

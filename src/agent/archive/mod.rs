@@ -8,7 +8,7 @@ mod reader;
 mod writer;
 
 pub use reader::{ReadError, Reader};
-pub use writer::{WriteError, names, write};
+pub use writer::{WriteError, length, names, write};
 
 use serde::{Deserialize, Serialize};
 

@@ -77,6 +77,18 @@ pub fn names(dir: &Path) -> Result<Vec<String>, WriteError> {
     Ok(names)
 }
 
+/// How long that folder's stream is up to its manifest, by the lengths of its files: what was cut short is noticed
+/// without being read.
+pub fn length(dir: &Path) -> Result<u64, WriteError> {
+    let mut length = 0;
+    for name in names(dir)? {
+        let path = dir.join(name);
+        let size = fs::metadata(&path).map_err(|source| WriteError::Io { path, source })?.len();
+        length += BLOCK as u64 + size + padding(size);
+    }
+    Ok(length)
+}
+
 struct Stream<'a, S> {
     send: &'a mut S,
     hasher: Sha256,

@@ -17,7 +17,8 @@ use super::super::metrics;
 use super::super::ticket::Ticket;
 use super::Desk;
 use crate::api::{
-    ClaimRequest, MigrationUid, Purpose, Refusal, RestoreFault, Role, SpendOrder, TicketId, TicketState,
+    ClaimRequest, MigrationUid, PodUid, Purpose, Refusal, RestoreFault, Role, SpendOrder, TicketId,
+    TicketState,
 };
 
 /// That the engine has started a container is no event.
@@ -172,6 +173,29 @@ impl Desk {
         succeeded(ticket, request).is_some_and(|container_id| self.processes.lives(container_id))
     }
 
+    /// Spends the ticket by which that pod is being restored, if there is one: what is to be killed must not come to life
+    /// afterwards, and nobody waits for a restore that nobody wants.
+    pub fn call_off(&self, uid: &MigrationUid, pod: &PodUid) -> Result<(), Failure> {
+        let restores = |ticket: &Ticket| {
+            ticket.state == TicketState::Restoring
+                && ticket.holder.as_ref().is_some_and(|holder| holder.pod == *pod)
+        };
+        let called_off: Vec<TicketId> = {
+            let book = self.book.lock();
+            let of_pod =
+                book.tickets.iter().filter(|(id, entry)| id.migration == *uid && restores(&entry.ticket));
+            of_pod.map(|(id, _)| id.clone()).collect()
+        };
+        for id in called_off {
+            self.change(&id, |ticket| {
+                if restores(ticket) {
+                    ticket.spend();
+                }
+            })?;
+        }
+        Ok(())
+    }
+
     /// Ends a ticket for good: nothing is restored by it any more, and what was restored by it is dead. Refused where that
     /// was let go and lives: it may have acted, and is then the pod that carries on.
     pub async fn spend(
@@ -204,7 +228,7 @@ impl Desk {
                 book.tickets.get(&id).map(|entry| (entry.restoring, entry.ticket.holder.clone()))
             };
             match entry {
-                // Whoever restores is told to kill it when it is there.
+                // Whoever restores is told to break off.
                 Some((true, _)) if Instant::now() < deadline => {
                     let _ = timeout_at(deadline, changes.changed()).await;
                 }

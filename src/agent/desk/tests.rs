@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 
 use super::closing::TOMBSTONE_AGE;
 use super::*;
-use crate::agent::archive::{IMAGES, LAYER};
+use crate::agent::archive::{self, IMAGES, LAYER, Origin};
 use crate::agent::host::Host;
 use crate::api::{Kept, Purpose, SpendOrder};
 
@@ -227,6 +227,22 @@ async fn a_ticket_opens_only_on_the_verified_archive_it_names() {
     assert_eq!(fixture.open(Role::Shadow, &other).unwrap_err().refusal, Refusal::DigestMismatch);
     let missing = Manifest { epoch: Epoch(2), ..manifest };
     assert_eq!(fixture.open(Role::Shadow, &missing).unwrap_err().refusal, Refusal::DigestMismatch);
+}
+
+#[tokio::test]
+async fn an_archive_that_was_cut_short_is_neither_opened_nor_handed_out() {
+    let fixture = Fixture::new();
+    let manifest = fixture.add_archive(1);
+    let pages = fixture.desk.store.archive(&uid(), Epoch(1)).join(LAYER);
+    std::fs::write(&pages, "").unwrap();
+    assert_eq!(fixture.open(Role::Shadow, &manifest).unwrap_err().refusal, Refusal::DigestMismatch);
+    std::fs::write(&pages, "x").unwrap();
+    fixture.open(Role::Shadow, &manifest).unwrap();
+    std::fs::write(&pages, "").unwrap();
+    let Verdict::Refuse(reason) = fixture.claim(Role::Shadow, 1, "p").await else { panic!() };
+    assert!(reason.contains("damaged"), "{reason}");
+    let (told, _, news) = fixture.desk.look(&id(Role::Shadow, 1));
+    assert_eq!((told.fault, told.failure, news), (Some(RestoreFault::ArchiveDamaged), Some(reason), true));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Consumer};
+use lapin::{BasicProperties, Channel, Consumer};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 use tracing::{debug, warn};
 
@@ -155,12 +155,11 @@ impl<'a> Handover<'a> {
         let primary = probe.must_exist(&queues.primary).await?;
         let earlier = declare_replies(&session, queues).await?;
         let parking = probe.look(&queues.parking()).await?.unwrap_or_default();
-        let consume = session.channel.basic_consume(
-            name(&queues.reply())?,
-            "".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        );
+        let reply = name(&queues.reply())?;
+        let consume = async move |channel: Channel| {
+            let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+            channel.basic_consume(reply, "".into(), options, arguments).await
+        };
         let replies = session.call("basic.consume", consume).await?;
         let (before, begun) = ((primary, parking), Instant::now());
         let (now, answers, routed) = (before, false, true);

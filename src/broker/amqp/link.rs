@@ -68,12 +68,12 @@ impl Link {
     /// A channel of its own with publisher confirms, on a living connection.
     pub(super) async fn session(&self) -> Result<Session<'_>, BrokerError> {
         let connection = self.connected().await?;
-        let opening = self.within("opening a channel", &connection, connection.create_channel()).await?;
+        let opening = timeout(self.limits.call, connection.create_channel()).await;
+        let opening = opening.map_err(|_| self.overdue("opening a channel", &connection))?;
+        let opening = self.heard(&connection, opening)?;
         let channel = opening.map_err(|error| self.explain("opening a channel", &error))?;
         let session = Session { link: self, connection, channel };
-        session
-            .call("confirm.select", session.channel.confirm_select(ConfirmSelectOptions::default()))
-            .await?;
+        session.confirms().await?;
         Ok(session)
     }
 
@@ -104,16 +104,12 @@ impl Link {
         Ok(connection)
     }
 
-    /// Any call, within the limit; lapin's own error for who must look at its code.
-    async fn within<T>(
+    /// An outcome, unless its error is another channel's.
+    fn heard<T>(
         &self,
-        operation: &'static str,
         connection: &Connection,
-        call: impl Future<Output = lapin::Result<T>>,
-    ) -> Result<Result<T, lapin::Error>, BrokerError> {
-        let Ok(outcome) = timeout(self.limits.call, call).await else {
-            return Err(self.overdue(operation, connection));
-        };
+        outcome: lapin::Result<T>,
+    ) -> Result<lapin::Result<T>, BrokerError> {
         match outcome {
             Err(error) if is_anothers(connection, &error) => Err(self.lost(&error)),
             outcome => Ok(outcome),
@@ -184,26 +180,47 @@ pub(super) fn code(error: &lapin::Error) -> Option<u16> {
 pub(super) struct Session<'a> {
     link: &'a Link,
     connection: Arc<Connection>,
-    pub(super) channel: Channel,
+    channel: Channel,
 }
 
 impl Session<'_> {
     /// Any call, within the limit; lapin's own error for who must look at its code.
-    pub(super) async fn attempt<T>(
+    ///
+    /// Who asked may leave before the answer comes; the call goes on by itself, so that no channel is closed while the
+    /// broker may be refusing what was asked on it: lapin takes those two at once for the end of the connection.
+    pub(super) async fn attempt<T, F>(
         &self,
         operation: &'static str,
-        call: impl Future<Output = lapin::Result<T>>,
-    ) -> Result<Result<T, lapin::Error>, BrokerError> {
-        self.link.within(operation, &self.connection, call).await
+        call: impl FnOnce(Channel) -> F,
+    ) -> Result<Result<T, lapin::Error>, BrokerError>
+    where
+        T: Send + 'static,
+        F: Future<Output = lapin::Result<T>> + Send + 'static,
+    {
+        let call = tokio::spawn(timeout(self.link.limits.call, call(self.channel.clone())));
+        match call.await {
+            Ok(Ok(outcome)) => self.link.heard(&self.connection, outcome),
+            Ok(Err(_)) => Err(self.link.overdue(operation, &self.connection)),
+            Err(ended) => Err(BrokerError::Protocol { operation, cause: ended.to_string() }),
+        }
     }
 
     /// Any call, within the limit.
-    pub(super) async fn call<T>(
+    pub(super) async fn call<T, F>(
         &self,
         operation: &'static str,
-        call: impl Future<Output = lapin::Result<T>>,
-    ) -> Result<T, BrokerError> {
+        call: impl FnOnce(Channel) -> F,
+    ) -> Result<T, BrokerError>
+    where
+        T: Send + 'static,
+        F: Future<Output = lapin::Result<T>> + Send + 'static,
+    {
         self.attempt(operation, call).await?.map_err(|error| self.explain(operation, &error))
+    }
+
+    async fn confirms(&self) -> Result<(), BrokerError> {
+        let select = async |channel: Channel| channel.confirm_select(ConfirmSelectOptions::default()).await;
+        self.call("confirm.select", select).await
     }
 
     pub(super) fn explain(&self, operation: &'static str, error: &lapin::Error) -> BrokerError {
@@ -220,7 +237,7 @@ impl Session<'_> {
         if self.connection.status().blocked() {
             return Err(self.link.blocked());
         }
-        self.call("confirm.select", self.channel.confirm_select(ConfirmSelectOptions::default())).await
+        self.confirms().await
     }
 
     /// Publishes to a queue through the default exchange, mandatory and confirmed. False if there is no such queue.
@@ -232,8 +249,9 @@ impl Session<'_> {
     ) -> Result<bool, BrokerError> {
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let key = name(queue)?;
-        let publish = async {
-            self.channel.basic_publish(ShortString::default(), key, options, body, properties).await?.await
+        let body = body.to_owned();
+        let publish = async move |channel: Channel| {
+            channel.basic_publish(ShortString::default(), key, options, &body, properties).await?.await
         };
         match self.call("basic.publish", publish).await? {
             Confirmation::Ack(None) => Ok(true),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
@@ -45,7 +46,8 @@ async fn ask(link: &Link, queue: &str, question: &Question) -> Result<Option<Str
     for (key, value) in &question.arguments {
         arguments.insert(key.as_str().into(), value.clone());
     }
-    let declare = session.channel.queue_declare(name(queue)?, options, arguments);
+    let queue_name = name(queue)?;
+    let declare = async move |channel: Channel| channel.queue_declare(queue_name, options, arguments).await;
     match session.attempt("queue.declare", declare).await? {
         Err(error) if code(&error) == Some(PRECONDITION_FAILED) => Ok(Some(error.to_string())),
         Err(_) | Ok(_) => Ok(None),

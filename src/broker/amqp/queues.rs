@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lapin::Channel;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::{Instant, sleep};
@@ -45,7 +46,9 @@ impl<'a> Probe<'a> {
             None => self.link.session().await?,
         };
         let options = QueueDeclareOptions::default().passive();
-        let declare = session.channel.queue_declare(queue_name, options, FieldTable::default());
+        let declare = async move |channel: Channel| {
+            channel.queue_declare(queue_name, options, FieldTable::default()).await
+        };
         match session.attempt("queue.declare (passive)", declare).await? {
             Ok(found) => {
                 let counts = Counts { consumers: found.consumer_count(), messages: found.message_count() };
@@ -93,7 +96,10 @@ pub(super) async fn declare_durable(
     queue: &str,
     arguments: FieldTable,
 ) -> Result<u32, BrokerError> {
-    let declare = session.channel.queue_declare(name(queue)?, QueueDeclareOptions::durable(), arguments);
+    let queue_name = name(queue)?;
+    let declare = async move |channel: Channel| {
+        channel.queue_declare(queue_name, QueueDeclareOptions::durable(), arguments).await
+    };
     match session.attempt("queue.declare", declare).await? {
         Ok(declared) => Ok(declared.message_count()),
         Err(error) if code(&error) == Some(PRECONDITION_FAILED) => {
@@ -121,7 +127,8 @@ async fn delete(link: &Link, queue: &str, options: QueueDeleteOptions) -> Result
     loop {
         if let Some(options) = conditions {
             let session = link.session().await?;
-            let deletion = session.channel.queue_delete(name(queue)?, options);
+            let queue_name = name(queue)?;
+            let deletion = async move |channel: Channel| channel.queue_delete(queue_name, options).await;
             match session.attempt("queue.delete", deletion).await? {
                 Ok(_) => return Ok(()),
                 Err(error) if code(&error) == Some(NOT_FOUND) => return Ok(()),

@@ -1,4 +1,6 @@
+import com.sun.management.OperatingSystemMXBean;
 import com.sun.net.httpserver.HttpServer;
+import java.lang.management.ManagementFactory;
 import java.net.InetSocketAddress;
 import java.security.MessageDigest;
 import java.security.SecureRandom;
@@ -35,7 +37,9 @@ public class Counter {
             chain = digest.digest(body);
             count++;
         }
-        return "{\"count\":%d,\"chain\":\"%s\",\"cookie\":\"%s\"}".formatted(count, HexFormat.of().formatHex(chain), body == null ? heap() : cookie);
+        return "{\"count\":%d,\"chain\":\"%s\",\"cookie\":\"%s\",\"processors\":%d,\"memory\":%d}".formatted(
+            count, HexFormat.of().formatHex(chain), body == null ? heap() : cookie, Runtime.getRuntime().availableProcessors(),
+            ManagementFactory.getPlatformMXBean(OperatingSystemMXBean.class).getTotalMemorySize());
     }
 
     /** What all of it is, so that a single page lost shows. */

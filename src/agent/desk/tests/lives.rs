@@ -204,6 +204,41 @@ async fn a_restore_that_runs_while_its_ticket_is_spent_is_waited_for_and_its_rec
 }
 
 #[tokio::test]
+async fn a_restore_is_called_off_when_its_ticket_is_spent_its_pod_killed_or_its_migration_closed() {
+    for how in ["spent", "killed", "closed"] {
+        let fixture = Fixture::new();
+        fixture.restoring(Role::Replacement).await;
+        let ticket = id(Role::Replacement, 1);
+        let mut called_off = std::pin::pin!(fixture.desk.called_off(&ticket));
+        assert!(futures::poll!(&mut called_off).is_pending());
+        fixture.desk.call_off(&uid(), &"another".into()).unwrap();
+        assert!(futures::poll!(&mut called_off).is_pending(), "another pod's");
+        match how {
+            "spent" => {
+                assert!(fixture.spend(Role::Replacement, Duration::ZERO).await.is_err(), "it still runs");
+            }
+            "killed" => fixture.desk.call_off(&uid(), &"p".into()).unwrap(),
+            _ => fixture.desk.close(&uid(), Epoch(1), false).unwrap(),
+        }
+        let why = tokio::time::timeout(Duration::from_secs(20), called_off).await.expect(how);
+        assert_eq!(why, CalledOff::Spent, "{how}");
+        let late = fixture.desk.ended(&ticket, &RestoreOutcome::Restored);
+        assert!(matches!(late, Err(NotRecorded::Spent)), "{how}");
+    }
+}
+
+/// CRIU would read on behind its end for ever.
+#[tokio::test]
+async fn a_restore_is_called_off_when_its_archive_is_cut_short() {
+    let fixture = Fixture::new();
+    fixture.restoring(Role::Replacement).await;
+    std::fs::write(fixture.desk.store.archive(&uid(), Epoch(1)).join(LAYER), "").unwrap();
+    let ticket = id(Role::Replacement, 1);
+    let why = tokio::time::timeout(Duration::from_secs(20), fixture.desk.called_off(&ticket)).await.unwrap();
+    assert!(matches!(why, CalledOff::Damaged(reason) if reason.contains("damaged")));
+}
+
+#[tokio::test]
 async fn a_late_order_to_spend_does_not_kill_the_pod_that_carries_on() {
     let fixture = Fixture::new();
     fixture.restoring(Role::Replacement).await;

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"runtime"
 	"sync"
 )
 
@@ -31,6 +32,7 @@ func main() {
 			count++
 			chain = sha256.Sum256(append(chain[:], body...))
 		}
-		_ = json.NewEncoder(answer).Encode(map[string]any{"count": count, "chain": hex.EncodeToString(chain[:]), "cookie": cookie})
+		_ = json.NewEncoder(answer).Encode(map[string]any{
+			"count": count, "chain": hex.EncodeToString(chain[:]), "cookie": cookie, "processors": runtime.GOMAXPROCS(0)})
 	})))
 }
