@@ -70,11 +70,11 @@ pub async fn nothing_left(lab: &Lab, queues: &[String]) -> Result {
     no_files_left(lab).await
 }
 
-/// No archive of a memory on any node.
+/// No archive of a memory on any node, no dump, no ticket.
 async fn no_files_left(lab: &Lab) -> Result {
     for node in &lab.cluster.nodes {
-        eventually(&format!("no archive is left on {node}"), PATIENCE, async || {
-            let list = "ls -A /var/lib/shadow/archives 2>/dev/null";
+        eventually(&format!("no file is left on {node}"), PATIENCE, async || {
+            let list = "cd /var/lib/shadow && ls -A archives dumps tickets | grep -v ':$' | grep .";
             let listed = lab.cluster.exec(node, &["sh", "-c", list]).await?;
             let names = listed.stdout.trim();
             if names.is_empty() { Ok(Some(())) } else { fail(names.to_owned()) }

@@ -5,9 +5,10 @@ use shadow::api::Reason;
 use super::after::{After, app};
 use crate::lab::{Result, on_cluster};
 
-/// All its names, as the engine has them.
-const REMOVE: &str = "digest=$(ctr -n k8s.io images ls | awk '$1 == \"localhost/shadow-examples:1\" {print $3}'); \
-    ctr -n k8s.io images rm --sync $(ctr -n k8s.io images ls | awk -v d=$digest '$3 == d {print $1}')";
+/// All its names, as the engine has them. The kubelet stands still meanwhile, or it might be faster.
+const REMOVE: &str = "kill -STOP $(pgrep -x kubelet); digest=$(ctr -n k8s.io images ls | awk '$1 == \"localhost/shadow-examples:1\" {print $3}'); \
+    ctr -n k8s.io images rm --sync $(ctr -n k8s.io images ls | awk -v d=$digest '$3 == d {print $1}'); code=$?; \
+    kill -CONT $(pgrep -x kubelet); exit $code";
 
 #[test]
 fn where_the_image_is_gone_after_the_commit_the_pod_is_at_home_again_with_its_memory() -> Result {
