@@ -1,62 +1,72 @@
 //! What cannot be carried is refused before anything is touched, with the reason; then the drain gets what the policy
 //! says.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::{join_all, try_join_all};
 use serde_json::{Value, json};
 use shadow::api::{Phase, Reason};
 
 use crate::lab::{
-    App, Drain, DrainOptions, IMAGE, Lab, Result, cause_is_told, eventually, fail, nothing_left, on_cluster,
-    status_of,
+    App, Drain, DrainOptions, IMAGE, Lab, Result, Snapshot, cause_is_told, eventually, fail, nothing_left,
+    on_cluster, status_of,
 };
 
+/// Beside each other on one stage: none of them moves.
 #[test]
-fn several_containers() -> Result {
+fn what_cannot_be_carried_is_refused_before_it_is_touched() -> Result {
+    on_cluster("refused", async |lab| {
+        let queues = [
+            ("auto-delete", json!({ "durable": true, "auto_delete": true })),
+            ("stream", json!({ "durable": true, "arguments": { "x-queue-type": "stream" } })),
+        ];
+        for (queue, properties) in &queues {
+            // Nobody consumes it: an auto-delete queue that was never consumed stays.
+            lab.broker.declare_queue(queue, properties).await?;
+        }
+        let apps: Vec<(App, Reason)> =
+            specs().into_iter().map(|(app, reason)| (blocking(&app), reason)).collect();
+        let deployed = apps.iter().map(async |(app, _)| lab.deploy(app).await);
+        let pods = try_join_all(deployed).await?;
+        let cases: Vec<_> = apps
+            .into_iter()
+            .zip(pods)
+            .map(|((app, reason), mut pods)| (app, pods.remove(0), reason))
+            .collect();
+        are_refused(lab, &cases).await?;
+        nothing_left(lab, &queues.map(|(queue, _)| queue.to_owned())).await
+    })
+}
+
+/// Each with the reason that it is refused for.
+fn specs() -> Vec<(App, Reason)> {
+    let with = |name: &str, pod: Value| App::counter(name).pod(pod);
+    let of_queue = |name: &str| App::counter(name).queue(name).annotated("broker-secret", "broker");
     let sidecar = json!({ "containers": [{}, { "name": "sidecar", "image": "localhost/pause:1" }] });
-    refused("several", App::counter("app").pod(sidecar), Reason::SeveralContainers)
-}
-
-#[test]
-fn an_init_container() -> Result {
-    let init = json!({ "initContainers": [{ "name": "init", "image": "localhost/shadow-examples:1",
-        "command": ["/counter", "--help"] }] });
-    refused("init", App::counter("app").pod(init), Reason::InitContainers)
-}
-
-#[test]
-fn a_container_that_does_not_exist() -> Result {
-    refused("no-container", App::counter("app").annotated("container", "other"), Reason::ContainerUnknown)
-}
-
-#[test]
-fn an_empty_dir() -> Result {
-    let volume = json!({ "emptyDir": {} });
-    refused("empty-dir", App::counter("app").pod(mounted(volume)), Reason::EmptyDirWithContent)
-}
-
-#[test]
-fn a_host_path() -> Result {
-    let volume = json!({ "hostPath": { "path": "/tmp", "type": "Directory" } });
-    refused("host-path", App::counter("app").pod(mounted(volume)), Reason::VolumeNotSharable)
-}
-
-#[test]
-fn the_network_of_the_host() -> Result {
-    // Another port: two pods of one node would share it.
-    let app = App::counter("app").pod(json!({ "hostNetwork": true })).env("LISTEN", "0.0.0.0:8080");
-    refused("host-network", app, Reason::HostNetwork)
-}
-
-#[test]
-fn the_processes_of_the_host() -> Result {
-    refused("host-pid", App::counter("app").pod(json!({ "hostPID": true })), Reason::HostPid)
-}
-
-#[test]
-fn shared_processes() -> Result {
-    let shared = json!({ "shareProcessNamespace": true });
-    refused("shared-pids", App::counter("app").pod(shared), Reason::SharedProcessNamespace)
+    let init =
+        json!({ "initContainers": [{ "name": "init", "image": IMAGE, "command": ["/counter", "--help"] }] });
+    let host_path = json!({ "hostPath": { "path": "/tmp", "type": "Directory" } });
+    let host_port = json!({ "containers": [{ "ports": [{ "hostPort": 18080 }] }] });
+    // To the kubelet itself, which sends it: it must succeed, or the container does not come up.
+    let request = json!({ "path": "/healthz", "port": 10248, "host": "127.0.0.1" });
+    let hook = json!({ "containers": [{ "lifecycle": { "postStart": { "httpGet": request } } }] });
+    vec![
+        (with("several", sidecar), Reason::SeveralContainers),
+        (with("init", init), Reason::InitContainers),
+        (App::counter("no-container").annotated("container", "other"), Reason::ContainerUnknown),
+        (with("empty-dir", mounted(json!({ "emptyDir": {} }))), Reason::EmptyDirWithContent),
+        (with("host-path", mounted(host_path)), Reason::VolumeNotSharable),
+        (with("host-network", json!({ "hostNetwork": true })), Reason::HostNetwork),
+        (with("host-pid", json!({ "hostPID": true })), Reason::HostPid),
+        (with("shared-pids", json!({ "shareProcessNamespace": true })), Reason::SharedProcessNamespace),
+        (with("host-port", host_port).annotated("strategy", "ShadowPod"), Reason::HostPort),
+        (with("post-start-request", hook), Reason::PostStart),
+        (App::counter("replay").annotated("sync", "Replay"), Reason::StrategyNotSupported),
+        (of_queue("auto-delete"), Reason::QueueNotSupported),
+        (of_queue("stream"), Reason::QueueNotSupported),
+    ]
 }
 
 #[test]
@@ -80,13 +90,6 @@ fn devices() -> Result {
 }
 
 #[test]
-fn a_port_of_the_host_together_with_a_shadow() -> Result {
-    let port = json!({ "containers": [{ "ports": [{ "hostPort": 18080 }] }] });
-    let app = App::counter("app").pod(port).annotated("strategy", "ShadowPod");
-    refused("host-port", app, Reason::HostPort)
-}
-
-#[test]
 fn another_runtime() -> Result {
     on_cluster("runtime", async |lab| {
         let class = json!({ "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass",
@@ -97,14 +100,6 @@ fn another_runtime() -> Result {
         lab.cluster.kubectl(&["delete", "runtimeclass", "lab-other"]).await?;
         outcome
     })
-}
-
-#[test]
-fn a_request_after_the_start_that_would_be_sent_again() -> Result {
-    // To the kubelet itself, which sends it: it must succeed, or the container does not come up.
-    let request = json!({ "path": "/healthz", "port": 10248, "host": "127.0.0.1" });
-    let hook = json!({ "containers": [{ "lifecycle": { "postStart": { "httpGet": request } } }] });
-    refused("post-start-request", App::counter("app").pod(hook), Reason::PostStart)
 }
 
 #[test]
@@ -145,23 +140,6 @@ async fn debug(lab: &Lab, app: &App, seconds: &str, state: &str) -> Result {
         Ok(found.contains(state).then_some(()))
     })
     .await
-}
-
-#[test]
-fn a_strategy_that_does_not_exist_yet() -> Result {
-    refused("replay", App::counter("app").annotated("sync", "Replay"), Reason::StrategyNotSupported)
-}
-
-#[test]
-fn a_queue_that_goes_with_its_consumer() -> Result {
-    let odd = json!({ "durable": true, "auto_delete": true });
-    refused_queue("auto-delete", odd)
-}
-
-#[test]
-fn a_queue_that_is_a_stream() -> Result {
-    let stream = json!({ "durable": true, "arguments": { "x-queue-type": "stream" } });
-    refused_queue("stream", stream)
 }
 
 /// The pod runs without its user namespace where the kernel cannot map it: then there is nothing to test.
@@ -231,37 +209,39 @@ fn under_migrate_or_evict_the_pod_is_evicted_with_the_reason() -> Result {
     })
 }
 
-fn refused(stage: &str, app: App, reason: Reason) -> Result {
-    on_cluster(stage, async |lab| is_refused(lab, app, reason).await)
-}
-
-/// Nobody consumes it: an auto-delete queue that was never consumed stays.
-fn refused_queue(stage: &str, queue: Value) -> Result {
-    on_cluster(stage, async |lab| {
-        lab.broker.declare_queue("odd", &queue).await?;
-        is_refused(
-            lab,
-            App::counter("app").queue("odd").annotated("broker-secret", "broker"),
-            Reason::QueueNotSupported,
-        )
-        .await
-    })
-}
-
 fn blocking(app: &App) -> App {
     app.clone().annotated("policy", "MigrateOrBlock")
+}
+
+/// All at the same time; whatever is wrong with one of them, the others are tried too.
+pub async fn are_refused(lab: &Lab, cases: &[(App, Snapshot, Reason)]) -> Result {
+    let drains = cases.iter().map(async |(app, before, reason)| {
+        let refused = AssertUnwindSafe(is_refused_in_place(lab, app, before, *reason)).catch_unwind().await;
+        match refused {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("{}: {error}", app.name)),
+            Err(_) => Some(format!("{}: see the panic above", app.name)),
+        }
+    });
+    let wrong: Vec<String> = join_all(drains).await.into_iter().flatten().collect();
+    if wrong.is_empty() { Ok(()) } else { fail(wrong.join("\n")) }
 }
 
 /// Under MigrateOrBlock: the migration fails at once with the reason, a drain gets it, the pod is untouched.
 pub async fn is_refused(lab: &Lab, app: App, reason: Reason) -> Result {
     let app = blocking(&app);
     let before = lab.deploy(&app).await?.remove(0);
+    is_refused_in_place(lab, &app, &before, reason).await?;
+    nothing_left(lab, &[]).await
+}
+
+async fn is_refused_in_place(lab: &Lab, app: &App, before: &Snapshot, reason: Reason) -> Result {
     let state = before.state().await?;
     let watch = lab.watch();
     let options = DrainOptions {
         // Else kubectl itself refuses pods with an emptyDir.
         delete_empty_dir: true,
-        ..DrainOptions::of("app").timeout(Duration::from_secs(4))
+        ..DrainOptions::of(&app.name).timeout(Duration::from_secs(4))
     };
     let drained = Drain::start(&lab.cluster, &before.node, &options)?.finish().await?;
     assert_ne!(drained.code, 0, "{}", drained.text());
@@ -277,10 +257,10 @@ pub async fn is_refused(lab: &Lab, app: App, reason: Reason) -> Result {
     if told.is_empty() || !again.text().contains(&told) {
         return fail(format!("the drain is not told {told:?}:\n{}", again.text()));
     }
-    let after = lab.only_pod(&app).await?;
-    assert_eq!(after, before, "the pod was not touched");
+    let after = lab.only_pod(app).await?;
+    assert_eq!(after, *before, "the pod was not touched");
     assert_eq!(after.state().await?.cookie, state.cookie);
-    nothing_left(lab, &["odd".to_owned()]).await
+    Ok(())
 }
 
 fn mounted(volume: Value) -> Value {

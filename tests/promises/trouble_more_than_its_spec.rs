@@ -8,12 +8,12 @@ use super::trouble::{Trouble, beside, blocking_app};
 use crate::lab::{Result, fail, on_cluster, status_of};
 
 /// While an archive arrives, the first capability (CAP_CHOWN) is added to the sets of a process that has none at all: the
-/// digest is of what was sent, and is found right. Pages come after the rest, so these files are whole by then. The fields of
+/// digest is of what was sent, and is found right. In place: not a byte more or less, which would be noticed. Pages come after the rest, so these files are whole by then. The fields of
 /// CRIU's `creds_entry` are one byte each: inheritable, permitted, effective and bounding, two words a set.
 const CHANGE: &str = r"end=$(($(date +%s) + 25)); while [ $(date +%s) -lt $end ]; do \
-    for f in /var/lib/shadow/archives/*/images/core-*.img; do [ -e ${f%/*}/pages-1.img ] && LC_ALL=C sed -i \
+    for f in /var/lib/shadow/archives/*/images/core-*.img; do [ -e ${f%/*}/pages-1.img ] && LC_ALL=C sed \
     's/\x48\x00\x48\x00\x50\x00\x50\x00\x58\x00\x58\x00\x60\x00\x60\x00/\x48\x00\x48\x00\x50\x01\x50\x00\x58\x01\x58\x00\x60\x01\x60\x00/g' \
-    $f; done; sleep 0.005; done";
+    $f > /tmp/changed && ! cmp -s /tmp/changed $f && dd if=/tmp/changed of=$f conv=notrunc status=none; done; sleep 0.005; done";
 
 #[test]
 fn what_is_more_than_its_spec_dies_before_its_first_instruction_and_the_source_goes_on() -> Result {

@@ -32,7 +32,11 @@ def require_root() -> None:
 
 
 def install_missing(board: Board) -> None:
-    missing = sorted({package for thing, package in NEEDED.items() if not present(thing)})
+    install(board, NEEDED)
+
+
+def install(board: Board, needed: dict[str, str]) -> None:
+    missing = sorted({package for thing, package in needed.items() if not present(thing)})
     if not missing:
         return
     if not shutil.which("apt-get"):

@@ -1,0 +1,135 @@
+"""Pods of one container, given to the kubelet as files, and what is seen of them from inside and outside."""
+import copy
+import http.client
+import json
+import os
+import time
+import uuid
+from pathlib import Path
+
+from node import PODS, run
+from report import eventually
+
+PORT = 8080
+
+
+class Pod:
+    def __init__(self, name, image, command, limits, env=None, paths=("/", "/")):
+        self.name, self.uid, self.paths, self.annotations = name, str(uuid.uuid4()), paths, {}
+        env = {"LISTEN": f"0.0.0.0:{PORT}", **(env or {})}
+        self.spec = {"name": "app", "image": image, "imagePullPolicy": "Never", "command": command,
+                     "env": [{"name": key, "value": value} for key, value in env.items()],
+                     "resources": {"limits": limits, "requests": limits}}
+
+    @property
+    def file(self):
+        return PODS / f"{self.name}.json"
+
+    def reference(self):
+        return {"pod": {"namespace": "default", "name": f"{self.name}-v2", "uid": self.uid}, "container": "app"}
+
+    def successor(self, ticket):
+        """The pod that comes after it, with its ticket."""
+        pod = copy.copy(self)
+        pod.uid, pod.annotations = str(uuid.uuid4()), {"migration.ms2m.io/ticket": ticket}
+        return pod
+
+    def make(self):
+        body = {"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": self.name, "namespace": "default", "uid": self.uid, "annotations": self.annotations},
+                "spec": {"terminationGracePeriodSeconds": 1, "restartPolicy": "Always", "enableServiceLinks": False,
+                         "automountServiceAccountToken": False, "containers": [self.spec]}}
+        aside = Path(f"/etc/kubernetes/{self.uid}")
+        aside.write_text(json.dumps(body))
+        aside.rename(self.file)
+
+    def remove(self):
+        self.file.unlink()
+        eventually(f"{self.name} is gone", 60, lambda: not self._task())
+
+    def _tasks(self):
+        for bundle in Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io").glob("*/config.json"):
+            try:
+                config = json.loads(bundle.read_text())
+                if config["annotations"]["io.kubernetes.cri.sandbox-uid"] == self.uid:
+                    yield config["annotations"]["io.kubernetes.cri.container-type"], bundle.parent.name
+            except (OSError, KeyError, ValueError):
+                continue
+
+    def _task(self):
+        return dict(self._tasks()).get("container")
+
+    @property
+    def pid(self):
+        """Its first process."""
+        state = json.loads(run("runc", "--root", "/run/containerd/runc/k8s.io", "state", self._task()))
+        if state["status"] != "running":
+            raise ValueError(state["status"])
+        return state["pid"]
+
+    def group(self):
+        """Its cgroup, as the node sees it."""
+        return Path("/sys/fs/cgroup" + Path(f"/proc/{self.pid}/cgroup").read_text().strip().removeprefix("0::"))
+
+    def outside(self, name):
+        return (self.group() / name).read_text()
+
+    def processes(self, group=None):
+        return ((group or self.group()) / "cgroup.procs").read_text().split()
+
+    def inside(self, path):
+        return Path(f"/proc/{self.pid}/root{path}")
+
+    def ask(self, method="GET", body=b""):
+        """Its state, after a write if it is a POST."""
+        connection = Connection(self.pid, timeout=20)
+        connection.request(method, self.paths[method == "POST"], body)
+        return json.loads(connection.getresponse().read())
+
+    def serves(self, limit=90):
+        return eventually(f"{self.name} answers", limit, self.ask)
+
+    def look(self):
+        """Where it is among the cgroups of its node, from inside and from outside."""
+        pid = self.pid
+        own, node = os.readlink(f"/proc/{pid}/ns/cgroup"), os.readlink("/proc/1/ns/cgroup")
+        mine = self.inside("/sys/fs/cgroup")
+        read = lambda name: (mine / name).read_text().strip() if (mine / name).exists() else None  # noqa: E731
+        return {
+            "cgroup namespace of its own": own != node,
+            "/proc/self/cgroup": _in_namespace(pid),
+            "memory.max": read("memory.max"),
+            "cpu.max": read("cpu.max"),
+            "processes in sight": len((read("cgroup.procs") or "").split()),
+            "folders in sight": sorted(entry.name for entry in mine.iterdir() if entry.is_dir()),
+        }
+
+
+def _in_namespace(pid):
+    """What a process of it reads in /proc/self/cgroup. One that enters from outside is in a cgroup of outside, so it moves in."""
+    group = Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::")
+    script = f'echo $$ > /sys/fs/cgroup{group}/cgroup.procs && exec nsenter --target={pid} --cgroup cat /proc/self/cgroup'
+    return run("sh", "-c", script).strip()
+
+
+class Connection(http.client.HTTPConnection):
+    """To the pod's own loopback."""
+
+    def __init__(self, pid, timeout):
+        super().__init__("127.0.0.1", PORT, timeout=timeout)
+        self.pid = pid
+
+    def connect(self):
+        ours = os.open("/proc/self/ns/net", os.O_RDONLY)
+        theirs = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY)
+        try:
+            os.setns(theirs, os.CLONE_NEWNET)
+            super().connect()
+        finally:
+            os.setns(ours, os.CLONE_NEWNET)
+            os.close(ours)
+            os.close(theirs)
+
+
+def seconds():
+    return time.monotonic()

@@ -1,0 +1,44 @@
+"""The command line.
+
+Guarantees: exit code 0 only if everything that was looked at is as it should be.
+"""
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from lab import host
+from lab.run import Failure
+from lab.ui import Board
+
+from . import job, machine, system
+
+CONSOLE = job.ROOT / "target/v2-console.log"
+LIMIT = 1500.0
+
+HELP = """\
+SHADOW on a stock kernel with systemd and cgroup v2, in a virtual machine. Needs root.
+
+  build        only make the system's disk
+  runtime      containerd, runc, CRIU, agent and shadow-runc, without a control plane
+"""
+
+
+def main(argv: list[str]) -> int:
+    try:
+        if argv[:1] not in (["build"], ["runtime"]):
+            print(HELP, file=sys.stderr)
+            return 2
+        host.require_root()
+        board = Board()
+        made = system.provide(board)
+        if argv == ["build"]:
+            print(made)
+            return 0
+        with tempfile.TemporaryDirectory(prefix="shadow-v2-", dir="/var/tmp") as folder:
+            job.runtime(Path(folder), board)
+            return machine.work(made, Path(folder), CONSOLE, memory=3072, limit=LIMIT)
+    except Failure as failure:
+        print(f"v2: {failure}", file=sys.stderr)
+        return 1

@@ -1,0 +1,67 @@
+"""What is given to the machine: SHADOW as it was built, the cluster's own programs, an image, certificates, scripts."""
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lab import cluster, images, packages, programs
+from lab.run import Failure, run
+from lab.ui import Board
+
+V2 = Path(__file__).resolve().parent.parent
+ROOT = V2.parent.parent
+GUEST = V2 / "guest"
+OUT = ROOT / "target/x86_64-unknown-linux-gnu/release"
+OURS = ("shadow", "shadow-runc")
+IMAGE = "localhost/v2:1"
+PACKAGES = ["default-jre-headless", "passwd"]
+NODE = "v2"
+NAMES = {"operator": "operator.shadow.internal", "tls": f"{NODE}.agent.shadow.internal"}
+
+
+def runtime(folder: Path, board: Board) -> None:
+    """For the machine that has no control plane."""
+    cluster.provide(board)
+    _scripts(folder, "runtime")
+    theirs = [(programs.CONTAINERD, name) for name in programs.CONTAINERD.programs] + [(programs.KUBERNETES, "kubelet")]
+    files = [*(OUT / name for name in OURS), *(module.binary(name) for module, name in theirs)]
+    (folder / "bin").mkdir()
+    for file in files:
+        if not file.exists():
+            raise Failure(f"{file} is not there: make build")
+        shutil.copy2(file, folder / "bin")
+    shutil.copy(images.pause(), folder / "pause.tar")
+    _image(folder / "v2.tar", board)
+    _certificates(folder / "certificates")
+
+
+def _scripts(folder: Path, what: str) -> None:
+    for file in GUEST.iterdir():
+        if file.is_file():
+            shutil.copy2(file, folder)
+    (folder / "what").write_text(what)
+
+
+def _image(out: Path, board: Board) -> None:
+    run(["go", "build", "-C", ROOT / "tests/programs/image/go", "-trimpath", "-ldflags=-s -w", "-o", OUT / "go-counter", "."],
+        env={"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}, timeout=300)
+    files = [(OUT / "go-counter", "/go-counter"), (OUT / "examples/counter", "/counter"),
+             (ROOT / "tests/programs/image/Counter.java", "/Counter.java")]
+    images.make(out, IMAGE, [], files, below=[packages.layer(board, PACKAGES)])
+
+
+def _certificates(folder: Path) -> None:
+    """An authority, the operator's and the agent's, named as the product names them."""
+    folder.mkdir()
+    authority = ["-subj", "/CN=v2", "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"]
+    _request(folder / "ca", authority)
+    for file, name in NAMES.items():
+        _request(folder / file, ["-subj", f"/CN={name}", "-CA", folder / "ca.crt", "-CAkey", folder / "ca.key",
+                                 "-addext", f"subjectAltName=DNS:{name}", "-addext", "basicConstraints=critical,CA:FALSE",
+                                 "-addext", "extendedKeyUsage=serverAuth,clientAuth"])
+    (folder / "ca.key").unlink()
+
+
+def _request(path: Path, extra: list[str | Path]) -> None:
+    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-config", "/dev/null",
+         "-days", "2", "-keyout", f"{path}.key", "-out", f"{path}.crt", *extra])

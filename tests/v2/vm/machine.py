@@ -1,0 +1,70 @@
+"""One run of the virtual machine: boots, does its job, says how it ended.
+
+Guarantees: the system's disk is never written to (what the machine writes goes with it); the
+machine reaches nothing outside; it ends with its job, at the latest at its limit, and with us.
+"""
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from lab.run import Failure, run
+
+PR_SET_PDEATHSIG = 1
+LAST_LINE = re.compile(r"^v2: exit (\w+)$")
+COMMAND_LINE = ("root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off nowatchdog "
+                "systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all systemd.show_status=false")
+
+
+def work(system: Path, job: Path, console: Path, *, memory: int, limit: float) -> int:
+    """Gives the folder `job`, with its program `start`, to a machine; what it prints is ours, its kernel's goes to `console`."""
+    with tempfile.TemporaryDirectory(prefix="shadow-v2-", dir="/var/tmp") as folder:
+        disk = Path(folder) / "job"
+        size = sum(file.stat().st_size for file in job.rglob("*") if file.is_file() and not file.is_symlink())
+        run(["truncate", "-s", str(size + size // 8 + (64 << 20)), disk])
+        run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-d", job, disk], timeout=300)
+        return _watch(_start(system, disk, console, memory, folder), limit)
+
+
+def _start(system: Path, job: Path, console: Path, memory: int, folder: str) -> subprocess.Popen[str]:
+    argv = [
+        "qemu-system-x86_64", "-machine", "q35", "-accel", "kvm", "-accel", "tcg,thread=multi,tb-size=1024",
+        "-cpu", "max,la57=off", "-smp", str(min(4, os.cpu_count() or 1)), "-m", f"{memory}M", "-nodefaults", "-nographic",
+        "-no-reboot", "-kernel", system / "kernel", "-initrd", system / "initrd", "-append", COMMAND_LINE,
+        "-drive", f"file={system / 'disk'},format=raw,if=virtio,snapshot=on,cache=unsafe",
+        "-drive", f"file={job},format=raw,if=virtio,readonly=on",
+        "-device", "virtio-rng-pci", "-serial", f"file:{console}", "-serial", "stdio",
+    ]
+    libc = ctypes.CDLL(None)
+    return subprocess.Popen([str(word) for word in argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+                            errors="replace", env={**os.environ, "TMPDIR": folder},
+                            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
+
+
+def _watch(machine: subprocess.Popen[str], limit: float) -> int:
+    began, code = time.monotonic(), None
+    signal.signal(signal.SIGALRM, lambda *_: machine.kill())
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        assert machine.stdout
+        for line in machine.stdout:
+            line = line.rstrip()
+            if last := LAST_LINE.match(line):
+                code = int(last[1]) if last[1].isdigit() else 1
+            elif line:
+                print(f"{time.monotonic() - began:6.1f} {line}", flush=True)
+        machine.wait()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        machine.kill()
+        machine.wait()
+    if code is None:
+        raise Failure(f"the machine ended after {time.monotonic() - began:.0f} s of {limit:.0f} and did not say how its job ended")
+    return code
