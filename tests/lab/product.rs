@@ -22,6 +22,7 @@ const PARTS: [&str; 4] = [
     "deployment/shadow-scheduler",
     "daemonset/shadow-agent",
 ];
+const LOADED: Duration = Duration::from_secs(120);
 /// What is installed, as a digest; and on which nodes the images are.
 const MARK: &str = "lab-installed";
 
@@ -40,7 +41,9 @@ pub async fn ensure(cluster: &Cluster, client: &Client) -> Result {
     if installed(client).await?.as_deref() != Some(&wanted) {
         eprintln!("installing SHADOW in the cluster");
         let paths: Vec<&Path> = images.iter().map(PathBuf::as_path).collect();
-        cluster.load_images(&paths).await?;
+        // On a new node the agent restarts containerd as soon as it has the first of them.
+        eventually("every node has the images", LOADED, async || cluster.load_images(&paths).await.map(Some))
+            .await?;
         let overlay = root().join(OVERLAY).display().to_string();
         cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", &overlay]).await?;
         for part in PARTS {
