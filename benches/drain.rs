@@ -8,11 +8,12 @@
 
 #[path = "../tests/lab/mod.rs"]
 mod lab;
+mod runs;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use lab::{App, DrainOptions, Figures, Lab, Load, Result, Scene, on_cluster};
+use runs::{keep, setting};
 
 const RESULT: &str = "target/bench/drain.json";
 /// What a drain may cost.
@@ -49,21 +50,10 @@ async fn bench(lab: &Lab) -> Result<bool> {
                 if figures.must_be_exact().is_ok() { "" } else { "  NOT EXACT" }
             );
             runs.push(figures);
-            keep(&runs)?;
+            keep(RESULT, &runs)?;
         }
     }
     Ok(summary(&rates, &runs))
-}
-
-fn setting(name: &str, otherwise: &str) -> String {
-    std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| otherwise.to_owned())
-}
-
-fn keep(runs: &[Figures]) -> Result {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(RESULT);
-    std::fs::create_dir_all(path.parent().ok_or("no folder")?)?;
-    let text = serde_json::to_string_pretty(&serde_json::json!({ "runs": runs }))?;
-    Ok(std::fs::write(path, text + "\n")?)
 }
 
 /// Prints medians and maxima; true if every run was exact and the medians keep to the bar.

@@ -7,12 +7,13 @@
 
 #[path = "../tests/lab/mod.rs"]
 mod lab;
+mod runs;
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use lab::{App, DrainOptions, Lab, Result, fail, on_cluster, status_of};
+use runs::{keep, setting};
 use serde::Serialize;
 
 const RESULT: &str = "target/bench/rehearsal.json";
@@ -57,7 +58,7 @@ async fn bench(lab: &Lab) -> Result {
             let run = drained(lab, &app, megabytes).await?;
             println!("{run:?}");
             runs.push(run);
-            keep(&runs)?;
+            keep(RESULT, &runs)?;
         }
         lab.restage().await?;
     }
@@ -85,17 +86,6 @@ async fn drained(lab: &Lab, app: &App, megabytes: u64) -> Result<Run> {
         rehearsal_ms: REHEARSAL.iter().map(|name| step(name)).sum(),
         replacing_ms: step("Replacing"),
     })
-}
-
-fn setting(name: &str, otherwise: &str) -> String {
-    std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| otherwise.to_owned())
-}
-
-fn keep(runs: &[Run]) -> Result {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(RESULT);
-    std::fs::create_dir_all(path.parent().ok_or("no folder")?)?;
-    let text = serde_json::to_string_pretty(&serde_json::json!({ "runs": runs }))?;
-    Ok(std::fs::write(path, text + "\n")?)
 }
 
 fn summary(sizes: &[u64], runs: &[Run]) {

@@ -10,7 +10,7 @@ use std::process::{Child, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -21,6 +21,8 @@ use crate::api::{AGENT_SOCKET, ClaimAnswer, ClaimRequest, RestoreFault, RestoreO
 pub const PATIENCE: Duration = Duration::from_secs(100);
 /// For telling the agent how it ended.
 pub const REPORT_PATIENCE: Duration = Duration::from_secs(10);
+/// For a restore, also where the agent is gone: as long as the agent waits for one.
+const RESTORE_PATIENCE: Duration = Duration::from_secs(600);
 /// Between attempts to reach an agent that is restarting.
 const RETRY: Duration = Duration::from_millis(50);
 /// No answer is longer.
@@ -100,9 +102,17 @@ impl Connection {
         &self.archive
     }
 
-    /// Waits for whoever restores, who is killed where the agent wants no restore any more: then gives its reason. An agent
-    /// that is gone says nothing.
+    /// Waits for whoever restores, who is killed where the agent wants no restore any more or it takes too long: then gives
+    /// the reason. An agent that is gone says nothing.
     pub fn supervise(&mut self, child: &mut Child) -> std::io::Result<Result<ExitStatus, String>> {
+        self.supervise_until(child, Instant::now() + RESTORE_PATIENCE)
+    }
+
+    fn supervise_until(
+        &mut self,
+        child: &mut Child,
+        deadline: Instant,
+    ) -> std::io::Result<Result<ExitStatus, String>> {
         let ended = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
         let mut heeded = true;
         loop {
@@ -111,21 +121,26 @@ impl Connection {
             if heeded {
                 fds.push(PollFd::new(stream, PollFlags::IN));
             }
-            match poll(&mut fds, None) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).map_err(std::io::Error::other)?;
+            let heard = match poll(&mut fds, Some(&left)) {
                 Err(Errno::INTR) => continue,
-                polled => polled?,
+                polled => polled? > 0,
             };
             if !fds[0].revents().is_empty() {
                 return Ok(Ok(child.wait()?));
             }
-            match receive(&mut self.stream, Instant::now() + REPORT_PATIENCE) {
-                Ok(reason) => {
-                    child.kill()?;
-                    child.wait()?;
-                    return Ok(Err(reason));
-                }
-                Err(_) => heeded = false,
+            let reason = if heard {
+                receive(&mut self.stream, Instant::now() + REPORT_PATIENCE).ok()
+            } else {
+                Some("it took too long".to_owned())
+            };
+            if let Some(reason) = reason {
+                child.kill()?;
+                child.wait()?;
+                return Ok(Err(reason));
             }
+            heeded = false;
         }
     }
 
@@ -272,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restore_that_is_called_off_is_killed_and_one_whose_agent_is_gone_goes_on() {
+    fn a_restore_that_is_called_off_or_takes_too_long_is_killed_and_one_whose_agent_is_gone_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let (mut connection, mut agent) = restoring(dir.path());
         answer(&mut agent, "its ticket was spent meanwhile\n");
@@ -283,6 +298,11 @@ mod tests {
         drop(agent);
         let ended = connection.supervise(&mut sleeps("0.2")).unwrap();
         assert!(ended.unwrap().success());
+
+        let (mut connection, _agent) = restoring(dir.path());
+        let soon = Instant::now() + Duration::from_millis(50);
+        let ended = connection.supervise_until(&mut sleeps("1000"), soon).unwrap();
+        assert_eq!(ended.unwrap_err(), "it took too long");
     }
 
     #[test]
