@@ -62,7 +62,7 @@ crash: ## SHADOW dies, loses its connection or is doubled at each of its calls i
 
 .PHONY: broker
 broker: ## the connection is cut at each frame, every prefetch is tried (make test: a third); on a cluster that runs
-	BROKER_EACH=1 $(CLUSTER) in cp -- cargo test --release --locked --offline --test broker_cuts --test broker_prefetch -- --nocapture
+	BROKER_EACH=1 $(CLUSTER) in cp -- cargo test --release --locked --offline --test broker -- --nocapture cuts:: prefetch::
 
 .PHONY: explore
 explore: ## all interleavings around the protocol (ARGS=thorough: larger bounds; ARGS=mistakes: what it catches; or part of a name)

@@ -206,15 +206,21 @@ fn giving_up_cut_off_at_any_call_still_ends_with_one_fresh_pod() {
 #[test]
 fn every_mistake_that_is_built_in_is_caught() {
     let repeated = Scenario { bridged: false, ..Scenario::of(Trouble::FirstDumpFails) };
-    for (mistake, scenario, every) in [
-        (Mistake::StoreIgnoresVersions, moved(true), Every::Late),
-        (Mistake::StoreLosesJournal, moved(true), Every::Crash),
-        (Mistake::AgentsIgnoreFences, repeated, Every::LateIntoNextAttempt),
-        (Mistake::AgentsLoseTheirFolder, moved(true), Every::Crash),
-        (Mistake::DumpWithoutFreeze, moved(false), Every::Crash),
+    let only_at_home = Scenario { bridged: false, ..after(Trouble::RestoresFailOn(&["n2", "n3"])) };
+    for (mistake, scenario, every, told) in [
+        (Mistake::StoreIgnoresVersions, moved(true), Every::Late, ""),
+        (Mistake::StoreLosesJournal, moved(true), Every::Crash, ""),
+        (Mistake::AgentsIgnoreFences, repeated, Every::LateIntoNextAttempt, ""),
+        (Mistake::AgentsLoseTheirFolder, moved(true), Every::Crash, ""),
+        (Mistake::DumpWithoutFreeze, moved(false), Every::Crash, "that is not the source's state"),
+        (Mistake::FreshShadow, moved(true), Every::Crash, "nothing was restored on the target"),
+        (Mistake::FreshShadow, moved(false), Every::Crash, "nothing was restored on the target"),
+        (Mistake::RestoreLetsRun, moved(false), Every::Crash, "runs and was never let go"),
+        (Mistake::DumpDroppedAtKill, only_at_home, Every::Crash, "the migration is in step"),
     ] {
         let summary = sweep(Scenario { mistake: Some(mistake), ..scenario }, every, Until::FirstFailure);
         println!("{}", summary.line(&format!("{mistake:?}")));
-        assert!(summary.failures() > 0, "{mistake:?} was not caught");
+        let story = summary.story();
+        assert!(summary.failures() > 0 && story.contains(told), "{mistake:?} was not caught: {story}");
     }
 }

@@ -29,9 +29,10 @@ pub async fn accept(
     let spec = book.object().spec.clone();
     let namespace = book.object().namespace().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
-    let source = pods
-        .get_opt(&spec.source_pod)
-        .await?
+    let services: Api<Service> = Api::namespaced(ctx.client.clone(), &namespace);
+    let all = ListParams::default();
+    let (found, services) = tokio::join!(pods.get_opt(&spec.source_pod), services.list(&all));
+    let source = found?
         .filter(|pod| {
             spec.source_pod_uid.as_ref().is_none_or(|uid| pod.uid().as_deref() == Some(uid.as_str()))
         })
@@ -45,20 +46,23 @@ pub async fn accept(
         announcer.step(&journal, Step::Accepted);
         return Ok(None);
     };
-    let services =
-        Api::<Service>::namespaced(ctx.client.clone(), &namespace).list(&ListParams::default()).await?;
-    let accepted = match preflight(&pod, &spec, &services.items) {
-        Ok(accepted) => held_against_surroundings(ctx, &pod, accepted).await?,
-        refused => refused,
+    let accepted = match preflight(&pod, &spec, &services?.items) {
+        Ok(accepted) => {
+            let subject = accepted.subject.clone();
+            let (accepted, findings) =
+                tokio::join!(held_against_surroundings(ctx, &pod, accepted), look_into(ctx, &subject));
+            accepted?.map(|accepted| (accepted, findings))
+        }
+        Err(refused) => Err(refused),
     };
     let journal = match accepted {
-        Ok(Accepted { subject, plan, warnings }) => {
+        Ok((Accepted { subject, plan, warnings }, findings)) => {
             for warning in warnings {
                 announcer.warning(&subject, Reason::WrongPolicy, &warning);
             }
             let target = spec.target_node.clone().map(NodeName);
             let state = State::new(plan, target);
-            let judgement = look_into(ctx, &subject).await.map(|findings| {
+            let judgement = findings.map(|findings| {
                 // Nearly every pod has a token: that is for a check to tell, not for each drain.
                 let known = Circumstances { has_bound_token: false, ..circumstances(&pod, &subject) };
                 judge(&findings, &known)

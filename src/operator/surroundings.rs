@@ -14,20 +14,29 @@ use super::shadow_pod::shadow_labels;
 use crate::api::MigrationUid;
 use crate::protocol::Failure;
 
-/// Holds it against its surroundings: refused, or with what they add to plan and warnings.
+/// Holds it against its surroundings, both at once: refused, or with what they add to plan and warnings.
 pub async fn held_against_surroundings(
     ctx: &Context,
     pod: &Pod,
     mut accepted: Accepted,
 ) -> Result<Result<Accepted, Failure>, kube::Error> {
-    match look_at_queue(ctx, &accepted.subject).await {
+    let policies: Api<NetworkPolicy> =
+        Api::namespaced(ctx.client.clone(), &accepted.subject.source.namespace);
+    let all = ListParams::default();
+    let listed = async {
+        if accepted.plan.bridge {
+            Ok(policies.list(&all).await?.items)
+        } else {
+            Ok::<_, kube::Error>(Vec::new())
+        }
+    };
+    let (queue, policies) = tokio::join!(look_at_queue(ctx, &accepted.subject), listed);
+    match queue {
         Ok(cautions) => accepted.warnings.extend(cautions),
         Err(failure) => return Ok(Err(failure)),
     }
     if accepted.plan.bridge {
-        let namespace = &accepted.subject.source.namespace;
-        let policies: Api<NetworkPolicy> = Api::namespaced(ctx.client.clone(), namespace);
-        let policies = policies.list(&ListParams::default()).await?.items;
+        let policies = policies?;
         let shadow = shadow_labels(pod, &MigrationUid(String::new()), &ctx.shadow_labels);
         if let Some(policy) = policies::telling_apart(&policies, pod.labels(), &shadow) {
             accepted.plan.bridge = false;

@@ -149,6 +149,10 @@ impl Agent {
                 Ok(json!({}))
             }
             ["kill"] => {
+                if world.scenario.has(Mistake::DumpDroppedAtKill) {
+                    let order: ContainerOrder = body(bytes)?;
+                    store::remove(&self.store.dump(&uid, order.epoch))?;
+                }
                 self.act(world, &uid, body(bytes)?, Fence::admit_kill, |app, world| app.kill(world)).await
             }
             ["close"] => {
@@ -211,7 +215,7 @@ impl Agent {
         check: fn(&mut Fence, Epoch) -> Result<(), Stale>,
     ) -> Result<(), Failure> {
         let passed = self.desk.pass(uid, |fence| check(fence, epoch));
-        if world.scenario.mistake == Some(Mistake::AgentsIgnoreFences) { Ok(()) } else { passed }
+        if world.scenario.has(Mistake::AgentsIgnoreFences) { Ok(()) } else { passed }
     }
 
     async fn act(
@@ -288,7 +292,7 @@ impl Agent {
         store::remove(dir)?;
         std::fs::create_dir_all(dir.join(IMAGES)).unwrap();
         store::write(&dir.join(JOB), &Job { container: order.container.clone() }, Durability::Process)?;
-        if world.scenario.mistake != Some(Mistake::DumpWithoutFreeze) {
+        if !world.scenario.has(Mistake::DumpWithoutFreeze) {
             app.freeze(world);
         }
         let image = world.keep_image(app.memory.lock().clone());

@@ -237,7 +237,7 @@ async fn evict(world: &World, call: &Call, key: &Key) -> Answer {
 
 /// The version that a write is bound to.
 fn bound(world: &World, object: &Value) -> Option<String> {
-    if world.scenario.mistake == Some(Mistake::StoreIgnoresVersions) {
+    if world.scenario.has(Mistake::StoreIgnoresVersions) {
         return None;
     }
     let version = text(object, "/metadata/resourceVersion");

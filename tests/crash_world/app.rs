@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use super::World;
 use super::broker::{ConnectionId, Message, SubscriptionId};
+use super::mistake::Mistake;
 
 pub const PRIMARY: &str = "orders";
 const WORK: Duration = Duration::from_millis(3);
@@ -51,6 +52,8 @@ pub struct App {
     pub memory: Mutex<Memory>,
     life: watch::Sender<Life>,
     stopping: AtomicBool,
+    /// It was not restored, or an agent has let it go.
+    may_run: AtomicBool,
     connection: Mutex<Option<ConnectionId>>,
 }
 
@@ -69,15 +72,22 @@ struct Session {
 
 impl App {
     pub fn start(world: &World, node: &str, pod: &str, pod_uid: &str, memory: Memory) -> Arc<Self> {
-        Self::begin(world, [node, pod, pod_uid], memory, Life::Running)
+        Self::begin(world, [node, pod, pod_uid], memory, Life::Running, true)
     }
 
     /// It stands still until somebody lets it go.
     pub fn restore(world: &World, node: &str, pod: &str, pod_uid: &str, memory: Memory) -> Arc<Self> {
-        Self::begin(world, [node, pod, pod_uid], memory, Life::Stopped)
+        let life = if world.scenario.has(Mistake::RestoreLetsRun) { Life::Running } else { Life::Stopped };
+        Self::begin(world, [node, pod, pod_uid], memory, life, false)
     }
 
-    fn begin(world: &World, [node, pod, pod_uid]: [&str; 3], memory: Memory, life: Life) -> Arc<Self> {
+    fn begin(
+        world: &World,
+        [node, pod, pod_uid]: [&str; 3],
+        memory: Memory,
+        life: Life,
+        may_run: bool,
+    ) -> Arc<Self> {
         let mut apps = world.apps.lock();
         let app = Arc::new(Self {
             number: apps.len(),
@@ -87,6 +97,7 @@ impl App {
             memory: Mutex::new(memory),
             life: watch::Sender::new(life),
             stopping: AtomicBool::new(false),
+            may_run: AtomicBool::new(may_run),
             connection: Mutex::new(None),
         });
         apps.push(Arc::clone(&app));
@@ -127,8 +138,14 @@ impl App {
         }
     }
 
+    /// It was not restored, or an agent has let it go.
+    pub fn may_run(&self) -> bool {
+        self.may_run.load(Ordering::SeqCst)
+    }
+
     /// What was restored goes on.
     pub fn wake(&self) {
+        self.may_run.store(true, Ordering::SeqCst);
         if self.life() == Life::Stopped {
             self.life.send_replace(Life::Running);
         }
@@ -184,6 +201,7 @@ impl App {
 
     async fn session(&self, world: &World) -> Result<(), End> {
         self.awake().await?;
+        world.invariants.before_running(world, self);
         let connection = world.broker.connect();
         *self.connection.lock() = Some(connection);
         let queue = control_queue(&self.pod);

@@ -87,7 +87,14 @@ impl Invariants {
         }
     }
 
-    /// What was restored is let go: before, nobody else of that name may live, and what would come back is the newest.
+    /// A process does something for the first time, or again after its connection broke.
+    pub fn before_running(&self, world: &World, app: &App) {
+        if !app.may_run() {
+            self.breaks(world, format!("process {} of {} runs and was never let go", app.number, app.pod));
+        }
+    }
+
+    /// What was restored is let go: nobody else of that name may live.
     pub fn before_letting_go(&self, world: &World, app: &App) {
         let apps = world.apps.lock();
         let others = apps.iter().filter(|other| other.number != app.number && other.pod == app.pod);

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use super::World;
 use super::agent::{Agent, bundles};
 use super::app::{App, Memory};
+use super::mistake::Mistake;
 use super::objects::{Key, text, uid};
 use super::wire::Line;
 
@@ -185,7 +186,12 @@ async fn create(
         return false;
     }
     // The process is there from here on, whoever hears of it, and stands still.
-    let app = App::restore(world, node, pod, request.pod.as_str(), world.image(image.parse().unwrap()));
+    let memory = if ticket.role == Role::Shadow && world.scenario.has(Mistake::FreshShadow) {
+        Memory::default()
+    } else {
+        world.image(image.parse().unwrap())
+    };
+    let app = App::restore(world, node, pod, request.pod.as_str(), memory);
     world.containers.add(&request.container_id, &app);
     *started.lock() = Some(Arc::clone(&app));
     let deadline = Instant::now() + REPORT_PATIENCE;

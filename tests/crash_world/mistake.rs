@@ -13,4 +13,10 @@ pub enum Mistake {
     AgentsLoseTheirFolder,
     /// The dump is taken while the process works.
     DumpWithoutFreeze,
+    /// What is reported as the restored shadow is a fresh process.
+    FreshShadow,
+    /// Restores do not leave their process standing still.
+    RestoreLetsRun,
+    /// The source's node drops its dump when the source is killed.
+    DumpDroppedAtKill,
 }

@@ -43,6 +43,10 @@ impl Scenario {
         Self { trouble, evicts: false, bridged: true, mistake: None }
     }
 
+    pub fn has(&self, mistake: Mistake) -> bool {
+        self.mistake == Some(mistake)
+    }
+
     pub fn policy(&self) -> &'static str {
         if self.evicts { "MigrateOrEvict" } else { "MigrateOrBlock" }
     }

@@ -1,7 +1,7 @@
 //! RabbitMQ as far as a migration meets it: queues, consumers with prefetch, acknowledgements, broken connections. Pure,
 //! a few words of memory, no allocation.
 //!
-//! Guarantees: `tests/broker_model_is_right.rs` runs the same scripts on this and on a real RabbitMQ. What is not
+//! Guarantees: `tests/broker/model_is_right.rs` runs the same scripts on this and on a real RabbitMQ. What is not
 //! acknowledged keeps its place: whoever held it gives it back there. Which of several consumers is served next is left
 //! open, so the explorer tries each.
 

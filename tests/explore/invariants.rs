@@ -126,6 +126,9 @@ impl Model {
         if world.of(Who::Shadow).life == Life::Running && !self.scenario.plan.bridge {
             return Some("I13: a rehearsal runs");
         }
+        if Who::ALL.iter().any(|who| world.of(*who).exceeds && world.of(*who).life == Life::Running) {
+            return Some("I13: a process runs that may do more than its spec");
+        }
         let successor = world.of(Who::Successor).life == Life::Running;
         if world.ghost.runs && (successor || world.source_acts()) {
             return Some("I5: two processes of the pod run at once");

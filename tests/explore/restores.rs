@@ -133,6 +133,9 @@ impl Model {
         } else {
             (next.successor_at, next.successor_life) = (at, pod.life);
         }
+        if self.scenario.restores {
+            self.misfortunes(who, failed, next, moves);
+        }
         let act = Act::Restore(who);
         if of != epoch {
             moves.violates(act, next, "I9: restored from another archive than the ticket's");
@@ -141,19 +144,15 @@ impl Model {
         } else {
             moves.happens(act, next);
         }
-        if self.scenario.restores {
-            self.misfortunes(who, failed, moves);
-        }
     }
 
-    fn misfortunes(&self, who: Who, failed: World, moves: &mut Moves) {
+    /// It cannot be restored; or what was restored is more than its spec, and killed where anybody looks.
+    fn misfortunes(&self, who: Who, failed: World, restored: World, moves: &mut Moves) {
         moves.fault(Act::RestoreFails(who), failed);
-        if self.makes(Mistake::LetGoUnchecked) && failed.faults_left > 0 {
-            moves.violates(
-                Act::RestoredAsMore(who),
-                failed,
-                "I13: a process runs that may do more than its spec",
-            );
+        if self.makes(Mistake::LetGoUnchecked) {
+            let mut unseen = restored;
+            unseen.of_mut(who).exceeds = true;
+            moves.fault(Act::RestoredAsMore(who), unseen);
         }
     }
 

@@ -106,6 +106,8 @@ pub struct Process {
     pub order: Option<Order>,
     /// The order that parked it, which it acknowledges when it resumes.
     pub held: Option<Order>,
+    /// It was restored from images changed on the way, and may do more than its spec.
+    pub exceeds: bool,
 }
 
 impl Process {

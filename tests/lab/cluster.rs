@@ -168,6 +168,11 @@ impl Cluster {
         run(&[&tool(), "broker", action], None, QUICK).await.map(drop)
     }
 
+    /// All that the broker has logged since the cluster is up.
+    pub async fn broker_log(&self) -> Result<String> {
+        run(&[&tool(), "logs", "mq", "rabbitmq"], None, QUICK).await
+    }
+
     /// `slow` or `fill`, until it is healed.
     pub async fn spoil(&self, how: &str, node: &str, options: &[&str]) -> Result {
         let tool = tool();

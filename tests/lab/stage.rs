@@ -1,10 +1,11 @@
 //! A stage for one test: a namespace and a virtual host of its own on the cluster, with the product installed. Before
 //! and after, also when the test failed, everything is as it was: nodes run and are uncordoned, the stage is gone.
 
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
@@ -63,12 +64,16 @@ fn stage<T>(name: &str, tidy: bool, test: impl AsyncFnOnce(&Lab) -> Result<T>) -
     // A new one: its threads are born in that network.
     let inside = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     inside.block_on(async {
+        let begun = Instant::now();
         let lab = Lab::open(cluster, name).await?;
+        let opened = Instant::now();
         let outcome = AssertUnwindSafe(test(&lab)).catch_unwind().await;
+        let tested = Instant::now();
         if !matches!(outcome, Ok(Ok(_))) {
             eprintln!("{}", lab.description().await);
         }
         let tidied = if tidy || outcome.is_err() { lab.close().await } else { Ok(()) };
+        note(name, [opened - begun, tested - opened, tested.elapsed()])?;
         WHOLE.store(tidy && tidied.is_ok() && matches!(outcome, Ok(Ok(_))), Ordering::SeqCst);
         match outcome {
             Ok(Ok(value)) => tidied.map(|()| value),
@@ -76,6 +81,14 @@ fn stage<T>(name: &str, tidy: bool, test: impl AsyncFnOnce(&Lab) -> Result<T>) -
             Err(panic) => resume_unwind(panic),
         }
     })
+}
+
+/// For whoever wants to know where the time of all the tests goes: name, seconds to prepare, test and tidy up.
+fn note(name: &str, took: [Duration; 3]) -> Result {
+    let path = super::cluster::root().join("target/stages.tsv");
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    let [prepared, tested, tidied] = took.map(|part| part.as_secs_f64());
+    Ok(writeln!(file, "{name}\t{prepared:.1}\t{tested:.1}\t{tidied:.1}")?)
 }
 
 impl Lab {

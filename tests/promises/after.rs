@@ -12,7 +12,7 @@ use crate::lab::{App, Drain, Lab, Result, Snapshot, eventually, fail, status_of,
 /// All ways with all their patience.
 pub const ALL_WAYS: Duration = Duration::from_secs(180);
 /// The replacement's ticket is opened when the commit is done, and some tenths of a second before its restore begins.
-const ONCE_COMMITTED: &str = "end=$(($(date +%s) + 25)); until ls /var/lib/shadow/tickets/*.replacement* >/dev/null 2>&1; do \
+pub const ONCE_COMMITTED: &str = "end=$(($(date +%s) + 25)); until ls /var/lib/shadow/tickets/*.replacement* >/dev/null 2>&1; do \
      [ $(date +%s) -lt $end ] || exit 9; sleep 0.005; done; ";
 /// In place of CRIU, until the cluster is mended.
 pub const BREAK_CRIU: &str = "mount --bind /bin/false $(readlink -f $(command -v criu))";

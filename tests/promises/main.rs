@@ -12,6 +12,7 @@ mod after_archive_damaged;
 mod after_image_removed;
 mod after_restores_fail;
 mod after_target_lost;
+mod after_without_queue;
 mod answers;
 mod carried;
 mod drain_deployment;

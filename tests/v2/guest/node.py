@@ -8,7 +8,7 @@ import subprocess
 import urllib.request
 from pathlib import Path
 
-from report import eventually
+from report import PATIENCE, eventually
 
 JOB = Path("/run/job")
 PODS = Path("/etc/kubernetes/manifests")
@@ -63,8 +63,11 @@ AGENT = ("/run/job/bin/shadow agent --tls-dir {certificates} --runtime-binary /r
          "--address 127.0.0.1 --health 127.0.0.1:9444")
 
 
-def run(*argv, check=True, timeout=120):
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout)
+def run(*argv, check=True, limit=30):
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=limit * PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError(str(error)) from None
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(map(str, argv))}: {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -108,13 +111,8 @@ class Node:
 
     @staticmethod
     def prepared():
-        with urllib.request.urlopen("http://127.0.0.1:9444/readyz", timeout=5) as answer:
+        with urllib.request.urlopen("http://127.0.0.1:9444/readyz", timeout=5 * PATIENCE) as answer:
             return answer.status == 200
-
-    @staticmethod
-    def load(*archives):
-        for archive in archives:
-            run("ctr", "-n", "k8s.io", "images", "import", str(JOB / archive), timeout=300)
 
     @staticmethod
     def complaints():

@@ -62,7 +62,10 @@ class Pod:
     @property
     def pid(self):
         """Its first process."""
-        state = json.loads(run("runc", "--root", "/run/containerd/runc/k8s.io", "state", self._task()))
+        task = self._task()
+        if not task:
+            raise ValueError("it has no container")
+        state = json.loads(run("runc", "--root", "/run/containerd/runc/k8s.io", "state", task))
         if state["status"] != "running":
             raise ValueError(state["status"])
         return state["pid"]

@@ -1,4 +1,5 @@
 """Without a control plane: pods are dumped by the agent and restored by shadow-runc, twice each, under both cgroup drivers."""
+import traceback
 import uuid
 
 from agent import Migration
@@ -20,15 +21,14 @@ def main():
             say(f"--- cgroup driver: {driver}")
             node.begin(driver)
             if driver == "systemd":
-                node.load("pause.tar", "v2.tar")
                 moves(Pod("go", IMAGE, ["/go-counter"], LIMIT), "processors", 2)
                 moves(Pod("jvm", IMAGE, ["java", "-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "/Counter.java"], LIMIT),
                       "memory", 256 * MIB)
                 stands_still_in_a_storm()
                 moves_at_its_memory_limit()
             moves(Pod("counter", IMAGE, ["/counter"], LIMIT, paths=("/state", "/add")))
-    except AssertionError as error:
-        check("to its end", False, str(error))
+    except Exception:  # whatever it was: it is told, with what the node says
+        check("to its end", False, traceback.format_exc())
         for unit, text in node.complaints().items():
             say(f"--- {unit}\n{text}")
     return close()

@@ -8,6 +8,8 @@ from lab import cluster, images, packages, programs
 from lab.run import Failure, run
 from lab.ui import Board
 
+from . import machine, store
+
 V2 = Path(__file__).resolve().parent.parent
 ROOT = V2.parent.parent
 GUEST = V2 / "guest"
@@ -19,10 +21,11 @@ NODE = "v2"
 NAMES = {"operator": "operator.shadow.internal", "tls": f"{NODE}.agent.shadow.internal"}
 
 
-def runtime(folder: Path, board: Board) -> None:
+def runtime(folder: Path, patience: float, board: Board) -> None:
     """For the machine that has no control plane."""
     cluster.provide(board)
     _scripts(folder, "runtime")
+    (folder / "patience").write_text(str(patience))
     theirs = [(programs.CONTAINERD, name) for name in programs.CONTAINERD.programs] + [(programs.KUBERNETES, "kubelet")]
     files = [*(OUT / name for name in OURS), *(module.binary(name) for module, name in theirs)]
     (folder / "bin").mkdir()
@@ -30,8 +33,10 @@ def runtime(folder: Path, board: Board) -> None:
         if not file.exists():
             raise Failure(f"{file} is not there: make build")
         shutil.copy2(file, folder / "bin")
-    shutil.copy(images.pause(), folder / "pause.tar")
-    _image(folder / "v2.tar", board)
+    with machine.folder() as aside:
+        archive = Path(aside) / "v2.tar"
+        _image(archive, board)
+        store.make(folder / "containerd", [images.pause(), archive])
     _certificates(folder / "certificates")
 
 

@@ -23,28 +23,34 @@ COMMAND_LINE = ("root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=
                 "systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all systemd.show_status=false")
 
 
+def folder() -> tempfile.TemporaryDirectory[str]:
+    """In memory, where there is a file system for that: what a machine writes must not wait for, nor hold up, a disk."""
+    there = any(line.split()[1:3] == ["/dev/shm", "tmpfs"] for line in Path("/proc/mounts").read_text().splitlines())
+    return tempfile.TemporaryDirectory(prefix="shadow-v2-", dir="/dev/shm" if there else "/var/tmp")
+
+
 def work(system: Path, job: Path, console: Path, *, memory: int, limit: float) -> int:
     """Gives the folder `job`, with its program `start`, to a machine; what it prints is ours, its kernel's goes to `console`."""
-    with tempfile.TemporaryDirectory(prefix="shadow-v2-", dir="/var/tmp") as folder:
-        disk = Path(folder) / "job"
+    with folder() as place:
+        disk = Path(place) / "job"
         size = sum(file.stat().st_size for file in job.rglob("*") if file.is_file() and not file.is_symlink())
         run(["truncate", "-s", str(size + size // 8 + (64 << 20)), disk])
         run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-d", job, disk], timeout=300)
-        return _watch(_start(system, disk, console, memory, folder), limit)
+        return _watch(_start(system, disk, console, memory, place), limit)
 
 
-def _start(system: Path, job: Path, console: Path, memory: int, folder: str) -> subprocess.Popen[str]:
+def _start(system: Path, job: Path, console: Path, memory: int, place: str) -> subprocess.Popen[str]:
     argv = [
         "qemu-system-x86_64", "-machine", "q35", "-accel", "kvm", "-accel", "tcg,thread=multi,tb-size=1024",
         "-cpu", "max,la57=off", "-smp", str(min(4, os.cpu_count() or 1)), "-m", f"{memory}M", "-nodefaults", "-nographic",
         "-no-reboot", "-kernel", system / "kernel", "-initrd", system / "initrd", "-append", COMMAND_LINE,
         "-drive", f"file={system / 'disk'},format=raw,if=virtio,snapshot=on,cache=unsafe",
-        "-drive", f"file={job},format=raw,if=virtio,readonly=on",
+        "-drive", f"file={job},format=raw,if=virtio,snapshot=on,cache=unsafe",
         "-device", "virtio-rng-pci", "-serial", f"file:{console}", "-serial", "stdio",
     ]
     libc = ctypes.CDLL(None)
     return subprocess.Popen([str(word) for word in argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-                            errors="replace", env={**os.environ, "TMPDIR": folder},
+                            errors="replace", env={**os.environ, "TMPDIR": place},
                             preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
 
 

@@ -1,17 +1,12 @@
 //! Order and exactly-once at every prefetch from 1 to 500 (`make test`: a third of them), on a real RabbitMQ, on both kinds of queue: the consumer is parked in the middle of a
 //! backlog, with as many messages in its hands as it may hold.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod broker_support;
-mod sample;
-
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
-use broker_support::{Post, Scene, Stage, agree, until};
+use super::support::{Post, Scene, Stage, agree, until};
+use crate::sample::Sample;
 use futures::future::join_all;
-use sample::Sample;
 
 const LARGEST: u16 = 500;
 /// How many are under way at once.

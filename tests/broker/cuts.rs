@@ -3,19 +3,14 @@
 //!
 //! `CUT_AT=23` makes the cuts at that frame only, to repeat what failed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod broker_support;
-mod sample;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use broker_support::{Cut, Ending, Journey, When};
+use super::support::{Cut, Ending, Journey, When};
+use crate::sample::Sample;
 use futures::future::join_all;
 use parking_lot::Mutex;
-use sample::Sample;
 
 /// How many journeys are under way at once.
 const AT_ONCE: usize = 4;

@@ -1,13 +1,9 @@
 //! A real RabbitMQ that several share: two migrations on one queue, two pods of one name on one virtual host, a dead
 //! operator that still seems to read, a consumer that says what is not so, quorum queues by default.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod broker_support;
-
 use std::time::Duration;
 
-use broker_support::{Cutter, PlainConsumer, Post, Scene, Stage, Subject, WITHIN, agree, tool, until};
+use super::support::{Cutter, PlainConsumer, Post, Scene, Stage, Subject, WITHIN, agree, tool, until};
 use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 use shadow::api::{Reason, control_queue};

@@ -16,9 +16,9 @@ use lapin::{
 };
 use tokio::sync::mpsc;
 
-use super::broker_support::{Stage, Wire};
 use super::model::{Broker, Only, Queue, Refusal};
 use super::script::{CLIENTS, Operation, QUEUES};
+use crate::support::{Stage, Wire};
 
 /// The broker comes to rest long before.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -4,16 +4,13 @@
 //! Which of several consumers is served next is the broker's choice: the model must allow what it chose, and when the
 //! broker rests the model must have nothing left to deliver. Classic queues, as parking and control queues are.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod broker_support;
 #[allow(dead_code)] // the explorer uses the rest
-#[path = "explore/broker.rs"]
+#[path = "../explore/broker.rs"]
 mod model;
 
-#[path = "broker_model/both.rs"]
+#[path = "model/both.rs"]
 mod both;
-#[path = "broker_model/script.rs"]
+#[path = "model/script.rs"]
 mod script;
 
 use both::Both;

@@ -13,13 +13,13 @@
     clippy::missing_panics_doc
 )]
 
-#[path = "../../examples/producer/ledger.rs"]
+#[path = "../../../examples/producer/ledger.rs"]
 pub mod ledger;
-#[path = "../../examples/producer/publisher.rs"]
+#[path = "../../../examples/producer/publisher.rs"]
 pub mod publisher;
-#[path = "../../examples/consumer/session.rs"]
+#[path = "../../../examples/consumer/session.rs"]
 pub mod session;
-#[path = "../../examples/consumer/state.rs"]
+#[path = "../../../examples/consumer/state.rs"]
 pub mod state;
 
 mod cutter;

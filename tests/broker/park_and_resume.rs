@@ -1,13 +1,9 @@
 //! Park and resume with a real RabbitMQ and the example's consumer: what is published is applied exactly once and in
 //! order, whatever happens in between.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod broker_support;
-
 use std::time::{Duration, Instant};
 
-use broker_support::{PlainConsumer, Scene, Source, Stage, Subject, WITHIN, agree, until};
+use super::support::{PlainConsumer, Scene, Source, Stage, Subject, WITHIN, agree, until};
 use shadow::api::control_queue;
 use shadow::broker::control::{Fence, Order, OrderPayload, OrderType};
 use shadow::broker::{Broker, BrokerError, Proof};

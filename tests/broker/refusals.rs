@@ -1,12 +1,8 @@
 //! What is refused, and that everything ends: each failure of a real RabbitMQ under its own name, by its deadline.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod broker_support;
-
 use std::time::{Duration, Instant};
 
-use broker_support::{Scene, Stage, Wire, tool, until};
+use super::support::{Scene, Stage, Wire, tool, until};
 use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;

@@ -1,17 +1,13 @@
 //! The promise: whatever comes together (policy, dry run, uid, phase, deletion, migration, cached or live), the rules of
 //! eviction hold.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // a test
-
-mod webhook_world;
-
 use std::sync::Arc;
 
+use super::world::{NAMESPACE, POD, POD_UID, World, migration, pod};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use shadow::webhook::cache::{PodFacts, PodPhase};
 use shadow::webhook::{Asked, Decision, EvictionAnswer, Facts, Sight, Why, decide_eviction};
-use webhook_world::{NAMESPACE, POD, POD_UID, World, migration, pod};
 
 /// What is known in the pure matrix.
 fn facts(pod: PodFacts, leaving_by: Option<Value>, live: bool) -> Facts {

@@ -2,14 +2,10 @@
 //! right name, and what is done again afterwards comes out exact. These tests disturb the whole broker, one at a time,
 //! and put it in order also where they fail.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod broker_support;
-
 use std::time::{Duration, Instant};
 
-use broker_support::tool::{self, Disturbance};
-use broker_support::{PATIENCE, Post, Scene, Stage, WITHIN, agree, until};
+use super::support::tool::{self, Disturbance};
+use super::support::{PATIENCE, Post, Scene, Stage, WITHIN, agree, until};
 use futures::future::join_all;
 use shadow::api::{Reason, control_queue};
 use shadow::broker::{AmqpBroker, Broker, BrokerError, BrokerUrl, Limits, Proof};

@@ -1,12 +1,9 @@
 //! The promise: whatever is sent, something clear comes back: never a panic, never a 5xx status, and for an eviction
 //! that can be answered never another code than 201, 404 and 429.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // a test
-
-mod webhook_world;
-
 use std::sync::atomic::Ordering;
 
+use super::world::{World, code, corpus, migration, pod};
 use axum::body::Body;
 use http::{Request, StatusCode};
 use proptest::prelude::*;
@@ -14,7 +11,6 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 use shadow::webhook::BODY_LIMIT;
 use tower::ServiceExt as _;
-use webhook_world::{World, code, corpus, migration, pod};
 
 const PATHS: [&str; 4] = ["/evict", "/pod", "/policy", "/migration"];
 const CORPUS: [&str; 14] = [

@@ -1,18 +1,14 @@
 //! The promise: exactly the pod that a committed migration waits for becomes its replacement, also when the cache is
 //! behind, and nobody else wears its marks.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // a test
-
-mod webhook_world;
-
 use std::sync::atomic::Ordering;
 
+use super::world::{
+    MIGRATION_UID, NAMESPACE, OWNER_UID, World, code, corpus, message, migration, node, patched, pod,
+};
 use serde_json::{Value, json};
 use shadow::api::TicketId;
 use shadow::webhook::cache::{MigrationFacts, NodeFacts, OwnerFacts, OwnerKind, OwnerRef, PodFacts};
-use webhook_world::{
-    MIGRATION_UID, NAMESPACE, OWNER_UID, World, code, corpus, message, migration, node, patched, pod,
-};
 
 const POD: &str = "/pod";
 

@@ -1,19 +1,15 @@
 //! The promise: every drainer gets the answer that ends its drain well, and nothing but 201, 404 and 429.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // a test
-
-mod webhook_world;
-
 use std::sync::atomic::Ordering;
 
+use super::world::{
+    MIGRATION_UID, NAMESPACE, POD, POD_UID, World, code, corpus, message, migration, migration_with, node,
+    patched, pod,
+};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use shadow::api::TicketId;
 use shadow::webhook::cache::PodFacts;
-use webhook_world::{
-    MIGRATION_UID, NAMESPACE, POD, POD_UID, World, code, corpus, message, migration, migration_with, node,
-    patched, pod,
-};
 
 const EVICT: &str = "/evict";
 
