@@ -170,12 +170,25 @@ const fn after(trouble: Trouble) -> Scenario {
 fn whatever_fails_after_the_commit_it_ends_as_it_should() {
     let given_up = ("restores fail everywhere, given up", after(Trouble::GivenUp));
     let lost_late = ("target lost while readers are switched", after(Trouble::TargetLost("Switching", &[])));
-    for (what, scenario) in AFTER.into_iter().chain([given_up, lost_late]) {
+    let ends = Scenario { evicts: true, bridged: false, ..after(Trouble::EndsOfItsConnections) };
+    let ends = ("ends of its connections", ends);
+    let elsewhere = ("another image elsewhere", after(Trouble::AnotherImageElsewhere));
+    for (what, scenario) in AFTER.into_iter().chain([given_up, lost_late, ends, elsewhere]) {
         let outcome = play(scenario, None);
         let trace = || outcome.trace.join("\n");
         assert_eq!(outcome.violations, Vec::<String>::new(), "{what}\n{}", trace());
         assert_eq!(Some(outcome.end.as_str()), scenario.end(), "{what}\n{}", trace());
         println!("{what}: {} in {:.1} s", outcome.end, outcome.took.as_secs_f64());
+    }
+}
+
+#[test]
+fn where_the_image_is_another_one_another_node_is_taken_and_nothing_is_stopped_for_the_first() {
+    for bridged in [true, false] {
+        let scenario = Scenario { bridged, ..Scenario::of(Trouble::AnotherImage) };
+        let outcome = play(scenario, None);
+        let found = (outcome.violations, outcome.end.as_str());
+        assert_eq!(found, (vec![], "moved in a later attempt"), "{}", outcome.trace.join("\n"));
     }
 }
 

@@ -41,8 +41,12 @@ pub enum CriError {
 }
 
 /// Digest of the image that the newest container of that name in that pod was made from; also of one whose start waits.
+/// Nothing where the node has another engine, which is not asked. One that is being restarted is an error.
 pub async fn image(host: &Host, of: &ContainerRef) -> Result<Option<String>, CriError> {
     let socket = host.path(Path::new(SOCKET));
+    if socket.parent().is_some_and(|folder| !folder.exists()) {
+        return Ok(None);
+    }
     let labels = [(POD_UID, of.pod.uid.as_str()), (CONTAINER_NAME, of.container.as_str())];
     let answer =
         timeout(LIMIT, call(&socket, &list_request(&labels))).await.map_err(|_| CriError::TimedOut)??;
@@ -273,7 +277,9 @@ mod tests {
         let pod = crate::api::PodIdentity { namespace: "n".into(), name: "p".into(), uid: "u".into() };
         let of = ContainerRef { pod, container: "app".into() };
         assert_eq!(image(&host, &of).await.unwrap().as_deref(), Some("sha256:b"));
-        let nobody = Host::at(Path::new("/nowhere"));
-        assert!(matches!(image(&nobody, &of).await, Err(CriError::Socket(_))));
+        std::fs::remove_file(&socket).unwrap();
+        assert!(matches!(image(&host, &of).await, Err(CriError::Socket(_))), "it is being restarted");
+        let another = Host::at(Path::new("/nowhere"));
+        assert!(matches!(image(&another, &of).await, Ok(None)), "the node has another engine");
     }
 }

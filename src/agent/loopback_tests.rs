@@ -185,9 +185,12 @@ async fn a_damaged_or_cut_stream_leaves_nothing_behind() {
         (StatusCode::BAD_GATEWAY, Refusal::DigestMismatch)
     );
     assert!(cluster.holds_nothing());
+    let rate = || cluster.target.meter.bytes_per_second();
+    assert_eq!(rate(), None);
     let cut = whole[..2_000_000].to_vec();
     assert_eq!(cluster.put(&agent, 1, cut.into()).await, (StatusCode::BAD_GATEWAY, Refusal::TransferFailed));
     assert!(cluster.holds_nothing());
+    assert!(rate().is_some(), "how fast it came is known all the same");
     let of_another = stream(2);
     assert_eq!(cluster.put(&agent, 1, of_another.into()).await.1, Refusal::DigestMismatch);
     assert!(cluster.holds_nothing());

@@ -1,7 +1,8 @@
 //! Receives an archive from another agent.
 //!
 //! Guarantees: what is not whole and verified is never seen under an archive's name; memory is bounded; a sender that
-//! falls silent is dropped; an archive on which a ticket was opened is never replaced.
+//! falls silent is dropped; an archive on which a ticket was opened is never replaced; how fast it came is metered, also of
+//! what broke off.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,15 +64,44 @@ pub async fn receive_only(
     body: Body,
 ) -> Result<DumpReport, Failure> {
     let mut body = body.into_data_stream();
-    let received = take(desk, store, uid, epoch, expected, &mut body).await;
-    if let Ok(report) = &received {
-        meter.arrived(report.bytes, Duration::from_millis(report.total_ms));
+    let mut progress = Progress::new();
+    let received = take(desk, store, uid, epoch, expected, &mut body, &mut progress).await;
+    match &received {
+        Ok(report) => meter.arrived(report.bytes, Duration::from_millis(report.total_ms)),
+        Err(failure) if failure.refusal == Refusal::TransferFailed => {
+            meter.broke_off(progress.bytes, progress.took());
+        }
+        Err(_) => {}
     }
     if received.is_err() {
         // A sender that is cut off while it sends may never read why.
         let _ = timeout(DRAIN, async { while let Some(Ok(_)) = body.next().await {} }).await;
     }
     received
+}
+
+/// How far a stream has come.
+struct Progress {
+    begun: Instant,
+    moved: Instant,
+    bytes: u64,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let begun = Instant::now();
+        Self { begun, moved: begun, bytes: 0 }
+    }
+
+    fn came(&mut self, bytes: &Bytes) {
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        self.moved = Instant::now();
+    }
+
+    /// Until the last bytes came: that then nothing did is not the line's rate.
+    fn took(&self) -> Duration {
+        self.moved.duration_since(self.begun)
+    }
 }
 
 async fn take(
@@ -81,11 +111,12 @@ async fn take(
     epoch: Epoch,
     expected: Option<&ArchiveDigest>,
     body: &mut BodyDataStream,
+    progress: &mut Progress,
 ) -> Result<DumpReport, Failure> {
     let begun = Instant::now();
     admit(desk, uid, epoch)?;
     let partial = Partial::of(store, uid, epoch);
-    let manifest = write(partial.path.clone(), body).await?;
+    let manifest = write(partial.path.clone(), body, progress).await?;
     if manifest.migration != *uid || manifest.epoch != epoch {
         let what = format!("sent as {uid}.{epoch}, but is of {}.{}", manifest.migration, manifest.epoch);
         return Err(Failure::new(Refusal::DigestMismatch, what));
@@ -139,7 +170,11 @@ impl Drop for Partial {
     }
 }
 
-async fn write(dir: PathBuf, body: &mut BodyDataStream) -> Result<Manifest, Failure> {
+async fn write(
+    dir: PathBuf,
+    body: &mut BodyDataStream,
+    progress: &mut Progress,
+) -> Result<Manifest, Failure> {
     let (sender, mut receiver) = mpsc::channel::<Bytes>(QUEUE);
     let writer = tokio::task::spawn_blocking(move || -> Result<Manifest, ReadError> {
         let mut reader = Reader::new(&dir)?;
@@ -152,6 +187,7 @@ async fn write(dir: PathBuf, body: &mut BodyDataStream) -> Result<Manifest, Fail
     loop {
         match timeout(SILENCE, body.next()).await {
             Ok(Some(Ok(bytes))) => {
+                progress.came(&bytes);
                 if sender.send(bytes).await.is_err() {
                     break; // the writer has failed and says why
                 }

@@ -110,6 +110,8 @@ reasons! {
     ImageUnavailable,
     /// It cannot end before the deadline.
     TooLarge,
+    /// Dump and transfer did not end in the time that their bytes should take.
+    TooSlow,
     /// A PodDisruptionBudget allows no disruption now, and without a bridge the move is one.
     BudgetExhausted,
     NoAgent,

@@ -64,7 +64,7 @@ impl Announcer {
         }
         match &state.replacement {
             // The source is gone, and nobody looks at its Events any more.
-            Some(pod) if state.step == Step::Completed => {
+            Some(pod) if state.step == Step::Completed || state.fell_back => {
                 self.publish_of(&journal.subject, &pod.name, &pod.pod, reason, type_, &note);
             }
             _ => self.publish(&journal.subject, reason, type_, &note),

@@ -24,8 +24,8 @@ const RETRY_LONGEST: Duration = Duration::from_secs(2);
 /// for effects that only success leads on from.
 fn patience_after_commit(effect: Effect) -> Option<Duration> {
     match effect {
-        // It knows its own patience, for each kind of trouble another.
-        Effect::RestoreReplacement => Some(Duration::MAX),
+        // They know their own patience, for each kind of trouble another.
+        Effect::RestoreReplacement | Effect::ConfirmReplacement => Some(Duration::MAX),
         Effect::ChooseNode => Some(Duration::from_secs(10)),
         Effect::CarryArchive => Some(Duration::from_secs(30)),
         // An agent that is rolled out anew is back by then.

@@ -16,8 +16,8 @@ use sha2::{Digest as _, Sha256};
 use super::subject::Subject;
 use crate::api::{
     ANNOTATION_ARCHIVE_BYTES, ANNOTATION_PLACED_ON, ANNOTATION_SOURCE_NODE, ANNOTATION_TICKET, Epoch, GROUP,
-    LABEL_MIGRATION, LABEL_ROLE, LABELS_REVISION, MigrationUid, RESOURCE_CHECKPOINT, RUNTIME_CLASS, Role,
-    TicketId,
+    LABEL_MIGRATION, LABEL_ROLE, LABELS_REVISION, MigrationUid, NodeName, RESOURCE_CHECKPOINT, RUNTIME_CLASS,
+    Role, TicketId,
 };
 
 pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
@@ -76,6 +76,8 @@ fn only(of: &BTreeMap<String, String>, kept: &[String]) -> BTreeMap<String, Stri
 pub struct Placement<'a> {
     /// A node that was asked for.
     pub wanted: Option<&'a str>,
+    /// Nodes that it is not to come to.
+    pub avoided: &'a [NodeName],
     /// Labels of a node that it must share with the source's.
     pub alike: &'a [(&'static str, String)],
     /// A scheduler that asks the extender.
@@ -115,6 +117,7 @@ pub fn shadow_pod(
     let field = |operator, node| requirement("metadata.name", operator, node);
     let mut fields = vec![field("NotIn", subject.node.as_str())];
     fields.extend(placement.wanted.map(|node| field("In", node)));
+    fields.extend(placement.avoided.iter().map(|node| field("NotIn", node.as_str())));
     let labels = placement.alike.iter().map(|(key, value)| requirement(key, "In", value));
     require(&mut spec, &fields, &labels.collect::<Vec<_>>());
     if let Some(scheduler) = placement.scheduler {
@@ -325,6 +328,20 @@ mod tests {
         assert_eq!(terms.len(), 2);
         for term in terms {
             assert_eq!(term.match_fields.unwrap()[0].values, Some(vec!["n1".to_owned()]));
+        }
+    }
+
+    #[test]
+    fn nodes_that_are_to_be_avoided_are_kept_away_from_beside_its_own() {
+        let avoided = ["n2".into(), "n4".into()];
+        let spec = made(&Placement { avoided: &avoided, ..Placement::default() }).spec.unwrap();
+        let affinity = spec.affinity.unwrap().node_affinity.unwrap();
+        for term in affinity.required_during_scheduling_ignored_during_execution.unwrap().node_selector_terms
+        {
+            let fields = term.match_fields.unwrap();
+            let away: Vec<_> =
+                fields.iter().map(|field| (field.operator.as_str(), field.values.clone().unwrap())).collect();
+            assert_eq!(away, ["n1", "n2", "n4"].map(|node| ("NotIn", vec![node.to_owned()])));
         }
     }
 

@@ -94,6 +94,10 @@ pub fn summary(journal: &Journal) -> (Reason, String) {
                 sentence_ending(message, &format!(" for a day on {}", kept_on(journal).join(", "))),
             )
         }
+        // It moved, and is another process all the same.
+        Step::Failed if state.fell_back => {
+            (Reason::StateLost, failure.map_or_else(String::new, |f| sentence(&f.message)))
+        }
         Step::Failed if state.done.is_empty() && evicts(journal) => {
             (Reason::EvictedInstead, caused("evicted as ever"))
         }
@@ -298,6 +302,15 @@ mod tests {
         let (reason, message) = summary(&lost);
         assert_eq!(reason, Reason::StateLost);
         assert_eq!(message, "restored nowhere; the archive is kept for a day on n1, n2, n3");
+    }
+
+    #[test]
+    fn whoever_moved_and_is_another_process_all_the_same_is_told_so() {
+        let lost = journal(Step::Failed, |state| {
+            state.fell_back = true;
+            state.failure = Some(Failure::terminal(Reason::StateLost, "applied 7 and now 0"));
+        });
+        assert_eq!(summary(&lost), (Reason::StateLost, "applied 7 and now 0".to_owned()));
     }
 
     #[test]

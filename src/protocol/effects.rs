@@ -40,6 +40,10 @@ pub enum Effect {
     /// [`crate::api::Reason::SourceGone`] where no pod will ever claim the ticket, otherwise when it cannot be restored
     /// there.
     RestoreReplacement,
+    /// Without a bridge: the replacement still lives some time after it was let go. The rehearsal stood still all the time, so
+    /// a process that ends when it finds its connections closed ends here, while its ticket is open and the archive is kept.
+    /// Fails as [`Self::RestoreReplacement`] does.
+    ConfirmReplacement,
     /// See to it that tickets up to this life are never redeemed any more on the target and nothing that was restored by
     /// one is left there; done when the node's agent says so, or when the machine is known to be down. A machine that is
     /// merely silent is waited for. What was let go and lives is not killed, for it may have acted: it is the replacement,
@@ -106,6 +110,7 @@ impl Effect {
             Self::DeleteSource => "DeleteSource",
             Self::KillSource => "KillSource",
             Self::RestoreReplacement => "RestoreReplacement",
+            Self::ConfirmReplacement => "ConfirmReplacement",
             Self::SpendTicket => "SpendTicket",
             Self::ChooseNode => "ChooseNode",
             Self::CarryArchive => "CarryArchive",

@@ -62,6 +62,7 @@ pub enum Outcome {
     SourceDeleted,
     SourceKilled,
     ReplacementRestored(Restored),
+    ReplacementConfirmed,
     TicketSpent,
     /// It was let go after all, before its ticket could be spent, and lives.
     ReplacementLives(Restored),
@@ -72,7 +73,10 @@ pub enum Outcome {
     ArchiveKept,
     ReplacementReleased,
     ReadersSwitched,
-    Resumed,
+    /// Messages that the replacement had applied when it went on, if it said so.
+    Resumed {
+        position: Option<u64>,
+    },
     ShadowRemoved,
     ArchivesClosed,
     ParkingDropped,
@@ -98,6 +102,7 @@ impl Outcome {
             Self::SourceDeleted => Effect::DeleteSource,
             Self::SourceKilled => Effect::KillSource,
             Self::ReplacementRestored(_) => Effect::RestoreReplacement,
+            Self::ReplacementConfirmed => Effect::ConfirmReplacement,
             Self::TicketSpent | Self::ReplacementLives(_) => Effect::SpendTicket,
             Self::NodeChosen(_) => Effect::ChooseNode,
             Self::ArchiveCarried => Effect::CarryArchive,
@@ -105,7 +110,7 @@ impl Outcome {
             Self::ArchiveKept => Effect::KeepArchive,
             Self::ReplacementReleased => Effect::ReleaseReplacement,
             Self::ReadersSwitched => Effect::SwitchReaders,
-            Self::Resumed => Effect::Resume,
+            Self::Resumed { .. } => Effect::Resume,
             Self::ShadowRemoved => Effect::RemoveShadow,
             Self::ArchivesClosed => Effect::CloseArchives,
             Self::ParkingDropped => Effect::DropParking,

@@ -39,6 +39,12 @@ pub struct ShadowAt {
     pub node: NodeName,
     pub pod: PodUid,
     pub ip: Option<String>,
+    /// What its source's container was made from, where that is told: what is restored must be made from the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Kubelets ask the registry at each start what the image's name means (`imagePullPolicy: Always`).
+    #[serde(default)]
+    pub pulls_always: bool,
 }
 
 /// The pod that carries on.
@@ -74,7 +80,11 @@ impl Failure {
     pub fn repeats(&self, last: &Self) -> bool {
         let stops = matches!(
             self.reason,
-            Reason::ConsumerNeverParked | Reason::DumpFailed | Reason::ArchiveDamaged | Reason::RestoreFailed
+            Reason::ConsumerNeverParked
+                | Reason::DumpFailed
+                | Reason::TooSlow
+                | Reason::ArchiveDamaged
+                | Reason::RestoreFailed
         );
         stops && self.reason == last.reason && same_but_for_numbers(&self.message, &last.message)
     }
@@ -119,6 +129,9 @@ pub struct State {
     /// Why the last attempt failed that had stopped the source: an equal failure stands for good.
     #[serde(default)]
     pub stopped_for: Option<Failure>,
+    /// The replacement had applied fewer messages than its source when it went on: it carries on without its state.
+    #[serde(default)]
+    pub fell_back: bool,
     /// The source was evicted before the rest of the attempt is taken away: a drain does not wait for a broker.
     #[serde(default)]
     pub evicted_first: bool,
@@ -146,6 +159,7 @@ impl State {
             replacement: None,
             failure: None,
             stopped_for: None,
+            fell_back: false,
             evicted_first: false,
         }
     }
@@ -192,7 +206,10 @@ impl State {
             Step::StartingFresh => {
                 vec![when(bridge, Effect::WithdrawShadow), Some(Effect::ReleaseReplacement)]
             }
-            Step::Switching => vec![when(bridge, Effect::SwitchReaders)],
+            // A shadow that was let go has shown the same before the commit, and the pause is not made longer for it.
+            Step::Switching => {
+                vec![when(bridge, Effect::SwitchReaders), when(!bridge, Effect::ConfirmReplacement)]
+            }
             Step::Closing => vec![Some(Effect::CloseArchives)],
             Step::Resuming => vec![when(queue, Effect::Resume)],
             Step::Cleaning => vec![when(bridge, Effect::RemoveShadow), when(queue, Effect::DropParking)],

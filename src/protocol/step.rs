@@ -15,6 +15,12 @@ pub fn step(state: &State, event: Event) -> (State, Vec<Effect>) {
             settle(State { failure: Some(failure), ..state.clone() })
         }
         Event::Done(turn, outcome) if turn == state.turn() => done(state, outcome),
+        // Its ticket is open still, and nothing fresh can have acted: the archive is its state as it was before.
+        Event::Failed(turn, Effect::ConfirmReplacement, failure)
+            if turn == state.turn() && state.outstanding().contains(&Effect::ConfirmReplacement) =>
+        {
+            other_way(state, failure)
+        }
         Event::Failed(turn, effect, failure)
             if turn == state.turn() && state.outstanding().contains(&effect) =>
         {
@@ -54,6 +60,7 @@ fn done(state: &State, outcome: Outcome) -> State {
         }
         Outcome::Parked { position } => next.position = position,
         Outcome::Dumped(archive) => next.archive = Some(archive),
+        Outcome::Resumed { position } => went_on(&mut next, position),
         Outcome::ReplacementRestored(restored) | Outcome::ReplacementLives(restored) => {
             next.replacement = Some(restored);
         }
@@ -61,6 +68,20 @@ fn done(state: &State, outcome: Outcome) -> State {
         _ => {}
     }
     advance(next)
+}
+
+/// A parked consumer applies nothing, so what carries on counts no less than what was parked: its count moves with its
+/// memory. Less is another process than the one that was parked.
+fn went_on(state: &mut State, position: Option<u64>) {
+    if let (Some(before), Some(now)) = (state.position, position)
+        && now < before
+    {
+        state.fell_back = true;
+        let message = format!(
+            "the consumer had applied {before} messages when it was parked and {now} when it went on: it started anew on the way, without its memory"
+        );
+        state.failure = Some(Failure::terminal(Reason::StateLost, message));
+    }
 }
 
 /// Goes to the following step as long as the current one has nothing left to do.
@@ -87,6 +108,7 @@ fn advance(state: State) -> State {
         Step::Switching => Step::Closing,
         Step::Closing => Step::Resuming,
         Step::Resuming => Step::Cleaning,
+        Step::Cleaning if state.fell_back => Step::Failed,
         Step::Cleaning => Step::Completed,
         Step::Withdrawing => Step::Reverting,
         Step::Reverting if state.ends_in_eviction() && !state.evicted_first => {

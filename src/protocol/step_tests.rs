@@ -12,9 +12,13 @@ pub(super) fn plan(queue: bool, bridge: bool) -> Plan {
 pub(super) fn outcome(effect: Effect) -> Outcome {
     match effect {
         Effect::DeclareParking => Outcome::ParkingDeclared,
-        Effect::PlaceShadow => {
-            Outcome::ShadowPlaced(ShadowAt { node: "n2".into(), pod: "s".into(), ip: None })
-        }
+        Effect::PlaceShadow => Outcome::ShadowPlaced(ShadowAt {
+            node: "n2".into(),
+            pod: "s".into(),
+            ip: None,
+            image: None,
+            pulls_always: false,
+        }),
         Effect::Park => Outcome::Parked { position: Some(7) },
         Effect::Dump => Outcome::Dumped(Archive { digest: "d".into(), bytes: 1, frozen_ms: 1 }),
         Effect::RestoreShadow => Outcome::ShadowRestored,
@@ -27,6 +31,7 @@ pub(super) fn outcome(effect: Effect) -> Outcome {
         Effect::RestoreReplacement => {
             Outcome::ReplacementRestored(Restored { pod: "r".into(), name: "web-0".into(), ip: None })
         }
+        Effect::ConfirmReplacement => Outcome::ReplacementConfirmed,
         Effect::SpendTicket => Outcome::TicketSpent,
         Effect::ChooseNode => Outcome::NodeChosen("n3".into()),
         Effect::CarryArchive => Outcome::ArchiveCarried,
@@ -34,7 +39,7 @@ pub(super) fn outcome(effect: Effect) -> Outcome {
         Effect::KeepArchive => Outcome::ArchiveKept,
         Effect::ReleaseReplacement => Outcome::ReplacementReleased,
         Effect::SwitchReaders => Outcome::ReadersSwitched,
-        Effect::Resume => Outcome::Resumed,
+        Effect::Resume => Outcome::Resumed { position: Some(7) },
         Effect::RemoveShadow => Outcome::ShadowRemoved,
         Effect::CloseArchives => Outcome::ArchivesClosed,
         Effect::DropParking => Outcome::ParkingDropped,
@@ -126,9 +131,24 @@ fn without_queue_and_bridge_the_same_without_them() {
             E::WithdrawShadow,
             E::KillSource,
             E::RestoreReplacement,
+            E::ConfirmReplacement,
             E::CloseArchives
         ]
     );
+}
+
+#[test]
+fn what_counts_less_when_it_goes_on_than_when_it_was_parked_has_lost_its_state_and_it_is_told() {
+    for (position, lost) in [(Some(7), false), (Some(9), false), (None, false), (Some(6), true)] {
+        let state = until(Step::Resuming, plan(true, true));
+        let resumed = Event::Done(state.turn(), Outcome::Resumed { position });
+        let (end, seen) = run(step(&state, resumed).0);
+        assert_eq!(end.step, if lost { Step::Failed } else { Step::Completed }, "{position:?}");
+        assert_eq!(seen, [E::RemoveShadow, E::DropParking], "what is left is taken away all the same");
+        assert_eq!(end.failure.map(|f| f.reason), lost.then_some(Reason::StateLost));
+    }
+    let unanswered = State { position: None, ..until(Step::Resuming, plan(true, true)) };
+    assert_eq!(run(unanswered).0.step, Step::Completed, "it never told what it had applied");
 }
 
 #[test]
@@ -311,6 +331,18 @@ fn what_fails_at_the_same_place_twice_fails_for_good() {
         assert_eq!(ended.step == Step::BackingOff, tries_again, "{reason}: {second}: {:?}", ended.step);
         assert_eq!(ended.failure.is_some_and(|failure| failure.retry), tries_again);
     }
+}
+
+#[test]
+fn nobody_is_frozen_over_and_over_for_a_transfer_that_takes_too_long() {
+    let why = |seconds: u32, node: &str| format!("dump and transfer to node {node} not done in {seconds} s");
+    let first = dump_fails(&until(Step::Parking, plan(true, true)), Reason::TooSlow, &why(30, "worker-a"));
+    assert_eq!(first.step, Step::BackingOff, "the line may be better in a moment");
+    let again = step(&step(&first, Event::RetryDue).0, Event::Admitted).0;
+    let ended = dump_fails(&again, Reason::TooSlow, &why(95, "worker-a"));
+    assert_eq!((ended.step, ended.failure.map(|f| f.retry)), (Step::Failed, Some(false)));
+    let elsewhere = dump_fails(&again, Reason::TooSlow, &why(95, "worker-b"));
+    assert_eq!(elsewhere.step, Step::BackingOff, "another line");
 }
 
 #[test]

@@ -188,6 +188,24 @@ fn a_target_that_is_lost_before_the_ticket_is_closed_costs_nothing() {
 }
 
 #[test]
+fn what_ends_once_it_is_let_go_is_another_way_as_long_as_its_ticket_is_open() {
+    let state = until(Step::Switching, plan(true, false));
+    assert_eq!(state.outstanding(), [E::ConfirmReplacement], "before its ticket is closed");
+    for reason in [Reason::RestoreFailed, Reason::TargetLost] {
+        let next = fail(&state, reason);
+        assert_eq!((next.step, next.replacement.as_ref()), (Step::Spending, None));
+        assert_eq!(run(next).0.step, Step::Completed, "there it may live");
+    }
+    let mut state = state;
+    while !state.given_up {
+        let ends = state.step == Step::Switching;
+        state = if ends { fail(&state, Reason::RestoreFailed) } else { succeed(&state) };
+    }
+    assert_eq!(run(state).0.failure.unwrap().reason, Reason::StateLost, "it ends everywhere");
+    assert!(!until(Step::Switching, plan(true, true)).required().contains(&E::ConfirmReplacement));
+}
+
+#[test]
 fn an_archive_that_cannot_be_carried_goes_home() {
     let mut state = until(Step::Replacing, plan(false, false));
     for _ in 0..2 {
@@ -250,7 +268,7 @@ fn a_pod_made_after_the_commit_is_to_be_restored_until_the_state_is_given_up() {
 fn a_journal_of_before_there_were_several_ways_is_read() {
     let state = until(Step::Replacing, plan(true, true));
     let mut old = serde_json::to_value(&state).unwrap();
-    for new in ["left", "life", "way", "givenUp", "stoppedFor"] {
+    for new in ["left", "life", "way", "givenUp", "stoppedFor", "fellBack"] {
         assert!(old.as_object_mut().unwrap().remove(new).is_some(), "{new}");
     }
     assert_eq!(serde_json::from_value::<State>(old).unwrap(), state);

@@ -53,6 +53,7 @@ pub struct Agent {
     pub store: Store,
     pub desk: Arc<Desk>,
     pub stopped: CancellationToken,
+    node: String,
     line: Line,
     jobs: Mutex<HashMap<(MigrationUid, Epoch), Ending>>,
     lock: tokio::sync::Mutex<()>,
@@ -90,6 +91,7 @@ impl Agent {
             store,
             desk,
             stopped: CancellationToken::new(),
+            node: node.to_owned(),
             line: world.wire.line(&format!("agent {node}"), true),
             jobs: Mutex::default(),
             lock: tokio::sync::Mutex::default(),
@@ -130,7 +132,8 @@ impl Agent {
             return Ok(json!(Findings::default()));
         }
         if path == "/v1/image" {
-            return Ok(json!({ "image": "sha256:one" }));
+            let another = world.scenario.has_another_image(&self.node);
+            return Ok(json!({ "image": if another { "sha256:two" } else { "sha256:one" } }));
         }
         let parts: Vec<&str> = path.trim_start_matches("/v1/migrations/").split('/').collect();
         let uid = MigrationUid::from(parts[0]);

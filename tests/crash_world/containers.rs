@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use shadow::agent::failure::Failure;
 use shadow::agent::processes::Processes;
+use tokio::time::sleep;
 
 use super::World;
 use super::app::{App, Life};
+
+/// Until a restored process finds its connections closed, where it ends of that.
+const FINDS_OUT: Duration = Duration::from_millis(30);
 
 /// Restored containers by ID.
 #[derive(Default)]
@@ -58,6 +63,13 @@ impl Processes for Hands {
         {
             self.0.invariants.before_letting_go(&self.0, &app);
             app.wake();
+            if self.0.scenario.ends_of_its_connections() {
+                let world = self.0.clone();
+                tokio::spawn(async move {
+                    sleep(FINDS_OUT).await;
+                    app.kill(&world);
+                });
+            }
         }
         Ok(())
     }

@@ -20,6 +20,12 @@ pub enum Trouble {
     RestoreFails,
     /// After the commit no restore succeeds on these nodes.
     RestoresFailOn(&'static [&'static str]),
+    /// The name of the pod's image means another one on the second node.
+    AnotherImage,
+    /// The same on the third node, and after the commit no restore succeeds on the second.
+    AnotherImageElsewhere,
+    /// What is let go after the commit ends when it finds its connections closed.
+    EndsOfItsConnections,
     /// The target's machine is lost in this step, and nothing is ever restored on these nodes.
     TargetLost(&'static str, &'static [&'static str]),
     /// No restore succeeds after the commit; somebody mends that and says so.
@@ -55,6 +61,18 @@ impl Scenario {
         if self.bridged { "Queue" } else { "Any" }
     }
 
+    pub fn ends_of_its_connections(&self) -> bool {
+        self.trouble == Trouble::EndsOfItsConnections
+    }
+
+    pub fn has_another_image(&self, node: &str) -> bool {
+        match self.trouble {
+            Trouble::AnotherImage => node == NODES[1],
+            Trouble::AnotherImageElsewhere => node == NODES[2],
+            _ => false,
+        }
+    }
+
     pub fn never_parks(&self) -> bool {
         self.trouble == Trouble::NeverParks
     }
@@ -69,6 +87,7 @@ impl Scenario {
             Trouble::RestoreFails => life == Life::FIRST,
             Trouble::RestoresFailOn(nodes) | Trouble::TargetLost(_, nodes) => nodes.contains(&node),
             Trouble::MendedAndRetried => !decided,
+            Trouble::AnotherImageElsewhere => node == NODES[1],
             Trouble::GivenUp => true,
             _ => false,
         }
@@ -80,6 +99,8 @@ impl Scenario {
             self.trouble,
             Trouble::RestoreFails
                 | Trouble::RestoresFailOn(_)
+                | Trouble::EndsOfItsConnections
+                | Trouble::AnotherImageElsewhere
                 | Trouble::TargetLost(..)
                 | Trouble::MendedAndRetried
                 | Trouble::GivenUp
@@ -90,6 +111,8 @@ impl Scenario {
     pub fn end(&self) -> Option<&'static str> {
         match self.trouble {
             Trouble::None | Trouble::FirstDumpFails | Trouble::RestoreFails => Some("moved"),
+            Trouble::AnotherImage => Some("moved in a later attempt"),
+            Trouble::AnotherImageElsewhere => Some("came home"),
             // All ways begin anew where the archive lies now.
             Trouble::MendedAndRetried => Some("came home"),
             Trouble::RestoresFailOn(nodes) | Trouble::TargetLost(_, nodes) => {
@@ -101,7 +124,7 @@ impl Scenario {
                     None => Some("started fresh"),
                 }
             }
-            Trouble::GivenUp => Some("started fresh"),
+            Trouble::GivenUp | Trouble::EndsOfItsConnections => Some("started fresh"),
             Trouble::DumpsFail | Trouble::NeverParks | Trouble::Abort(_) => None,
         }
     }

@@ -98,6 +98,7 @@ pub fn trap(mistake: Mistake) -> Scenario {
         | Mistake::HomeNotTried
         | Mistake::NothingIsKept
         | Mistake::StrandedWhateverThePolicy
+        | Mistake::ReplacementNotConfirmed
         | Mistake::FreezesOverAndOver => Scenario { restores: true, ..faulty }.without_queue(),
         Mistake::WayBeforeSpent | Mistake::GivenUpBeforeSpent | Mistake::SpendKillsTheLiving => {
             Scenario { restores: true, faults: 2, third_node: false, ..faulty }.without_queue()

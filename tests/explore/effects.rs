@@ -43,7 +43,7 @@ impl Model {
             Effect::RestoreShadow => {
                 next = self.open_ticket(world, Who::Shadow, TARGET, (epoch, 0)).unwrap_or(next);
             }
-            Effect::ConfirmShadow => {}
+            Effect::ConfirmShadow | Effect::ConfirmReplacement => {}
             Effect::AddBridge => {
                 next.bridge = Bridge::Shadow;
                 next.shadow_known = true;

@@ -8,7 +8,7 @@ use super::model::Model;
 use super::moves::{Act, Moves};
 use super::places::{HOME, Image, Machine, OTHER, Place, TARGET, Ticket};
 use super::protocol::Happening;
-use super::world::{Bridge, NOBODY, Named, Process, STRAY, Who, World, parking};
+use super::world::{Bridge, Life, NOBODY, Named, Process, STRAY, Who, World, parking};
 
 impl Model {
     pub(super) fn faults(&self, world: &World, moves: &mut Moves) {
@@ -49,6 +49,7 @@ impl Model {
             self.silence(world, moves);
         }
         if scenario.restores {
+            self.ends_of_its_connections(world, moves);
             self.restores(world, moves);
         }
         let running = !self.protocol.facts(world.journal).outstanding.is_empty();
@@ -140,6 +141,24 @@ impl Model {
         let acted = world.of(Who::Successor).applied != world.image.applied;
         next.past.lost_by_nature |= acted && !self.scenario.plan.queue;
         next
+    }
+
+    /// A restored process finds its connections closed, and some end of it, soon after they were let go: no crash, but what
+    /// the move does to them. Where there is a bridge the shadow has shown it before the commit.
+    fn ends_of_its_connections(&self, world: &World, moves: &mut Moves) {
+        let Named::Replacement { at, .. } = world.named else { return };
+        let soon = [world.journal, world.mind].into_iter().all(|of| {
+            let step = self.protocol.facts(of).state.step;
+            matches!(step, Step::Replacing | Step::Spending | Step::Switching)
+        });
+        let runs = world.of(Who::Successor).life == Life::Running && world.places[at].ticket.started;
+        if self.scenario.plan.bridge || !soon || !runs {
+            return;
+        }
+        let crashed = world.past.successor_crashed;
+        let mut next = self.without_successor(world);
+        next.past.successor_crashed = crashed;
+        moves.fault(Act::EndsOfItsConnections, next);
     }
 
     fn had_begun(&self, world: &World) -> bool {

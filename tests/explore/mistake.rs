@@ -92,6 +92,8 @@ mistakes! {
     CommitWithoutRehearsal => "I12",
     /// nobody asks whether the shadow still lives before the commit
     ShadowNotConfirmed => "I12",
+    /// without a bridge nobody looks whether the replacement lives on before its ticket is closed
+    ReplacementNotConfirmed => "I1",
     /// a restored process runs before the engine has it on record
     LetGoBeforeOnRecord => "I13",
     /// a restored process is not held against its spec
@@ -164,6 +166,7 @@ impl Mistake {
             }
             Self::CommitWithoutRehearsal if next.step == Step::RestoringShadow => skip(next, Step::Freezing),
             Self::ShadowNotConfirmed if next.step == Step::Confirming => skip(next, Step::Freezing),
+            Self::ReplacementNotConfirmed if next.step == Step::Switching => skip(next, Step::Closing),
             Self::FailureAfterCommitIgnored
                 if before.step == Step::Replacing && next.step == Step::Spending =>
             {

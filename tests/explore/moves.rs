@@ -67,6 +67,7 @@ pub enum Act {
     ConnectionBreaks(Who),
     AcknowledgementLost(Who, u8),
     ContainerCrashes(Who),
+    EndsOfItsConnections,
     SourceDeletedByUser,
     ReplacementDeletedByUser,
     OwnerDeletedByUser,
@@ -197,6 +198,9 @@ impl fmt::Display for Act {
                 )
             }
             Self::ContainerCrashes(who) => write!(f, "FAULT: the {who}'s process crashes"),
+            Self::EndsOfItsConnections => {
+                f.write_str("FAULT: the successor finds its connections closed and ends")
+            }
             Self::SourceDeletedByUser => f.write_str("FAULT: somebody deletes the source pod"),
             Self::ReplacementDeletedByUser => f.write_str("FAULT: somebody deletes the replacement pod"),
             Self::BrokerLost => f.write_str("FAULT: the broker goes down for good"),

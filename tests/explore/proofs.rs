@@ -64,6 +64,7 @@ impl Model {
                 killed && world.named != Named::Source
             }
             Effect::RestoreReplacement
+            | Effect::ConfirmReplacement
             | Effect::SpendTicket
             | Effect::ChooseNode
             | Effect::CarryArchive

@@ -166,9 +166,13 @@ pub fn outcome(state: &State, effect: Effect) -> Outcome {
     let node = |at: usize| NodeName::from(NODES[at]);
     match effect {
         Effect::DeclareParking => Outcome::ParkingDeclared,
-        Effect::PlaceShadow => {
-            Outcome::ShadowPlaced(ShadowAt { node: node(TARGET), pod: "s".into(), ip: None })
-        }
+        Effect::PlaceShadow => Outcome::ShadowPlaced(ShadowAt {
+            node: node(TARGET),
+            pod: "s".into(),
+            ip: None,
+            image: None,
+            pulls_always: false,
+        }),
         Effect::Park => Outcome::Parked { position: None },
         Effect::Dump => Outcome::Dumped(Archive { digest: "d".into(), bytes: 1, frozen_ms: 1 }),
         Effect::RestoreShadow => Outcome::ShadowRestored,
@@ -179,6 +183,7 @@ pub fn outcome(state: &State, effect: Effect) -> Outcome {
         Effect::DeleteSource => Outcome::SourceDeleted,
         Effect::KillSource => Outcome::SourceKilled,
         Effect::RestoreReplacement => Outcome::ReplacementRestored(replacement()),
+        Effect::ConfirmReplacement => Outcome::ReplacementConfirmed,
         Effect::SpendTicket => Outcome::TicketSpent,
         Effect::ChooseNode if state.target == Some(node(OTHER)) => Outcome::NodeChosen(node(TARGET)),
         Effect::ChooseNode => Outcome::NodeChosen(node(OTHER)),
@@ -187,7 +192,7 @@ pub fn outcome(state: &State, effect: Effect) -> Outcome {
         Effect::KeepArchive => Outcome::ArchiveKept,
         Effect::ReleaseReplacement => Outcome::ReplacementReleased,
         Effect::SwitchReaders => Outcome::ReadersSwitched,
-        Effect::Resume => Outcome::Resumed,
+        Effect::Resume => Outcome::Resumed { position: None },
         Effect::RemoveShadow => Outcome::ShadowRemoved,
         Effect::CloseArchives => Outcome::ArchivesClosed,
         Effect::DropParking => Outcome::ParkingDropped,

@@ -55,13 +55,13 @@ impl Model {
     pub(super) fn is_way_done(&self, world: &World, facts: &Facts, effect: Effect) -> bool {
         let (epoch, life, at) = (facts.epoch, facts.life, facts.place);
         let place = &world.places[at];
-        let here = |life: u8| {
-            let alive = world.of(Who::Successor).is_alive() && world.successor_at == at;
-            alive && world.successor_life > 0 && world.successor_life <= life
-        };
+        let here = |life: u8| self.lives_at(world, at, life);
         match effect {
             Effect::RestoreReplacement => {
                 place.is_up() && place.ticket.is_of(epoch, life) && place.ticket.started
+            }
+            Effect::ConfirmReplacement => {
+                place.is_up() && place.ticket.is_of(epoch, life) && place.ticket.started && here(life)
             }
             Effect::SpendTicket => {
                 place.is_lost() || (place.is_up() && place.fence.spent >= life && !here(life))
@@ -83,6 +83,12 @@ impl Model {
         }
     }
 
+    /// What was restored there by a ticket up to that life.
+    fn lives_at(&self, world: &World, at: usize, life: u8) -> bool {
+        let alive = world.of(Who::Successor).is_alive() && world.successor_at == at;
+        alive && (1..=life).contains(&world.successor_life)
+    }
+
     /// The node that `protocol::outcome` names.
     fn candidate(&self, world: &World, facts: &Facts) -> bool {
         let other = if facts.place == OTHER { TARGET } else { OTHER };
@@ -99,6 +105,7 @@ impl Model {
                     let failed = place.ticket.is_of(epoch, life) && place.ticket.failed;
                     place.is_up() && (failed || place.archive != epoch)
                 }
+                Effect::ConfirmReplacement => place.is_up() && !self.lives_at(world, at, life),
                 Effect::ChooseNode => !self.candidate(world, facts),
                 Effect::CarryArchive => place.is_lost() || !(world.has_archive(epoch) || place.keeps(epoch)),
                 Effect::ReturnArchive => !world.keeps_at_home(epoch),
@@ -107,7 +114,11 @@ impl Model {
             if nowhere {
                 self.event(world, Happening::Failed(effect, false), moves);
             }
-            if matches!(effect, Effect::RestoreReplacement | Effect::SwitchReaders) && place.is_lost() {
+            if matches!(
+                effect,
+                Effect::RestoreReplacement | Effect::ConfirmReplacement | Effect::SwitchReaders
+            ) && place.is_lost()
+            {
                 self.event(world, Happening::Lost(effect), moves);
             }
             // It takes too long, though it may yet come.

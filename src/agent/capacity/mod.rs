@@ -51,7 +51,13 @@ fn is_news(told: &NodeCapacitySpec, now: &NodeCapacitySpec) -> bool {
     let free = told.free_bytes.abs_diff(now.free_bytes) >= grain;
     let same =
         |a: &NodeCapacitySpec| NodeCapacitySpec { free_bytes: 0, stream_bytes_per_second: None, ..a.clone() };
-    free || same(told) != same(now)
+    // A line that was not known, or has become slower: whoever plans by it must not stop a pod for nothing.
+    let slower = match (told.stream_bytes_per_second, now.stream_bytes_per_second) {
+        (None, Some(_)) => true,
+        (Some(told), Some(now)) => now < told / 4 * 3,
+        _ => false,
+    };
+    free || slower || same(told) != same(now)
 }
 
 #[cfg(test)]
@@ -68,8 +74,11 @@ mod tests {
         let mut holds = told.clone();
         holds.holds.insert("ab".into());
         assert!(is_news(&told, &holds));
-        let faster = NodeCapacitySpec { stream_bytes_per_second: Some(7), ..told.clone() };
-        assert!(!is_news(&told, &faster), "it is told with the next news");
+        let rate = |rate| NodeCapacitySpec { stream_bytes_per_second: rate, ..told.clone() };
+        assert!(is_news(&rate(None), &rate(Some(7))), "nobody knew");
+        assert!(is_news(&rate(Some(80)), &rate(Some(50))), "it has become slow");
+        assert!(!is_news(&rate(Some(80)), &rate(Some(70))));
+        assert!(!is_news(&rate(Some(80)), &rate(Some(800))), "it is told with the next news");
     }
 
     #[test]

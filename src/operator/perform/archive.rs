@@ -1,7 +1,11 @@
 //! The archive is made, and taken away in the end, through the agents.
 
-use futures::future::{try_join, try_join_all};
+use std::time::Duration;
 
+use futures::future::{try_join, try_join_all};
+use tokio::time::Instant;
+
+use super::super::agents::AgentError;
 use super::super::subject::Journal;
 use super::{EffectError, Performer, limits, target};
 use crate::api::{DumpOrder, DumpTarget, NodeName, Reason, Refusal};
@@ -21,7 +25,15 @@ impl Performer {
             hold: journal.state.plan.hold,
             timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         };
-        let report = self.ctx.agents.on(&journal.subject.node)?.dump(&self.uid, &order).await?;
+        let begun = Instant::now();
+        let dumped = self.ctx.agents.on(&journal.subject.node)?.dump(&self.uid, &order).await;
+        let report = dumped.map_err(|error| {
+            if is_too_slow(&error, begun.elapsed(), limit) {
+                too_slow(node, limit, &error)
+            } else {
+                error.into()
+            }
+        })?;
         Ok(Outcome::Dumped(Archive {
             digest: report.digest,
             bytes: report.bytes,
@@ -80,6 +92,23 @@ impl Performer {
     }
 }
 
+/// Its time was over: who says so first, the agent or the connection that it closes, is chance.
+fn is_too_slow(error: &AgentError, took: Duration, limit: Duration) -> bool {
+    match error.refusal() {
+        Some(Refusal::TimedOut) => true,
+        Some(Refusal::TransferFailed) => took >= limit,
+        _ => false,
+    }
+}
+
+/// In the same words each time, but for the numbers: twice at the same node is for good.
+fn too_slow(node: &NodeName, limit: Duration, error: &AgentError) -> EffectError {
+    tracing::warn!(%node, %error, limit_s = limit.as_secs(), "dump and transfer took too long");
+    let message =
+        format!("dump and transfer to node {node} did not end in the {} s that they had", limit.as_secs());
+    EffectError::failed(Reason::TooSlow, message)
+}
+
 /// Nodes beside the target on which an archive or a dump may lie.
 pub(super) fn others(journal: &Journal) -> impl Iterator<Item = &NodeName> {
     let (target, home) = (journal.state.target.as_ref(), &journal.subject.node);
@@ -102,4 +131,30 @@ pub(super) enum Keeps {
     Nothing,
     /// For a day, for a person.
     Archive,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::OrderError;
+
+    #[test]
+    fn what_breaks_off_when_its_time_is_over_was_too_slow_and_what_breaks_off_before_may_pass() {
+        let limit = Duration::from_secs(30);
+        let refused = |refusal| AgentError::Refused {
+            node: "n1".into(),
+            error: OrderError { refusal, message: "connection closed".into(), objection: None },
+        };
+        for (refusal, took, expected) in [
+            (Refusal::TimedOut, 12, true),
+            (Refusal::TransferFailed, 30, true),
+            (Refusal::TransferFailed, 29, false),
+            (Refusal::RuntimeFailed, 31, false),
+        ] {
+            let error = refused(refusal);
+            assert_eq!(is_too_slow(&error, Duration::from_secs(took), limit), expected, "{refusal:?}");
+        }
+        let told = too_slow(&"n2".into(), limit, &refused(Refusal::TimedOut)).failure;
+        assert!(told.repeats(&too_slow(&"n2".into(), limit * 3, &refused(Refusal::TransferFailed)).failure));
+    }
 }

@@ -184,9 +184,12 @@ impl Performer {
             Err(BrokerError::NeverResumed { .. } | BrokerError::ConsumerWithoutControlQueue { .. })
                 if self.is_replacement_gone(journal).await? =>
             {
-                Ok(Outcome::Resumed)
+                Ok(Outcome::Resumed { position: None })
             }
-            resumed => self.heeded(resumed).await.map(|_| Outcome::Resumed),
+            resumed => {
+                let position = self.heeded(resumed).await?.position;
+                Ok(Outcome::Resumed { position })
+            }
         }
     }
 

@@ -1,13 +1,14 @@
 //! Performs effects: every one idempotent, every one with a time limit of its own or of the step's. Does I/O.
 //!
-//! What an effect needs stands in the [`Journal`] it was asked for with; nothing is remembered here but connections, and
-//! since when a replacement has been in trouble.
+//! What an effect needs stands in the [`Journal`] it was asked for with; nothing is remembered here but connections, since
+//! when a replacement has been in trouble, and which nodes have another image.
 
 mod admitted;
 mod archive;
 mod bridge;
 mod budget;
 mod carry;
+mod confirm;
 mod consumer;
 mod give_up;
 mod image;
@@ -22,6 +23,7 @@ mod source;
 mod spend;
 mod ticket;
 mod trouble;
+mod unlike;
 mod waiting;
 mod wake;
 
@@ -36,6 +38,7 @@ use parking_lot::Mutex;
 
 use self::consumer::BrokerLink;
 use self::trouble::Patience;
+use self::unlike::Unlike;
 use super::agents::AgentError;
 use super::context::Context;
 use super::subject::Journal;
@@ -116,13 +119,14 @@ pub struct Performer {
     migration: Arc<StatefulMigration>,
     broker: BrokerLink,
     patience: Mutex<Patience>,
+    unlike: Mutex<Unlike>,
 }
 
 impl Performer {
     pub fn new(ctx: Context, migration: Arc<StatefulMigration>) -> Self {
         let uid = MigrationUid(migration.uid().unwrap_or_default());
         let broker = BrokerLink::new(ctx.client.clone(), ctx.brokers.clone());
-        Self { ctx, uid, migration, broker, patience: Mutex::default() }
+        Self { ctx, uid, migration, broker, patience: Mutex::default(), unlike: Mutex::default() }
     }
 
     /// Performs one effect of the step that `journal` is in.
@@ -148,6 +152,7 @@ impl Performer {
             Effect::DeleteSource => self.delete_source(journal).await,
             Effect::KillSource => self.kill_source(journal).await,
             Effect::RestoreReplacement => self.restore_replacement(journal).await,
+            Effect::ConfirmReplacement => self.confirm_replacement(journal).await,
             Effect::SpendTicket => self.spend_ticket(journal).await,
             Effect::ChooseNode => self.choose_node(journal).await,
             Effect::CarryArchive => self.carry_archive(journal).await,

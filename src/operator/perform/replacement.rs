@@ -15,7 +15,7 @@ use super::trouble::Trouble;
 use super::{EffectError, Performer, target};
 use crate::api::{
     ANNOTATION_TICKET, AwaitedTicket, Life, NodeName, OpenTicketOrder, PodUid, Purpose, Reason, Refusal,
-    Role, StatefulMigration, TicketId, TicketState,
+    RestoreFault, Role, StatefulMigration, TicketId, TicketState,
 };
 use crate::protocol::{Outcome, Restored};
 
@@ -23,6 +23,20 @@ use crate::protocol::{Outcome, Restored};
 const ROUND: Duration = Duration::from_millis(1500);
 /// So many rounds before it is told that it is not there yet.
 const ROUNDS: u32 = 3;
+
+/// Why a ticket did not get further.
+enum Unredeemed {
+    /// The agent did not do as it was asked.
+    Unanswered(AgentError),
+    /// It is not to be restored on this node.
+    NotHere(EffectError),
+}
+
+impl From<AgentError> for Unredeemed {
+    fn from(error: AgentError) -> Self {
+        Self::Unanswered(error)
+    }
+}
 
 /// What was found of the replacement's pod.
 enum Found {
@@ -51,24 +65,42 @@ impl Performer {
                     return self.restored(journal, ticket, Outcome::ReplacementRestored).await;
                 }
                 Ok(ticket) => ticket,
-                Err(error) => return Err(self.unanswered(journal, node, error).await?),
+                Err(Unredeemed::Unanswered(error)) => {
+                    return Err(self.unanswered(journal, node, error).await?);
+                }
+                Err(Unredeemed::NotHere(error)) => return Err(error),
             };
             why = Some(self.look_after(journal, node, &ticket).await?);
         }
         Err(why.unwrap_or_else(|| EffectError::transient(Reason::RestoreFailed, "not there yet")))
     }
 
-    /// Opens the ticket of this life and waits for one round.
+    /// Opens the ticket of this life and waits for one round. Where the image may be another one than the source's, it opens
+    /// only once a container waits for it that is made from the same.
     async fn redeem(
         &self,
         journal: &Journal,
         node: &NodeName,
         order: &OpenTicketOrder,
-    ) -> Result<AwaitedTicket, AgentError> {
+    ) -> Result<AwaitedTicket, Unredeemed> {
         let agent = self.ctx.agents.on(node)?;
+        if Self::may_be_another_image(journal) {
+            let claimed = awaiting(journal, order.life, TicketState::Waiting, ROUND);
+            let ticket = agent.await_ticket(&self.uid, Role::Replacement, &claimed).await?;
+            let has_failed = ticket.fault.is_some_and(|fault| fault != RestoreFault::BrokenOff);
+            if ticket.state < TicketState::Waiting || has_failed {
+                return Ok(ticket);
+            }
+            // Later than that it was opened, and compared, before.
+            if ticket.state == TicketState::Waiting
+                && let Some(error) = self.not_the_sources_image(journal, node, &agent, &ticket).await?
+            {
+                return Err(Unredeemed::NotHere(error));
+            }
+        }
         agent.open_ticket(&self.uid, Role::Replacement, order).await?;
         let order = awaiting(journal, order.life, TicketState::Started, ROUND);
-        agent.await_ticket(&self.uid, Role::Replacement, &order).await
+        Ok(agent.await_ticket(&self.uid, Role::Replacement, &order).await?)
     }
 
     pub(super) async fn restored(
@@ -85,7 +117,7 @@ impl Performer {
     }
 
     /// The agent did not do as it was asked. A node that is merely silent may run the pod: it is waited for.
-    async fn unanswered(
+    pub(super) async fn unanswered(
         &self,
         journal: &Journal,
         node: &NodeName,
@@ -106,7 +138,7 @@ impl Performer {
     }
 
     /// It is not there after a round: is it still worth waiting? An error that is not transient: no.
-    async fn look_after(
+    pub(super) async fn look_after(
         &self,
         journal: &Journal,
         node: &NodeName,

@@ -14,9 +14,10 @@ use super::super::bookings::BookingError;
 use super::super::shadow_pod::{Placement, shadow_name, shadow_pod};
 use super::super::subject::Journal;
 use super::admitted::{nothing_was_added, refusal};
+use super::image::pulls_always;
 use super::wake::Waker;
 use super::{EffectError, Performer, target};
-use crate::api::{ContainerRef, LABEL_MIGRATION, NodeName, PodIdentity, Reason};
+use crate::api::{ContainerRef, LABEL_MIGRATION, NodeName, PodIdentity, PodUid, Reason};
 use crate::placement::Need;
 use crate::protocol::{Outcome, ShadowAt};
 
@@ -45,13 +46,17 @@ impl Performer {
         let view = self.ctx.views.newest();
         let alike =
             view.snapshot.nodes.get(&journal.subject.node).map(|node| node.capacity.compatibility.labels());
+        let wanted = self.migration.spec.target_node.as_deref();
+        // One that was asked for is where it goes, or nowhere.
+        let avoided = if wanted.is_some() { Vec::new() } else { self.unlike_nodes(&self.need(journal)) };
         let placement = Placement {
-            wanted: self.migration.spec.target_node.as_deref(),
+            wanted,
             alike: alike.as_ref().map_or(&[], |labels| labels.as_slice()),
             scheduler: self.ctx.scheduler.as_deref(),
             // It goes before its replacement comes.
             host_ports: !journal.state.plan.bridge,
             kept: &self.ctx.shadow_labels,
+            avoided: &avoided,
         };
         let owner = self.owner_reference();
         let pod = shadow_pod(&live, &journal.subject, &self.uid, owner, journal.state.epoch, &placement);
@@ -70,12 +75,18 @@ impl Performer {
             }
             Err(error) => return Err(EffectError::api("create shadow pod")(error)),
         }
-        let (node, uid) = self.scheduled(journal, &name).await?;
+        let (node, uid) = self.scheduled(journal, &name).await.inspect_err(|error| {
+            if !(avoided.is_empty() || error.transient) {
+                self.unlike.lock().avoided_in_vain();
+            }
+        })?;
+        let uid = PodUid(uid);
         self.book(journal, &node)?;
         self.ends_in_time(journal, &node)?;
-        let ticket = self.at_its_ticket(journal, &node, &name, &uid).await?;
-        self.same_image(journal, &node, &name, &uid).await?;
-        Ok(Outcome::ShadowPlaced(ShadowAt { node, pod: uid.as_str().into(), ip: ticket.pod_ip }))
+        let ticket = self.at_its_ticket(journal, &node, &name, uid.as_str()).await?;
+        let image = self.same_image(journal, &node, &uid).await?;
+        let pulls_always = pulls_always(&live, &journal.subject.container);
+        Ok(Outcome::ShadowPlaced(ShadowAt { node, pod: uid, ip: ticket.pod_ip, image, pulls_always }))
     }
 
     fn need(&self, journal: &Journal) -> Need {
