@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use shadow::api::{Compatibility, NodeCapacitySpec, NodeName};
+use shadow::api::{CgroupNamespace, Compatibility, NodeCapacitySpec, NodeName};
 use shadow::extender::{Metrics, THREADS, router};
 use shadow::kit::Shutdown;
 use shadow::kit::tls::{ClientAuth, Credentials, TlsStore};
@@ -136,8 +136,12 @@ fn view(count: usize) -> View {
             oci_runtime: "runc 1.4.3".into(),
             engine: "containerd 2.3.4".into(),
             cgroup_version: 2,
+            cgroup_driver: "systemd".into(),
+            cgroup_namespace: CgroupNamespace::Runtime,
             criu_features: (0..10).map(|f| format!("criu{f}")).collect(),
+            soft_dirty: true,
             criu_config: "abcd".into(),
+            security_module: "apparmor".into(),
             runtime_class: "shadow".into(),
             xsave_size_max: 2696,
         },

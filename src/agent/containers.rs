@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::engine::Engine;
 use super::freezer::Freezer;
 use super::host::Host;
 use super::memory::Memory;
@@ -36,26 +37,19 @@ pub struct ScanError {
     source: io::Error,
 }
 
-/// Where a container runtime keeps its bundles and runc's state.
+/// Where a container runtime keeps its bundles and runc's state (paths on the node).
 #[derive(Clone, Debug)]
 struct Layout {
-    bundles: &'static str,
-    config: &'static str,
-    runc_root: &'static str,
-    pod_uid: &'static str,
-    container_name: &'static str,
+    bundles: PathBuf,
     /// Folder with a folder for each container, in which the engine keeps what it knows of it.
-    records: &'static str,
+    records: PathBuf,
 }
 
-const CONTAINERD: Layout = Layout {
-    bundles: "/run/containerd/io.containerd.runtime.v2.task/k8s.io",
-    config: "config.json",
-    runc_root: "/run/containerd/runc/k8s.io",
-    pod_uid: "io.kubernetes.cri.sandbox-uid",
-    container_name: "io.kubernetes.cri.container-name",
-    records: "/var/lib/containerd/io.containerd.grpc.v1.cri/containers",
-};
+/// Given to runc as `--root` by containerd's shim, wherever containerd's own folders are.
+const RUNC_ROOT: &str = "/run/containerd/runc/k8s.io";
+const CONFIG: &str = "config.json";
+const POD_UID: &str = "io.kubernetes.cri.sandbox-uid";
+const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
 /// The kubelet's folder of a pod; it outlives a reboot of the node.
 const KUBELET_PODS: &str = "/var/lib/kubelet/pods";
 
@@ -93,15 +87,20 @@ pub struct Containers {
 }
 
 impl Containers {
+    /// Those of a containerd whose folders are where they usually are.
     pub fn new(host: Host) -> Self {
-        Self { host, layout: CONTAINERD }
+        Self::of(host, &Engine::default())
+    }
+
+    pub fn of(host: Host, engine: &Engine) -> Self {
+        Self { host, layout: Layout { bundles: engine.bundles(), records: engine.records() } }
     }
 
     /// The newest running container of that name in that pod object. `None` is certain: it does not run.
     pub fn find(&self, wanted: &ContainerRef) -> Result<Option<Container>, ScanError> {
         let mut newest: Option<Container> = None;
         for (id, config) in self.of_pod(&wanted.pod.uid)? {
-            if config.annotations.get(self.layout.container_name) != Some(&wanted.container) {
+            if config.annotations.get(CONTAINER_NAME) != Some(&wanted.container) {
                 continue;
             }
             if let Some(container) = self.by_id(&id)?
@@ -127,9 +126,9 @@ impl Containers {
     /// away: a kubelet that dies takes containers with it whose `create` has long succeeded. An engine that keeps its
     /// records elsewhere is taken at its word: it makes them before the bundle.
     pub fn has_started(&self, id: &str) -> bool {
-        let records = self.host.path(Path::new(self.layout.records));
+        let records = self.host.path(&self.layout.records);
         if !records.join(id).is_dir() {
-            return !records.is_dir() || self.host.path(Path::new(self.layout.bundles)).join(id).is_dir();
+            return !records.is_dir() || self.host.path(&self.layout.bundles).join(id).is_dir();
         }
         self.record(id).is_some_and(|record| record.started_at > 0 && record.finished_at == 0)
     }
@@ -140,7 +139,7 @@ impl Containers {
     }
 
     fn record(&self, id: &str) -> Option<Record> {
-        let record = self.host.path(Path::new(self.layout.records)).join(id).join("status");
+        let record = self.host.path(&self.layout.records).join(id).join("status");
         serde_json::from_str(&fs::read_to_string(record).ok()?).ok()
     }
 
@@ -156,7 +155,7 @@ impl Containers {
         if id.is_empty() || id.contains('/') {
             return Ok(None); // the ID of no container, and no way to another folder
         }
-        let runc_root = PathBuf::from(self.layout.runc_root);
+        let runc_root = PathBuf::from(RUNC_ROOT);
         let path = self.host.path(&runc_root).join(id).join("state.json");
         let Some(text) = existing(&path)? else { return Ok(None) };
         let state: RuncState = parsed(&path, &text)?;
@@ -167,7 +166,7 @@ impl Containers {
             source: io::Error::new(io::ErrorKind::InvalidData, "names no freezer cgroup"),
         })?;
         Ok(Some(Container {
-            bundle: Path::new(self.layout.bundles).join(id),
+            bundle: self.layout.bundles.join(id),
             id: id.to_owned(),
             runc_root,
             freezer,
@@ -178,18 +177,18 @@ impl Containers {
     }
 
     fn of_pod(&self, pod: &PodUid) -> Result<Vec<(String, Config)>, ScanError> {
-        let dir = self.host.path(Path::new(self.layout.bundles));
+        let dir = self.host.path(&self.layout.bundles);
         let at = |source| ScanError { path: dir.clone(), source };
         let mut found = Vec::new();
         for entry in fs::read_dir(&dir).map_err(at)? {
             let entry = entry.map_err(at)?;
-            let path = entry.path().join(self.layout.config);
+            let path = entry.path().join(CONFIG);
             let Some(text) = existing(&path)? else { continue };
             if !text.contains(pod.as_str()) {
                 continue; // most of them: spares the parsing
             }
             let config: Config = parsed(&path, &text)?;
-            if config.annotations.get(self.layout.pod_uid).map(String::as_str) == Some(pod.as_str()) {
+            if config.annotations.get(POD_UID).map(String::as_str) == Some(pod.as_str()) {
                 found.push((entry.file_name().to_string_lossy().into_owned(), config));
             }
         }
@@ -283,15 +282,15 @@ mod tests {
     }
 
     fn add(root: &Path, id: &str, uid: &str, name: Option<&str>, start: u64) {
-        let bundle = root.join(&CONTAINERD.bundles[1..]).join(id);
+        let bundle = Host::at(root).path(&Engine::default().bundles()).join(id);
         fs::create_dir_all(&bundle).unwrap();
-        let mut annotations = serde_json::json!({CONTAINERD.pod_uid: uid});
+        let mut annotations = serde_json::json!({POD_UID: uid});
         if let Some(name) = name {
-            annotations[CONTAINERD.container_name] = name.into();
+            annotations[CONTAINER_NAME] = name.into();
         }
         fs::write(bundle.join("config.json"), serde_json::json!({"annotations": annotations}).to_string())
             .unwrap();
-        let state = root.join(&CONTAINERD.runc_root[1..]).join(id);
+        let state = root.join(&RUNC_ROOT[1..]).join(id);
         fs::create_dir_all(&state).unwrap();
         let text = serde_json::json!({
             "init_process_pid": std::process::id(), "init_process_start": start,
@@ -318,13 +317,27 @@ mod tests {
     }
 
     #[test]
+    fn containers_are_found_where_the_engine_keeps_them() {
+        let root = tempfile::tempdir().unwrap();
+        add(root.path(), "app", "u1", Some("app"), start_time(std::process::id()).unwrap());
+        let engine = Engine { state: "/run/k3s/containerd".into(), ..Engine::default() };
+        let moved = root.path().join("run/k3s/containerd/io.containerd.runtime.v2.task");
+        fs::create_dir_all(&moved).unwrap();
+        fs::rename(Host::at(root.path()).path(&Engine::default().bundles()), moved.join("k8s.io")).unwrap();
+        let found =
+            Containers::of(Host::at(root.path()), &engine).find(&wanted("u1", "app")).unwrap().unwrap();
+        assert_eq!(found.bundle, engine.bundles().join("app"));
+        assert!(Containers::new(Host::at(root.path())).find(&wanted("u1", "app")).is_err());
+    }
+
+    #[test]
     fn a_node_whose_folders_cannot_be_read_is_not_a_node_without_containers() {
         let root = tempfile::tempdir().unwrap();
         let containers = Containers::new(Host::at(root.path()));
         assert!(containers.find(&wanted("u1", "app")).is_err());
         assert!(containers.has_task(&"u1".into()));
         add(root.path(), "app", "u1", Some("app"), 1);
-        fs::write(root.path().join(&CONTAINERD.runc_root[1..]).join("app/state.json"), "{").unwrap();
+        fs::write(root.path().join(&RUNC_ROOT[1..]).join("app/state.json"), "{").unwrap();
         assert!(containers.find(&wanted("u1", "app")).is_err());
     }
 
@@ -333,7 +346,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let containers = Containers::new(Host::at(root.path()));
         assert!(containers.has_started("c"), "no records: taken at its word");
-        let record = root.path().join(&CONTAINERD.records[1..]).join("c");
+        let record = Host::at(root.path()).path(&Engine::default().records()).join("c");
         fs::create_dir_all(record.with_file_name("other")).unwrap();
         assert!(!containers.has_started("c"), "it is gone");
         add(root.path(), "c", "u1", Some("app"), 1);

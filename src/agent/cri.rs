@@ -3,18 +3,17 @@
 //!
 //! Guarantees: ends within [`LIMIT`]; only reads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::engine::Engine;
 use super::host::Host;
 use crate::api::ContainerRef;
 
-/// As the kubelet is told it; containerd's.
-const SOCKET: &str = "/run/containerd/containerd.sock";
 const LIST: &str = "http://localhost/runtime.v1.RuntimeService/ListContainers";
 const LIMIT: Duration = Duration::from_secs(5);
 /// A pod has few containers, and some that ended.
@@ -26,8 +25,8 @@ const PLAIN: u8 = 0;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CriError {
-    #[error("container engine at {SOCKET}: {0}")]
-    Socket(#[from] std::io::Error),
+    #[error("container engine at {}: {source}", path.display())]
+    Socket { path: PathBuf, source: std::io::Error },
     #[error("container engine: {0}")]
     Http(#[from] h2::Error),
     #[error("container engine: no request: {0}")]
@@ -42,8 +41,8 @@ pub enum CriError {
 
 /// Digest of the image that the newest container of that name in that pod was made from; also of one whose start waits.
 /// Nothing where the node has another engine, which is not asked. One that is being restarted is an error.
-pub async fn image(host: &Host, of: &ContainerRef) -> Result<Option<String>, CriError> {
-    let socket = host.path(Path::new(SOCKET));
+pub async fn image(host: &Host, engine: &Engine, of: &ContainerRef) -> Result<Option<String>, CriError> {
+    let socket = host.path(&engine.socket);
     if socket.parent().is_some_and(|folder| !folder.exists()) {
         return Ok(None);
     }
@@ -55,7 +54,8 @@ pub async fn image(host: &Host, of: &ContainerRef) -> Result<Option<String>, Cri
 
 /// One unary call.
 async fn call(socket: &Path, message: &[u8]) -> Result<Bytes, CriError> {
-    let stream = UnixStream::connect(socket).await?;
+    let unreachable = |source| CriError::Socket { path: socket.to_owned(), source };
+    let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
     let (client, connection) = h2::client::handshake(stream).await?;
     let driven = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(connection));
     let mut client = client.ready().await?;
@@ -257,7 +257,8 @@ mod tests {
     async fn an_engine_is_asked_over_its_socket() {
         let dir = tempfile::tempdir().unwrap();
         let host = Host::at(dir.path());
-        let socket = host.path(Path::new(SOCKET));
+        let engine = Engine { socket: "/run/k3s/containerd.sock".into(), ..Engine::default() };
+        let socket = host.path(&engine.socket);
         std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
         tokio::spawn(async move {
@@ -276,10 +277,11 @@ mod tests {
         });
         let pod = crate::api::PodIdentity { namespace: "n".into(), name: "p".into(), uid: "u".into() };
         let of = ContainerRef { pod, container: "app".into() };
-        assert_eq!(image(&host, &of).await.unwrap().as_deref(), Some("sha256:b"));
+        assert_eq!(image(&host, &engine, &of).await.unwrap().as_deref(), Some("sha256:b"));
         std::fs::remove_file(&socket).unwrap();
-        assert!(matches!(image(&host, &of).await, Err(CriError::Socket(_))), "it is being restarted");
+        let error = image(&host, &engine, &of).await.unwrap_err();
+        assert!(error.to_string().contains("/run/k3s/containerd.sock"), "it is being restarted: {error}");
         let another = Host::at(Path::new("/nowhere"));
-        assert!(matches!(image(&another, &of).await, Ok(None)), "the node has another engine");
+        assert!(matches!(image(&another, &engine, &of).await, Ok(None)), "the node has another engine");
     }
 }

@@ -40,6 +40,8 @@ pub struct Host {
     root: PathBuf,
     /// Set if we are not in the node's mount namespace already.
     enter: bool,
+    /// Folders of programs that come before [`NODE_PATH`].
+    programs: Vec<PathBuf>,
 }
 
 impl Host {
@@ -47,12 +49,18 @@ impl Host {
     pub fn of_pid_1() -> Self {
         let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
         let enter = namespace("self") != namespace("1");
-        Self { root: PathBuf::from(if enter { "/proc/1/root" } else { "/" }), enter }
+        Self { root: PathBuf::from(if enter { "/proc/1/root" } else { "/" }), enter, programs: Vec::new() }
+    }
+
+    /// The same node, with folders that are looked through for programs before the usual ones.
+    #[must_use]
+    pub fn with_programs(self, programs: Vec<PathBuf>) -> Self {
+        Self { programs, ..self }
     }
 
     /// A folder that stands for a node; commands run right here. For tests.
     pub fn at(root: &Path) -> Self {
-        Self { root: root.to_owned(), enter: false }
+        Self { root: root.to_owned(), enter: false, programs: Vec::new() }
     }
 
     /// A path of the node as we reach it. Folders on the way must not be absolute symbolic links.
@@ -62,6 +70,17 @@ impl Host {
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Where the node's programs are.
+    fn search_path(&self) -> OsString {
+        let mut path = OsString::new();
+        for folder in &self.programs {
+            path.push(folder);
+            path.push(":");
+        }
+        path.push(NODE_PATH);
+        path
     }
 
     /// Runs a command to its end and gives its standard output.
@@ -87,7 +106,7 @@ impl Host {
             }
             line.to_string_lossy().into_owned()
         };
-        command.args(args).env_clear().env("PATH", NODE_PATH).envs(environment.iter().copied());
+        command.args(args).env_clear().env("PATH", self.search_path()).envs(environment.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let start = |source| HostError::Start { command: shown(), source };
         let mut child = command.spawn().map_err(start)?;
@@ -165,9 +184,20 @@ mod tests {
         assert!(matches!(error, HostError::TimedOut { .. }), "{error}");
     }
 
+    #[tokio::test]
+    async fn a_distribution_s_own_programs_come_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("criu");
+        std::fs::write(&program, "#!/bin/sh\necho \"own $PATH\"\n").unwrap();
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let host = Host::at(Path::new("/")).with_programs(vec![dir.path().to_owned()]);
+        let said = host.run("criu", &[], &[], Duration::from_secs(20)).await.unwrap();
+        assert_eq!(String::from_utf8(said).unwrap(), format!("own {}:{NODE_PATH}\n", dir.path().display()));
+    }
+
     #[test]
     fn paths_of_the_node_lie_below_its_root() {
-        let host = Host { root: "/proc/1/root".into(), enter: true };
+        let host = Host { root: "/proc/1/root".into(), enter: true, programs: Vec::new() };
         assert_eq!(host.path(Path::new("/run/x")), Path::new("/proc/1/root/run/x"));
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::archive::{self, IMAGES, LAYER, Origin};
 use super::containers::Containers;
 use super::desk::Desk;
+use super::engine::Engine;
 use super::failure::Failure;
 use super::host::Host;
 use super::node::{Locks, Node};
@@ -55,6 +56,7 @@ impl Cluster {
         let (jobs, locks, meter) = (dump::Jobs::default(), Locks::default(), Arc::default());
         let target = Arc::new(Node {
             host,
+            engine: Engine::default(),
             store,
             containers,
             desk,
@@ -251,7 +253,8 @@ impl Source {
         let (jobs, locks, meter) = (dump::Jobs::default(), Locks::default(), Arc::default());
         let tls = credentials(&cluster.authority, &tls_name_agent("n1"));
         let peer_port = cluster.port;
-        let node = Node { host, store, containers, desk, tls, peer_port, jobs, locks, meter };
+        let engine = Engine::default();
+        let node = Node { host, engine, store, containers, desk, tls, peer_port, jobs, locks, meter };
         Self { node: Arc::new(node), _dir: dir }
     }
 

@@ -11,6 +11,7 @@ pub mod containers;
 mod cri;
 pub mod desk;
 mod dump;
+pub mod engine;
 pub mod failure;
 pub mod fence;
 mod freezer;
@@ -51,7 +52,9 @@ use crate::kit::{
 use capacity::{Meter, Publisher};
 use containers::Containers;
 use desk::Desk;
+use engine::Engine;
 use host::Host;
+use install::{Site, Turns};
 use node::Node;
 use store::Store;
 
@@ -93,6 +96,8 @@ pub struct Args {
     identity: AgentIdentity,
     #[command(flatten)]
     install: install::InstallArgs,
+    #[command(flatten)]
+    engine: Engine,
 }
 
 /// The role could not start or ended early.
@@ -120,9 +125,10 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let health = listen(args.health).await?;
     let healthy = tokio::spawn(serve_plain(health, health_router(ready), shutdown.clone()));
 
-    let host = Host::of_pid_1();
+    let engine = args.engine.clone();
+    let host = Host::of_pid_1().with_programs(engine.programs.clone());
     let store = Store::open(&args.dir)?;
-    let containers = Containers::new(host.clone());
+    let containers = Containers::of(host.clone(), &engine);
     let desk = Arc::new(Desk::open(store.clone(), containers.clone())?);
     let unsettled = store.clone();
     tokio::task::spawn_blocking(move || {
@@ -140,13 +146,16 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         namespace: args.namespace.clone(),
         dir: args.dir.clone(),
         host: host.clone(),
+        engine: engine.clone(),
         store: store.clone(),
         meter: Arc::clone(&meter),
     });
     let installing = {
-        let (host, install_args, shutdown) = (host.clone(), args.install.clone(), shutdown.clone());
+        let turns = args.node_name.clone().map(|node| Turns { namespace: args.namespace.clone(), node });
+        let site = Site { host: host.clone(), engine: engine.clone(), turns };
+        let (install_args, shutdown) = (args.install.clone(), shutdown.clone());
         tokio::spawn(async move {
-            install(host, install_args, installed, shutdown.clone()).await;
+            install(site, install_args, installed, shutdown.clone()).await;
             // CRIU's settings are a part of what is published.
             if let Some(publisher) = publisher {
                 publisher.publish(shutdown).await;
@@ -165,7 +174,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     certified.open();
     let (jobs, locks) = (dump::Jobs::default(), node::Locks::default());
     let peer_port = args.port;
-    let node = Arc::new(Node { host, store, containers, desk, tls, peer_port, jobs, locks, meter });
+    let node = Arc::new(Node { host, engine, store, containers, desk, tls, peer_port, jobs, locks, meter });
     let orders = listen(SocketAddr::new(args.address, args.port)).await?;
     tracing::info!(address = %args.address, port = args.port, "agent runs");
     serve_tls(orders, orders::router(Arc::clone(&node)), node.tls.clone(), ClientAuth::Required, shutdown)
@@ -202,8 +211,8 @@ fn credentials(dir: &Path) -> Result<Credentials, RunError> {
 }
 
 /// Tries until the node is prepared: what is missing may be put right meanwhile.
-async fn install(host: Host, args: install::InstallArgs, gate: crate::kit::Gate, shutdown: Shutdown) {
-    while let Err(error) = install::install(&host, &args).await {
+async fn install(site: Site, args: install::InstallArgs, gate: crate::kit::Gate, shutdown: Shutdown) {
+    while let Err(error) = install::install(&site, &args).await {
         tracing::error!(%error, "this node cannot restore pods yet");
         tokio::select! {
             () = tokio::time::sleep(INSTALL_RETRY) => {}

@@ -10,6 +10,7 @@ use super::capacity::Meter;
 use super::containers::{Container, Containers};
 use super::desk::Desk;
 use super::dump::Jobs;
+use super::engine::Engine;
 use super::failure::Failure;
 use super::host::Host;
 use super::store::Store;
@@ -19,6 +20,7 @@ use crate::kit::tls::TlsStore;
 /// The agent of one node.
 pub struct Node {
     pub host: Host,
+    pub engine: Engine,
     pub store: Store,
     pub containers: Containers,
     pub desk: Arc<Desk>,

@@ -225,7 +225,7 @@ async fn look_into(State(node): State<Arc<Node>>, bytes: Bytes) -> Answer<Findin
 
 async fn image(State(node): State<Arc<Node>>, bytes: Bytes) -> Answer<ImageUsed> {
     let of: ContainerRef = body(&bytes)?;
-    let found = cri::image(&node.host, &of).await;
+    let found = cri::image(&node.host, &node.engine, &of).await;
     let image = found.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
     Ok(Json(ImageUsed { image }))
 }

@@ -22,7 +22,8 @@ use super::{Compatibility, MigrationUid};
     printcolumn = r#"{"name":"CPU","type":"string","jsonPath":".spec.compatibility.cpuVendor"}"#,
     printcolumn = r#"{"name":"Kernel","type":"string","jsonPath":".spec.compatibility.kernel"}"#,
     printcolumn = r#"{"name":"CRIU","type":"string","jsonPath":".spec.compatibility.criu"}"#,
-    printcolumn = r#"{"name":"Runtime","type":"string","jsonPath":".spec.compatibility.ociRuntime"}"#
+    printcolumn = r#"{"name":"Runtime","type":"string","jsonPath":".spec.compatibility.ociRuntime"}"#,
+    printcolumn = r#"{"name":"Cgroups","type":"integer","jsonPath":".spec.compatibility.cgroupVersion"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct NodeCapacitySpec {

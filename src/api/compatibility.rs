@@ -5,14 +5,14 @@
 //! rules are those of CRIU's `cpu_validate_features` (x86) and of its documentation.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::difference::{Difference, Missing};
 use super::names::{
     LABEL_CGROUP_VERSION, LABEL_CPU_VENDOR, LABEL_CRIU_CONFIG, LABEL_ENGINE, LABEL_OCI_RUNTIME,
-    LABEL_XSAVE_SIZE,
+    LABEL_SECURITY_MODULE, LABEL_XSAVE_SIZE,
 };
 
 /// A node as far as restoring matters.
@@ -40,65 +40,42 @@ pub struct Compatibility {
     /// What `criu check --feature` says yes to: what the kernel offers to CRIU.
     #[serde(default)]
     pub criu_features: BTreeSet<String>,
+    /// The kernel tells which pages were written since they were last looked at (CRIU's `mem_dirty_track`). No restore
+    /// needs it.
+    #[serde(default)]
+    pub soft_dirty: bool,
     /// `runc 1.4.3`: images of one OCI runtime are not another's.
     pub oci_runtime: String,
     /// `containerd 2.3.4`.
     pub engine: String,
     /// 1 or 2.
     pub cgroup_version: u8,
+    /// Who makes the cgroups of pods: `systemd` or `cgroupfs`. It may be another one than the source's.
+    #[serde(default)]
+    pub cgroup_driver: String,
+    /// Who gives a restored container its cgroup namespace back, which it has under cgroup v2.
+    #[serde(default)]
+    pub cgroup_namespace: CgroupNamespace,
     /// Short hash of CRIU's settings for runc.
     pub criu_config: String,
     /// RuntimeClass whose handler the engine knows.
     #[serde(default)]
     pub runtime_class: String,
+    /// Whose labels processes have: `apparmor`, `selinux` or nobody's.
+    #[serde(default)]
+    pub security_module: String,
 }
 
-/// What differs, short enough for a list of a reason per node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Difference {
-    Architecture { here: String, source: String },
-    CpuVendor { here: String, source: String },
-    CpuFeatures(Missing),
-    XsaveSize { here: u32, source: u32 },
-    XsaveSizeMax { here: u32, source: u32 },
-    XsaveFeatures { here: String, source: String },
-    OlderKernel { here: String, source: String },
-    OlderCriu { here: String, source: String },
-    CriuFeatures(Missing),
-    RuntimeClass { here: String, source: String },
-    OciRuntime { here: String, source: String },
-    Engine { here: String, source: String },
-    Cgroups { here: u8, source: u8 },
-    CriuConfig { here: String, source: String },
-}
-
-/// The first few of what is missing, and how many more there are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
-    named: Vec<String>,
-    more: usize,
-}
-
-/// How many of what is missing are named.
-const NAMED: usize = 4;
-
-impl Missing {
-    /// `None` where nothing is missing.
-    fn of(source: &BTreeSet<String>, here: &BTreeSet<String>) -> Option<Self> {
-        let mut missing = source.difference(here);
-        let named: Vec<_> = missing.by_ref().take(NAMED).cloned().collect();
-        (!named.is_empty()).then(|| Self { named, more: missing.count() })
-    }
-}
-
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.named.join(", "))?;
-        match self.more {
-            0 => Ok(()),
-            more => write!(f, " and {more} more"),
-        }
-    }
+/// Who gives a restored container its cgroup namespace back. Without one it sees the cgroups of all pods of its node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum CgroupNamespace {
+    /// Nobody: under cgroup v2 nothing is restored there.
+    #[default]
+    Lost,
+    /// SHADOW's runtime, in CRIU's place.
+    Runtime,
+    /// CRIU itself.
+    Criu,
 }
 
 impl Compatibility {
@@ -154,6 +131,14 @@ impl Compatibility {
         if self.cgroup_version != source.cgroup_version {
             return Err(Difference::Cgroups { here: self.cgroup_version, source: source.cgroup_version });
         }
+        if self.cgroup_version == 2 && self.cgroup_namespace == CgroupNamespace::Lost {
+            return Err(Difference::CgroupNamespace { criu: self.criu.clone() });
+        }
+        // A label that the kernel here does not know cannot be restored, one that it expects would be missing.
+        if !same(&self.security_module, &source.security_module) {
+            let (here, source) = pair(&self.security_module, &source.security_module);
+            return Err(Difference::SecurityModule { here, source });
+        }
         if !same(&self.criu_config, &source.criu_config) {
             let (here, source) = pair(&self.criu_config, &source.criu_config);
             return Err(Difference::CriuConfig { here, source });
@@ -163,7 +148,7 @@ impl Compatibility {
 
     /// The facts that must be the same, as labels of the Node: filters in the scheduler, cluster autoscaler and
     /// Karpenter see these, none of which asks an extender.
-    pub fn labels(&self) -> [(&'static str, String); 6] {
+    pub fn labels(&self) -> [(&'static str, String); 7] {
         [
             (LABEL_CPU_VENDOR, label_value(&self.cpu_vendor)),
             (LABEL_XSAVE_SIZE, self.xsave_size.to_string()),
@@ -171,6 +156,7 @@ impl Compatibility {
             (LABEL_ENGINE, label_value(&name(&self.engine))),
             (LABEL_CGROUP_VERSION, self.cgroup_version.to_string()),
             (LABEL_CRIU_CONFIG, label_value(&self.criu_config)),
+            (LABEL_SECURITY_MODULE, label_value(&self.security_module)),
         ]
     }
 }
@@ -203,29 +189,6 @@ fn has_bits(here: &str, source: &str) -> bool {
     here == source || matches!((bits(here), bits(source)), (Some(here), Some(source)) if source & !here == 0)
 }
 
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Architecture { here, source } => write!(f, "architecture {here}, source {source}"),
-            Self::CpuVendor { here, source } => write!(f, "CPU of {here}, source {source}"),
-            Self::CpuFeatures(missing) => write!(f, "CPU lacks {missing}"),
-            Self::CriuFeatures(missing) => write!(f, "CRIU lacks {missing}"),
-            Self::XsaveSizeMax { here, source } => write!(f, "largest xsave size {here}, source {source}"),
-            Self::RuntimeClass { here, source } => write!(f, "RuntimeClass {here:?}, source {source:?}"),
-            Self::XsaveSize { here, source } => write!(f, "xsave size {here}, source {source}"),
-            Self::XsaveFeatures { here, source } => write!(f, "xsave features {here}, source {source}"),
-            Self::OlderKernel { here, source } => write!(f, "kernel {here}, source {source}"),
-            Self::OlderCriu { here, source } => write!(f, "CRIU {here}, source {source}"),
-            Self::OciRuntime { here, source } => write!(f, "OCI runtime {here}, source {source}"),
-            Self::Engine { here, source } => write!(f, "engine {here}, source {source}"),
-            Self::Cgroups { here, source } => write!(f, "cgroup v{here}, source v{source}"),
-            Self::CriuConfig { here, source } => {
-                write!(f, "CRIU is configured otherwise ({here}, source {source})")
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,11 +204,15 @@ mod tests {
             kernel: "6.1.0-45-amd64".into(),
             criu: "4.2".into(),
             criu_features: ["pidfd_store", "timens"].map(str::to_owned).into(),
+            soft_dirty: true,
             oci_runtime: "runc 1.4.3".into(),
             engine: "containerd 2.3.4".into(),
             cgroup_version: 2,
+            cgroup_driver: "systemd".into(),
+            cgroup_namespace: CgroupNamespace::Runtime,
             criu_config: "abcd".into(),
             runtime_class: "shadow".into(),
+            security_module: "apparmor".into(),
         }
     }
 
@@ -263,8 +230,37 @@ mod tests {
         better.criu = "4.2.1".into();
         better.oci_runtime = "runc 1.4.9".into();
         better.xsave_features = "602e7".into();
+        better.cgroup_namespace = CgroupNamespace::Criu;
         assert_eq!(better.admits(&node()), Ok(()));
         assert_eq!(node().admits(&node()), Ok(()));
+    }
+
+    #[test]
+    fn what_no_restore_needs_may_differ() {
+        let other = Compatibility { soft_dirty: false, cgroup_driver: "cgroupfs".into(), ..node() };
+        assert_eq!(other.admits(&node()), Ok(()));
+    }
+
+    #[test]
+    fn a_node_that_loses_cgroup_namespaces_takes_nothing_under_cgroup_v2() {
+        let lost = |version| Compatibility {
+            cgroup_version: version,
+            cgroup_namespace: CgroupNamespace::Lost,
+            ..node()
+        };
+        assert_eq!(
+            lost(2).admits(&lost(2)).unwrap_err().to_string(),
+            "cgroup v2, and neither its runtime nor CRIU 4.2 restores cgroup namespaces"
+        );
+        assert_eq!(lost(1).admits(&lost(1)), Ok(()), "there are none under v1");
+        assert_eq!(node().admits(&lost(2)), Ok(()), "what was lost before comes back");
+        let before: Compatibility = serde_json::from_value({
+            let mut told = serde_json::to_value(node()).unwrap();
+            told.as_object_mut().unwrap().remove("cgroupNamespace");
+            told
+        })
+        .unwrap();
+        assert_eq!(before.cgroup_namespace, CgroupNamespace::Lost, "an older agent says nothing of it");
     }
 
     #[test]
@@ -288,6 +284,7 @@ mod tests {
         assert_eq!(refused(|n| n.oci_runtime = "crun 1.2".into()), "OCI runtime crun 1.2, source runc 1.4.3");
         assert_eq!(refused(|n| n.engine = "cri-o 1.3".into()), "engine cri-o 1.3, source containerd 2.3.4");
         assert_eq!(refused(|n| n.cgroup_version = 1), "cgroup v1, source v2");
+        assert_eq!(refused(|n| n.security_module = String::new()), "security module none, source apparmor");
         assert!(refused(|n| n.criu_config = "x".into()).starts_with("CRIU is configured otherwise"));
     }
 

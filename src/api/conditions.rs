@@ -71,6 +71,8 @@ reasons! {
     HostPid,
     SharedProcessNamespace,
     UserNamespace,
+    /// It has an SELinux label of its own, which its files on the other node would not have.
+    SelinuxLabel,
     Devices,
     HostPort,
     /// Its RuntimeClass is another one than SHADOW's.

@@ -25,6 +25,11 @@ pub struct Findings {
     /// Files in the sandbox's /dev/shm.
     pub shm: FoundTree,
     pub ipc: FoundIpc,
+    /// The engine gave it an SELinux label of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selinux_label: Option<String>,
+    /// It runs in a user namespace: `hostUsers: false`.
+    pub user_namespace: bool,
     /// The container's changed files; nothing where there was no time to count them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<FoundTree>,

@@ -7,6 +7,7 @@ mod carried;
 mod check;
 mod compatibility;
 mod conditions;
+mod difference;
 mod findings;
 mod ids;
 mod manifest;
@@ -23,8 +24,9 @@ pub use carried::{
     is_sandbox_shm,
 };
 pub use check::{Check, CheckRefusal, CheckedNode};
-pub use compatibility::{Compatibility, Difference};
+pub use compatibility::{CgroupNamespace, Compatibility};
 pub use conditions::{ConditionType, Reason, is_property_of_the_pod};
+pub use difference::Difference;
 pub use findings::{
     DescriptorKind, Entangled, Findings, FoundDescriptor, FoundIpc, FoundMemory, FoundMount, FoundSocket,
     FoundTree, MountKind, Objection, ProcessName, SocketKind, Tie, Visitor,

@@ -81,6 +81,7 @@ pub const LABEL_OCI_RUNTIME: &str = "migration.ms2m.io/oci-runtime";
 pub const LABEL_ENGINE: &str = "migration.ms2m.io/engine";
 pub const LABEL_CGROUP_VERSION: &str = "migration.ms2m.io/cgroup-version";
 pub const LABEL_CRIU_CONFIG: &str = "migration.ms2m.io/criu-config";
+pub const LABEL_SECURITY_MODULE: &str = "migration.ms2m.io/security-module";
 /// On nodes: when it was last found to have room that a waiting shadow needs. Written to wake the scheduler.
 pub const ANNOTATION_ROOM_SINCE: &str = "migration.ms2m.io/room-since";
 
@@ -98,6 +99,10 @@ pub const SYSTEM_NAMESPACE: &str = "shadow-system";
 pub const NODE_DIR: &str = "/var/lib/shadow";
 /// CRIU's settings for restores, in that folder: written by the agent, named to CRIU by `shadow-runc`.
 pub const CRIU_RESTORE_CONFIG: &str = "criu-restore.conf";
+/// First argument by which `shadow-runc` is asked what it can do beside what runc can; an older one does not know it.
+pub const RUNTIME_ABILITIES: &str = "shadow-abilities";
+/// An answer to it: what is restored under cgroup v2 gets its cgroup namespace back.
+pub const ABILITY_CGROUP_NAMESPACE: &str = "cgroup-namespace";
 /// Unix socket of the node's agent, for `shadow-runc`, root only.
 pub const AGENT_SOCKET: &str = "/run/shadow/agent.sock";
 /// TCP port of the agent (mTLS), on the node's address.
@@ -110,6 +115,9 @@ pub const LEASE_SECONDS: i32 = 20;
 pub fn lease_of_agent(node: &NodeName) -> String {
     format!("agent-{node}")
 }
+
+/// The Lease, in SHADOW's namespace, of the one node whose agent may restart containerd now.
+pub const LEASE_RESTART: &str = "containerd-restart";
 
 /// The node whose agent's Lease has this name.
 pub fn node_of_lease(name: &str) -> Option<NodeName> {

@@ -19,7 +19,7 @@ enum Role {
     /// Drives migrations.
     Operator(operator::Args),
     /// Checkpoints, streams and keeps archives on its node.
-    Agent(agent::Args),
+    Agent(Box<agent::Args>),
     /// Tells kube-scheduler which nodes can take a checkpoint.
     Extender(extender::Args),
     /// Prints the CRDs.
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         match role {
             Role::Webhook(args) => webhook::run(args).await.map_err(Into::into),
             Role::Operator(args) => operator::run(args).await.map_err(Into::into),
-            Role::Agent(args) => agent::run(args).await.map_err(Into::into),
+            Role::Agent(args) => agent::run(*args).await.map_err(Into::into),
             Role::Extender(args) => extender::run(args).await.map_err(Into::into),
             Role::Crd => print_crd(),
         }

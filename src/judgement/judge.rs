@@ -31,6 +31,7 @@ pub fn judge(findings: &Findings, circumstances: &Circumstances) -> Judgement {
     refusals.extend(findings.entangled.iter().map(of_entangled));
     refusals.extend(findings.mounts.iter().filter_map(of_mount));
     refusals.extend(findings.visitors.iter().filter_map(of_visitor));
+    refusals.extend(of_label(findings).into_iter().chain(of_user_namespace(findings)));
     for refusal in &mut refusals {
         refusal.message = sentence(&refusal.message);
     }
@@ -179,6 +180,25 @@ fn of_mount(mount: &FoundMount) -> Option<Objection> {
         )),
         MountKind::ImageVolume | MountKind::ForeignReadOnly => None,
     }
+}
+
+/// A restore gives the processes the label that they had, and the engine gives the files of each new pod another one: its
+/// own files would be closed to it, another pod's perhaps open.
+fn of_label(findings: &Findings) -> Option<Objection> {
+    let label = findings.selinux_label.as_ref()?;
+    Some(lasting(
+        Reason::SelinuxLabel,
+        format!(
+            "SELinux label {label} would not fit the new pod's files: run it where containerd has enable_selinux off"
+        ),
+    ))
+}
+
+fn of_user_namespace(findings: &Findings) -> Option<Objection> {
+    findings.user_namespace.then(|| {
+        let message = "it runs in a user namespace, which is not carried yet: leave hostUsers: false out";
+        lasting(Reason::UserNamespace, message.to_owned())
+    })
 }
 
 fn of_visitor(visitor: &Visitor) -> Option<Objection> {

@@ -116,6 +116,19 @@ fn every_refusal_names_its_object_within_a_sentence() {
     }
 }
 
+#[test]
+fn what_the_node_s_security_gave_it_is_refused_by_name() {
+    let label = "system_u:system_r:container_t:s0:c182,c927";
+    let findings =
+        Findings { selinux_label: Some(label.into()), user_namespace: true, ..Findings::default() };
+    let told = refusals(&findings);
+    let reasons: Vec<_> = told.iter().map(|one| one.reason).collect();
+    assert_eq!(reasons, [Reason::UserNamespace, Reason::SelinuxLabel]);
+    assert!(told[0].message.contains("hostUsers: false") && told[1].message.contains(label), "{told:?}");
+    assert!(told.iter().all(|one| !one.passes && crate::api::is_property_of_the_pod(one.reason)));
+    assert!(told.iter().all(|one| one.message.chars().count() <= 200), "{told:?}");
+}
+
 /// CRIU dumps the pod without it, tried with `runc exec` of 1.3 and CRIU 4.2.1.
 #[test]
 fn a_session_ends_with_the_move_and_hinders_it_only_by_a_socket() {

@@ -87,7 +87,8 @@ fn guarded(spec: &PodSpec) -> Option<String> {
         || contexts().any(in_container);
     match (selinux, apparmor) {
         (true, _) => Some(
-            "SELinux labels (seLinuxOptions) are restored as they are on this node: not tried yet".to_owned(),
+            "seLinuxOptions: a pod that has an SELinux label is not moved; where the engine gives it none they do nothing"
+                .to_owned(),
         ),
         (_, true) => Some(
             "its AppArmor profile must be loaded on the other node, or the restore there fails".to_owned(),

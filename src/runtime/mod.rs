@@ -32,7 +32,7 @@ pub use criu::CRIU_CONFIG_VARIABLE;
 pub use layer::{LayerError, OPAQUE, TreeKind, WHITEOUT_PREFIX, apply as apply_tree};
 pub use sparse::{EXTENTS_CAP, SPARSE_MAJOR, SPARSE_MINOR, SPARSE_SIZE};
 
-use crate::api::RestoreFault;
+use crate::api::{ABILITY_CGROUP_NAMESPACE, RUNTIME_ABILITIES, RestoreFault};
 use bundle::Bundle;
 use carried::CarriedError;
 use claim::Claimed;
@@ -90,6 +90,10 @@ pub fn main() -> ExitCode {
         return runc::exec_tied(&args[1..]);
     }
     if args.first().is_some_and(|first| first == post_start::NOTHING) {
+        return ExitCode::SUCCESS;
+    }
+    if args.first().is_some_and(|first| first == RUNTIME_ABILITIES) {
+        println!("{ABILITY_CGROUP_NAMESPACE}");
         return ExitCode::SUCCESS;
     }
     let line = CommandLine::parse(&args);

@@ -1,10 +1,10 @@
 //! Whoever takes over one node must not make the others look full, roomy or alive.
 
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
-use shadow::api::{NodeCapacity, lease_of_agent};
+use shadow::api::{LEASE_RESTART, NodeCapacity, lease_of_agent};
 
 use super::nodes::{capacity, three};
 use crate::lab::{Lab, Result, on_cluster};
@@ -34,7 +34,21 @@ fn an_agent_writes_what_is_its_node_s_and_nothing_else() -> Result {
         for name in [lease_of_agent(&second.as_str().into()), "shadow-operator".to_owned()] {
             is_forbidden(leases.patch(&name, &params, &Patch::Apply(lease(&name))).await);
         }
-        // It reads nothing, not even that.
+        // Agents take turns to restart containerd, each in its own name.
+        let held_by = |node: &str| {
+            let mut lease = lease(LEASE_RESTART);
+            lease["spec"]["holderIdentity"] = json!(node);
+            serde_json::from_value::<Lease>(lease)
+        };
+        let _ = leases.create(&PostParams::default(), &held_by(&first)?).await; // it may be there from the install
+        let mut turn = leases.get(LEASE_RESTART).await?;
+        turn.spec.get_or_insert_default().holder_identity = Some(first.clone());
+        turn = leases.replace(LEASE_RESTART, &PostParams::default(), &turn).await?;
+        turn.spec.get_or_insert_default().holder_identity = Some(second.clone());
+        is_forbidden(leases.replace(LEASE_RESTART, &PostParams::default(), &turn).await);
+        turn.spec.get_or_insert_default().holder_identity = None;
+        leases.replace(LEASE_RESTART, &PostParams::default(), &turn).await?;
+        // It reads nothing else, not even what it wrote.
         is_forbidden(api.get(&first).await);
         let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(agent);
         is_forbidden(nodes.get(&first).await);

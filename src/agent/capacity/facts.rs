@@ -1,4 +1,4 @@
-//! Reads what a restore here would depend on: processor, kernel, CRIU, runtime, engine, cgroups.
+//! Reads what a restore here would depend on: processor, kernel, CRIU, runtime, engine, cgroups, security module.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -8,14 +8,25 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::agent::engine::Engine;
 use crate::agent::host::{Host, HostError};
-use crate::api::{Compatibility, RUNTIME_CLASS};
+use crate::agent::install::{self, effective_config, has_systemd_cgroups};
+use crate::api::{
+    ABILITY_CGROUP_NAMESPACE, CgroupNamespace, Compatibility, RUNTIME_ABILITIES, RUNTIME_CLASS,
+};
 
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 const CPUINFO: &str = "/proc/cpuinfo";
 const KERNEL: &str = "/proc/sys/kernel/osrelease";
 const CGROUP_V2: &str = "/sys/fs/cgroup/cgroup.controllers";
 const CRIU_CONFIG: &str = "/etc/criu/runc.conf";
+/// The first CRIU that restores a container's cgroup namespace though it leaves cgroups alone (its pull request 3139).
+const CRIU_WITH_CGROUP_NAMESPACE: [u64; 2] = [4, 3];
+/// What CRIU takes for a security module whose labels it dumps and restores, in the order in which it looks.
+const SECURITY_MODULES: [(&str, &str); 2] =
+    [("/sys/kernel/security/apparmor", "apparmor"), ("/sys/fs/selinux", "selinux")];
+/// As `criu check --feature` names it: the kernel tells which pages were written since they were last looked at.
+const SOFT_DIRTY: &str = "mem_dirty_track";
 
 /// Instructions that programs find out at their start and use from then on. What only the kernel uses, and what tells of
 /// mitigations, is not among them: it may differ.
@@ -98,12 +109,11 @@ const USED_BY_PROGRAMS: [&str; 76] = [
     "xsavec",
 ];
 
-/// What a kernel may offer to CRIU or not, as `criu check --feature` names it.
-const CRIU_FEATURES: [&str; 10] = [
+/// What a kernel may offer to CRIU or not and a restore may need, as `criu check --feature` names it.
+const CRIU_FEATURES: [&str; 9] = [
     "clone3_set_tid",
     "get_rseq_conf",
     "kcmp",
-    "mem_dirty_track",
     "move_mount_set_group",
     "openat2",
     "pidfd_store",
@@ -124,11 +134,13 @@ pub enum FactsError {
 }
 
 /// Everything about this node.
-pub async fn facts(host: &Host) -> Result<Compatibility, FactsError> {
+pub async fn facts(host: &Host, engine: &Engine) -> Result<Compatibility, FactsError> {
     let read =
         |path: &'static str| fs::read_to_string(path).map_err(|source| FactsError::File { path, source });
     let cpu = read(CPUINFO)?;
     let xsave = xsave();
+    let criu = version(host, "criu").await?;
+    let effective = effective_config(host, engine).await?;
     Ok(Compatibility {
         architecture: architecture().to_owned(),
         cpu_vendor: field(&cpu, &["vendor_id", "CPU implementer"]).unwrap_or_default().to_owned(),
@@ -137,12 +149,16 @@ pub async fn facts(host: &Host) -> Result<Compatibility, FactsError> {
         xsave_size_max: xsave.size_max,
         xsave_features: format!("{:x}", xsave.features),
         kernel: read(KERNEL)?.trim().to_owned(),
-        criu: version(host, "criu").await?,
+        cgroup_namespace: cgroup_namespace(&criu, &abilities(host).await?),
+        criu,
         criu_features: criu_features(host).await?,
+        soft_dirty: offers(host, SOFT_DIRTY).await?,
         oci_runtime: format!("runc {}", version(host, "runc").await?),
         engine: format!("containerd {}", version(host, "containerd").await?),
         cgroup_version: if host.path(Path::new(CGROUP_V2)).exists() { 2 } else { 1 },
+        cgroup_driver: if has_systemd_cgroups(&effective) { "systemd" } else { "cgroupfs" }.to_owned(),
         criu_config: digest(&criu_config(host)?),
+        security_module: security_module(|path| host.path(Path::new(path)).exists()).to_owned(),
         // Facts are looked for once the handler is installed.
         runtime_class: RUNTIME_CLASS.to_owned(),
     })
@@ -156,20 +172,59 @@ fn criu_config(host: &Host) -> Result<String, FactsError> {
     }
 }
 
-/// No is an answer; no answer is an error.
 async fn criu_features(host: &Host) -> Result<BTreeSet<String>, FactsError> {
     let mut offered = BTreeSet::new();
     for feature in CRIU_FEATURES {
-        let args = ["check", "--feature", feature].map(OsStr::new);
-        match host.run("criu", &args, &[], VERSION_LIMIT).await {
-            Ok(_) => {
-                offered.insert(feature.to_owned());
-            }
-            Err(HostError::Failed { .. }) => {}
-            Err(error) => return Err(error.into()),
+        if offers(host, feature).await? {
+            offered.insert(feature.to_owned());
         }
     }
     Ok(offered)
+}
+
+async fn offers(host: &Host, feature: &str) -> Result<bool, FactsError> {
+    let args = ["check", "--feature", feature].map(OsStr::new);
+    Ok(answer(host.run("criu", &args, &[], VERSION_LIMIT).await)?.is_some())
+}
+
+/// What the node's `shadow-runc` can do, a word a line. An older one, which an agent that may install nothing finds,
+/// passes the question on to runc, and that knows no such command.
+async fn abilities(host: &Host) -> Result<String, FactsError> {
+    let asked = host.run(install::RUNTIME, &[OsStr::new(RUNTIME_ABILITIES)], &[], VERSION_LIMIT).await;
+    let told = answer(asked)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&told).into_owned())
+}
+
+/// No is an answer; no answer is an error.
+fn answer(ran: Result<Vec<u8>, HostError>) -> Result<Option<Vec<u8>>, HostError> {
+    match ran {
+        Ok(output) => Ok(Some(output)),
+        Err(HostError::Failed { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Who gives a restored container its cgroup namespace back. The runtime does it wherever it can.
+fn cgroup_namespace(criu: &str, abilities: &str) -> CgroupNamespace {
+    let numbers: Vec<u64> = criu.split('.').map_while(leading_number).collect();
+    if abilities.lines().any(|ability| ability == ABILITY_CGROUP_NAMESPACE) {
+        CgroupNamespace::Runtime
+    } else if numbers.as_slice() >= CRIU_WITH_CGROUP_NAMESPACE.as_slice() {
+        CgroupNamespace::Criu
+    } else {
+        CgroupNamespace::Lost
+    }
+}
+
+/// 2 of `2-rc1`.
+fn leading_number(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text[..end].parse().ok()
+}
+
+/// Empty where there is none.
+fn security_module(exists: impl Fn(&str) -> bool) -> &'static str {
+    SECURITY_MODULES.into_iter().find(|(path, _)| exists(path)).map_or("", |(_, name)| name)
 }
 
 /// As Go and Kubernetes name it.
@@ -264,6 +319,36 @@ mod tests {
         assert_eq!(field(cpuinfo, &["vendor_id"]), Some("GenuineIntel"));
         assert_eq!(cpu_features(cpuinfo), ["avx2", "fma"].map(str::to_owned).into());
         assert!(USED_BY_PROGRAMS.is_sorted());
+    }
+
+    #[test]
+    fn a_cgroup_namespace_comes_back_by_the_runtime_or_by_a_new_criu() {
+        assert_eq!(cgroup_namespace("4.2.1", "cgroup-namespace\n"), CgroupNamespace::Runtime);
+        for (criu, by) in [
+            ("4.2.1", CgroupNamespace::Lost),
+            ("4.3", CgroupNamespace::Criu),
+            ("4.10-rc1", CgroupNamespace::Criu),
+            ("5", CgroupNamespace::Criu),
+            ("unknown", CgroupNamespace::Lost),
+        ] {
+            assert_eq!(cgroup_namespace(criu, ""), by, "{criu}");
+        }
+    }
+
+    #[test]
+    fn the_security_module_is_the_one_that_criu_takes() {
+        assert_eq!(security_module(|path| path == "/sys/fs/selinux"), "selinux");
+        assert_eq!(security_module(|_| true), "apparmor");
+        assert_eq!(security_module(|_| false), "");
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_does_not_know_the_question_says_no() {
+        let no = "exit 1".as_ref();
+        let host = Host::at(Path::new("/"));
+        let ran = host.run("sh", &["-c".as_ref(), no], &[], VERSION_LIMIT).await;
+        assert_eq!(answer(ran).unwrap(), None);
+        assert!(answer(host.run("/nowhere", &[], &[], VERSION_LIMIT).await).is_err());
     }
 
     #[test]

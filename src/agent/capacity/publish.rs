@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::facts::facts;
 use super::{LOOK, Meter, is_news, measure};
+use crate::agent::engine::Engine;
 use crate::agent::host::Host;
 use crate::agent::store::Store;
 use crate::api::{Compatibility, LEASE_SECONDS, NodeCapacity, NodeCapacitySpec, NodeName, lease_of_agent};
@@ -36,6 +37,7 @@ pub struct Publisher {
     pub namespace: String,
     pub dir: PathBuf,
     pub host: Host,
+    pub engine: Engine,
     pub store: Store,
     pub meter: Arc<Meter>,
 }
@@ -68,7 +70,7 @@ impl Publisher {
 
     async fn run(&self, client: Client) {
         let mut found = loop {
-            match facts(&self.host).await {
+            match facts(&self.host, &self.engine).await {
                 Ok(found) => break found,
                 Err(error) => {
                     tracing::error!(%error, "what this node can restore is not known: nothing is sent to it");
@@ -87,7 +89,7 @@ impl Publisher {
             if refreshed.elapsed() >= REFRESH {
                 refreshed = Instant::now();
                 told = None; // somebody may have deleted or changed it
-                match facts(&self.host).await {
+                match facts(&self.host, &self.engine).await {
                     Ok(now) => found = now,
                     Err(error) => {
                         tracing::warn!(%error, "what this node can restore was not looked up again");

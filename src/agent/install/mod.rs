@@ -1,11 +1,17 @@
 //! Makes the node able to restore: the OCI runtime, containerd's handler for it, CRIU's settings for runc.
 //!
 //! Guarantees: each file is written only if it differs, atomically, and root only writes it; a user's own files are
-//! never edited unless that was asked for; containerd is restarted only if it started before its configuration changed;
-//! repeating it changes nothing.
+//! never edited unless that was asked for; containerd is restarted only if it started before its configuration changed,
+//! and on one node of the cluster at a time; repeating it changes nothing.
 
 mod containerd;
 mod criu;
+mod imports;
+mod restart;
+mod turn;
+
+pub use containerd::{effective as effective_config, has_systemd_cgroups};
+pub use turn::Turns;
 
 use std::fs;
 use std::io;
@@ -15,10 +21,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
+use super::engine::Engine;
 use super::host::{Host, HostError};
+use restart::RestartError;
+use turn::TurnError;
 
 /// Where the OCI runtime goes on the node.
-const RUNTIME: &str = "/opt/shadow/bin/shadow-runc";
+pub const RUNTIME: &str = "/opt/shadow/bin/shadow-runc";
 /// The folder is made with.
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
 
@@ -31,6 +40,18 @@ pub enum InstallError {
     Host(#[from] HostError),
     #[error("containerd: {0}")]
     Containerd(String),
+    #[error(transparent)]
+    Restart(#[from] RestartError),
+    #[error(transparent)]
+    Turn(#[from] TurnError),
+}
+
+/// The node that is prepared.
+pub struct Site {
+    pub host: Host,
+    pub engine: Engine,
+    /// Where there is a cluster whose other nodes must not restart their containerd at the same time.
+    pub turns: Option<Turns>,
 }
 
 /// What the install needs to know.
@@ -48,18 +69,18 @@ pub struct InstallArgs {
 }
 
 /// Prepares the node; when it returns, pods of RuntimeClass `shadow` can start on it.
-pub async fn install(host: &Host, args: &InstallArgs) -> Result<(), InstallError> {
+pub async fn install(site: &Site, args: &InstallArgs) -> Result<(), InstallError> {
     if args.no_install {
         return Ok(());
     }
     let runtime = fs::read(&args.runtime_binary)
         .map_err(|source| InstallError::File { path: args.runtime_binary.clone(), source })?;
-    let files = Files { host };
+    let files = Files { host: &site.host };
     if files.write(Path::new(RUNTIME), &runtime, 0o755)? {
         tracing::info!(path = RUNTIME, "runtime installed");
     }
     criu::configure(&files)?;
-    containerd::configure(host, &files, args.edit_containerd_config).await
+    containerd::configure(site, &files, args.edit_containerd_config).await
 }
 
 /// Files of the node, whatever symbolic links its folders are.
@@ -99,6 +120,17 @@ impl Files<'_> {
             Ok(file) => io::read_to_string(fs::File::from(file)).map(Some).map_err(at),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(at(error)),
+        }
+    }
+
+    /// Removes the file, if there is one.
+    pub fn remove(&self, path: &Path) -> Result<(), InstallError> {
+        let at = |source| InstallError::File { path: path.to_owned(), source };
+        let (folder, name) = (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default());
+        let removed = self.folder(folder).and_then(|folder| fs::remove_file(reach(&folder).join(name)));
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(error)),
+            _ => Ok(()),
         }
     }
 

@@ -95,6 +95,8 @@ pub fn gather(proc: &Proc, scene: &Scene, depth: Depth, deadline: Instant) -> Fi
         let connected = connected.contains(&one.pid);
         kept.visitor(Visitor { process: one.name.clone(), terminal: one.has_terminal, connected });
     }
+    kept.findings.selinux_label = scene.config.selinux_label().map(str::to_owned);
+    kept.findings.user_namespace = scene.config.has_user_namespace();
     let counting = deadline.min(Instant::now() + COUNTING);
     for mount in &scene.config.mounts {
         let Some(kind) = mounts::kind(mount, &scene.pod) else { continue };

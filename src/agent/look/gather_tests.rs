@@ -77,6 +77,13 @@ impl Fake {
     }
 }
 
+#[test]
+fn what_the_engine_gave_the_container_is_told() {
+    let config = r#"{"process": {"selinuxLabel": "u:r:t:s0"}, "linux": {"namespaces": [{"type": "user"}]}}"#;
+    let found = Fake::new().look(&[100], serde_json::from_str(config).unwrap());
+    assert_eq!((found.selinux_label.as_deref(), found.user_namespace), (Some("u:r:t:s0"), true));
+}
+
 /// In the place of the kernel's attribute: by the inode.
 fn protocol(descriptor: &Path) -> Option<String> {
     let link = fs::read_link(descriptor).ok()?;

@@ -24,6 +24,38 @@ pub struct Mount {
 pub struct Config {
     #[serde(default)]
     pub mounts: Vec<Mount>,
+    #[serde(default)]
+    process: Process,
+    #[serde(default)]
+    linux: Linux,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Process {
+    selinux_label: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Linux {
+    namespaces: Vec<Namespace>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl Config {
+    pub fn selinux_label(&self) -> Option<&str> {
+        Some(self.process.selinux_label.as_str()).filter(|label| !label.is_empty())
+    }
+
+    pub fn has_user_namespace(&self) -> bool {
+        self.linux.namespaces.iter().any(|namespace| namespace.kind == "user")
+    }
 }
 
 /// A line of `mountinfo`.
@@ -131,6 +163,23 @@ mod tests {
         }
     }
 
+    fn of(mounts: Vec<Mount>) -> Config {
+        Config { mounts, ..Config::default() }
+    }
+
+    #[test]
+    fn label_and_user_namespace_are_read_from_the_bundle() {
+        let config = |text: &str| serde_json::from_str::<Config>(text).unwrap();
+        let plain =
+            config(r#"{"process": {"selinuxLabel": ""}, "linux": {"namespaces": [{"type": "ipc"}]}}"#);
+        assert_eq!((plain.selinux_label(), plain.has_user_namespace()), (None, false));
+        let labelled = config(
+            r#"{"process": {"selinuxLabel": "u:r:t:s0"}, "linux": {"namespaces": [{"type": "user"}]}}"#,
+        );
+        assert_eq!((labelled.selinux_label(), labelled.has_user_namespace()), (Some("u:r:t:s0"), true));
+        assert_eq!(config("{}").selinux_label(), None);
+    }
+
     #[test]
     fn what_the_pod_the_engine_and_the_runtime_have_is_nobodys_trouble() {
         let pod = "0a1b";
@@ -170,12 +219,11 @@ mod tests {
 
     #[test]
     fn what_a_container_mounts_itself_is_found() {
-        let config =
-            Config { mounts: vec![Mount { destination: "/etc/hosts".into(), ..mount("bind", "/h", &[]) }] };
+        let config = of(vec![Mount { destination: "/etc/hosts".into(), ..mount("bind", "/h", &[]) }]);
         let lines = lines(INFO);
         let made: Vec<_> = made_within(&lines, &config).into_iter().map(|line| line.at.as_str()).collect();
         assert_eq!(made, ["/mnt/far"]);
-        let by_another_name = Config { mounts: vec![config.mounts[0].clone(), mount("bind", "/h", &[])] };
+        let by_another_name = of(vec![config.mounts[0].clone(), mount("bind", "/h", &[])]);
         assert_eq!(made_within(&lines, &by_another_name), Vec::<&Line>::new());
     }
 

@@ -15,18 +15,23 @@ use super::{Leadership, Lease};
 use crate::kit::Shutdown;
 
 #[derive(Clone)]
-struct Server {
+pub(crate) struct Server {
     lease: Arc<watch::Sender<Option<Object>>>,
     /// Candidates that cannot reach the server.
     cut_off: Arc<Mutex<BTreeMap<String, bool>>>,
 }
 
 impl Server {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { lease: Arc::new(watch::channel(None).0), cut_off: Arc::default() }
     }
 
-    fn client(&self, of: &str) -> Client {
+    /// From now on this candidate cannot reach the server.
+    pub(crate) fn cut_off(&self, candidate: &str) {
+        self.cut_off.lock().insert(candidate.into(), true);
+    }
+
+    pub(crate) fn client(&self, of: &str) -> Client {
         let (server, of) = (self.clone(), of.to_owned());
         let service = tower::service_fn(move |request: Request<kube::client::Body>| {
             let (server, of) = (server.clone(), of.clone());
@@ -140,7 +145,7 @@ async fn a_leader_that_is_cut_off_stops_before_another_begins() {
     leads(&mut a).await;
     let (mut b, _b_shutdown) = server.candidate("b");
     server.renewed_times(1).await;
-    server.cut_off.lock().insert("a".into(), true);
+    server.cut_off("a");
     a.wait_for(Option::is_none).await.unwrap();
     assert!(b.borrow().is_none(), "two at a time");
     leads(&mut b).await;

@@ -7,7 +7,7 @@
 
 mod candidate;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod observation;
 
 use std::time::Duration;
