@@ -107,6 +107,10 @@ demo-down: cluster-down ## removes what the demo left
 test: ## everything, on the real cluster too; the last line counts
 	tests/run
 
+.PHONY: test-v2
+test-v2: build ## dumps and restores on a stock kernel with systemd and cgroup v2, in a virtual machine (a part of make test)
+	tests/v2/v2 runtime
+
 .PHONY: programs
 programs: image examples-image scheduler-image programs-image ## real programs, drained there and back: a row a drain, with its ms (ARGS=redis: part of a name)
 	cargo test --release --locked --test programs -- --test-threads=1 --nocapture $(ARGS)

@@ -2,8 +2,10 @@
 import http.client
 import json
 import ssl
+import time
 
 from node import JOB
+from report import PATIENCE
 
 NODE = "v2"
 PORT = 9443
@@ -16,11 +18,20 @@ def _context():
     return context
 
 
-def order(path, body, patience=120):
-    connection = http.client.HTTPSConnection("127.0.0.1", PORT, context=_context(), timeout=patience)
-    connection.request("POST", f"/v1/{path}", json.dumps(body), {"content-type": "application/json"})
-    answer = connection.getresponse()
-    text = answer.read().decode()
+def order(path, body, limit=30):
+    """Given again where the connection breaks, as the operator does: orders may come twice."""
+    until = time.monotonic() + limit * PATIENCE
+    while True:
+        try:
+            connection = http.client.HTTPSConnection("127.0.0.1", PORT, context=_context(), timeout=limit * PATIENCE)
+            connection.request("POST", f"/v1/{path}", json.dumps(body), {"content-type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            break
+        except (OSError, http.client.HTTPException) as error:
+            if time.monotonic() > until:
+                raise AssertionError(f"{path}: {type(error).__name__}: {error}") from None
+            time.sleep(0.2)
     if answer.status != 200:
         raise AssertionError(f"{path}: {answer.status} {text}")
     return json.loads(text)
