@@ -173,7 +173,8 @@ fn whatever_fails_after_the_commit_it_ends_as_it_should() {
     let ends = Scenario { evicts: true, bridged: false, ..after(Trouble::EndsOfItsConnections) };
     let ends = ("ends of its connections", ends);
     let elsewhere = ("another image elsewhere", after(Trouble::AnotherImageElsewhere));
-    for (what, scenario) in AFTER.into_iter().chain([given_up, lost_late, ends, elsewhere]) {
+    let scaled = ("restores fail everywhere, scaled down", after(Trouble::ScaledDownMeanwhile));
+    for (what, scenario) in AFTER.into_iter().chain([given_up, lost_late, ends, elsewhere, scaled]) {
         let outcome = play(scenario, None);
         let trace = || outcome.trace.join("\n");
         assert_eq!(outcome.violations, Vec::<String>::new(), "{what}\n{}", trace());
@@ -190,6 +191,16 @@ fn where_the_image_is_another_one_another_node_is_taken_and_nothing_is_stopped_f
         let found = (outcome.violations, outcome.end.as_str());
         assert_eq!(found, (vec![], "moved in a later attempt"), "{}", outcome.trace.join("\n"));
     }
+}
+
+/// Neither its Secret nor its broker comes back, and nobody is left to be resumed.
+#[test]
+fn a_stranded_migration_goes_with_its_namespace() {
+    let scenario = after(Trouble::NamespaceDeleted);
+    let outcome = play(scenario, None);
+    assert_eq!(outcome.violations, Vec::<String>::new(), "{}", outcome.trace.join("\n"));
+    assert_eq!(outcome.end, "gone");
+    println!("gone after {:.0} s", outcome.took.as_secs_f64());
 }
 
 fn after_the_commit(every: Every) {

@@ -24,8 +24,8 @@ use super::receive::{receive_only, room_for};
 use super::{dump, transfer};
 use crate::api::{
     ArchiveDigest, ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef,
-    DumpReport, Epoch, Findings, ImageUsed, Kept, MigrationReport, MigrationUid, OpenTicketOrder, Refusal,
-    Role, SpendOrder, TLS_NAME_OPERATOR, tls_name_agent,
+    DumpReport, Epoch, Findings, ImageUsed, Kept, LONGEST_AWAIT, MigrationReport, MigrationUid,
+    OpenTicketOrder, Refusal, Role, SpendOrder, TLS_NAME_OPERATOR, tls_name_agent,
 };
 use crate::kit::PeerName;
 
@@ -33,8 +33,6 @@ use crate::kit::PeerName;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// For a thaw, which may have to wait for CRIU to wind up.
 const THAW_PATIENCE: Duration = Duration::from_secs(30);
-/// Longest `await`, whatever is ordered.
-const LONGEST_AWAIT: Duration = Duration::from_secs(120);
 
 type Answer<T> = Result<Json<T>, Failure>;
 type Done = Answer<serde_json::Value>;

@@ -31,6 +31,9 @@ use super::{
     RestoreFault, TicketState,
 };
 
+/// The longest that an agent waits by one [`AwaitOrder`]: whoever is more patient orders again.
+pub const LONGEST_AWAIT: Duration = Duration::from_secs(120);
+
 /// One container of one pod object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -107,7 +110,7 @@ pub struct AwaitOrder {
     pub epoch: Epoch,
     /// Answer as soon as the ticket is in this state or a later one ...
     pub at_least: TicketState,
-    /// ... or after this long, with whatever state it is in then.
+    /// ... or after this long ([`LONGEST_AWAIT`] at most), with whatever state it is in then.
     pub timeout_ms: u64,
     #[serde(default)]
     pub life: Life,

@@ -1,4 +1,4 @@
-//! What the supervisor says to a driver: whether an attempt may begin, and what became of the object. No I/O.
+//! What the supervisor says to a driver: whether an attempt may begin or go on, and what became of the object. No I/O.
 
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ pub enum Admission {
     NoNodeFits(Arc<str>),
     /// This one may, and no later one. Room was found for so many bytes.
     Granted { epoch: Epoch, bytes: u64 },
+    /// The slot that was asked for again that time is there.
+    Returned(u32),
 }
 
 impl Orders {
@@ -33,7 +35,7 @@ impl Orders {
         let told = state.failure.as_ref().filter(|told| is_no_node(Some(told)));
         let mut admission = self.admission.clone();
         let news = admission.wait_for(|now| match now {
-            Admission::Waiting => false,
+            Admission::Waiting | Admission::Returned(_) => false,
             Admission::NoNodeFits(why) => told.is_none_or(|told| *told.message != **why),
             Admission::Granted { epoch, .. } => *epoch == state.epoch,
         });
@@ -43,6 +45,14 @@ impl Orders {
             }
             Ok(_) => Event::Admitted,
             Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Resolves when the slot that was asked for again that time is there.
+    pub async fn returned(&self, time: u32) {
+        let mut admission = self.admission.clone();
+        if admission.wait_for(|now| *now == Admission::Returned(time)).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -126,6 +136,17 @@ mod tests {
         assert_eq!((orders.granted(Epoch(1)), orders.granted(Epoch(2))), (Some(7), None));
         assert_eq!(orders.admission(&state(1, None)).now_or_never(), Some(Event::Admitted));
         assert_eq!(orders.admission(&state(2, None)).now_or_never(), None, "it waits for its own");
+    }
+
+    #[test]
+    fn a_slot_that_was_asked_for_again_is_for_that_time() {
+        let (orders, sender) = orders();
+        sender.send_replace(Admission::Granted { epoch: Epoch(1), bytes: 7 });
+        assert_eq!(orders.returned(1).now_or_never(), None);
+        sender.send_replace(Admission::Returned(1));
+        assert_eq!(orders.returned(1).now_or_never(), Some(()));
+        assert_eq!(orders.returned(2).now_or_never(), None);
+        assert_eq!(orders.admission(&state(2, None)).now_or_never(), None, "no attempt may begin by that");
     }
 
     #[test]

@@ -13,15 +13,12 @@ use serde::de::DeserializeOwned;
 use super::courier::Courier;
 use crate::api::{
     AGENT_PORT, ArchiveSize, AwaitOrder, AwaitedTicket, CarryOrder, CloseOrder, ContainerOrder, ContainerRef,
-    DumpOrder, DumpReport, Epoch, Findings, ImageUsed, Kept, Life, MigrationUid, NodeName, OpenTicketOrder,
+    DumpOrder, DumpReport, Epoch, Findings, ImageUsed, Kept, MigrationUid, NodeName, OpenTicketOrder,
     OrderError, Refusal, Role, SpendOrder,
 };
 
 /// Quick orders: the agent answers as soon as runc has.
 const ORDER_LIMIT: Duration = Duration::from_secs(10);
-
-/// From the second life on the archive is read once more before its ticket opens.
-const REOPEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Files of the container are counted; whoever asks waits for it.
 const SIZE_LIMIT: Duration = Duration::from_secs(5);
@@ -123,18 +120,19 @@ impl Agent {
         self.order(uid, "kill", &ContainerOrder { epoch, container }).await
     }
 
+    /// The archive may have to be read before: whoever asks knows how long that takes.
     pub async fn open_ticket(
         &self,
         uid: &MigrationUid,
         role: Role,
         order: &OpenTicketOrder,
+        limit: Duration,
     ) -> Result<(), AgentError> {
-        let limit = if order.life == Life::FIRST { ORDER_LIMIT } else { REOPEN_LIMIT };
         let _: serde_json::Value = self.post(uid, &format!("tickets/{role}"), order, limit).await?;
         Ok(())
     }
 
-    /// Waits as long as the order says for the ticket to get as far as it says.
+    /// Waits as long as the order says, and as an agent waits at a time, for the ticket to get as far as it says.
     pub async fn await_ticket(
         &self,
         uid: &MigrationUid,

@@ -77,6 +77,12 @@ impl Announcer {
         self.publish(&journal.subject, failure.reason, EventType::Warning, &note);
     }
 
+    /// An effect did not succeed, and will not be waited for any more.
+    pub fn gone_on_without(&self, journal: &Journal, failure: &Failure, why: &str) {
+        let note = sentence_ending(&failure.message, &format!("; {why}"));
+        self.publish(&journal.subject, failure.reason, EventType::Warning, &note);
+    }
+
     pub fn warning(&self, subject: &Subject, reason: Reason, note: &str) {
         self.publish(subject, reason, EventType::Warning, note);
     }

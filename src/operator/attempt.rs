@@ -1,4 +1,5 @@
-//! One effect, again and again where that makes sense. Guarantees that it ends, or goes on for a reason.
+//! One effect, again and again where that makes sense. Guarantees that it ends, or goes on for a reason. Does I/O by what it
+//! is given.
 
 use std::time::Duration;
 
@@ -7,16 +8,10 @@ use tokio::time::{Instant, sleep};
 use super::announce::Announcer;
 use super::perform::{EffectError, Performer};
 use super::subject::Journal;
-use crate::broker::PARK_LIVES;
 use crate::protocol::{Effect, Failure, Outcome};
 
 /// Before the commit an effect may stumble this long before the attempt is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What only tidies up is left alone after that. By then every order to park has expired; as long as one may come back,
-/// from a connection that the broker has not noticed to be dead, whoever obeys it must be resumed.
-const TIDY_PATIENCE: Duration = PARK_LIVES.saturating_add(Duration::from_secs(60));
-/// The same for an attempt that ordered nobody to park.
-const TIDY_PATIENCE_UNPARKED: Duration = Duration::from_secs(20);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
@@ -35,7 +30,7 @@ fn patience_after_commit(effect: Effect) -> Option<Duration> {
 }
 
 /// Performs one effect, again where that makes sense. Ends by success, or by a failure before the commit or where the
-/// protocol has another way; else it insists, because only success leads on.
+/// protocol has another way; else it insists, because only success leads on, until it may be left alone.
 pub async fn attempt(
     performer: &Performer,
     effect: Effect,
@@ -47,7 +42,6 @@ pub async fn attempt(
         step if step.is_revocable() => Some(PATIENCE),
         _ => patience_after_commit(effect),
     };
-    let tidy_patience = if journal.state.park_sent { TIDY_PATIENCE } else { TIDY_PATIENCE_UNPARKED };
     let mut pause = RETRY_FIRST;
     let mut reported = false;
     loop {
@@ -55,11 +49,16 @@ pub async fn attempt(
             Ok(outcome) => return Ok(outcome),
             Err(error) => error,
         };
-        if let Some(outcome) = effect.left_alone()
-            && started.elapsed() > tidy_patience
-        {
-            tracing::warn!(effect = effect.as_str(), failure.message, "left to expire or be swept");
-            return Ok(outcome);
+        match performer.left_alone(effect, journal, started.elapsed()).await {
+            Ok(Some(left)) => {
+                tracing::warn!(effect = effect.as_str(), failure.message, left.told, "gone on without");
+                if let Some(told) = left.told {
+                    announcer.gone_on_without(journal, &failure, &told);
+                }
+                return Ok(left.outcome);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "not known whether it may be left alone"),
         }
         let hopeless = match patience {
             Some(patience) => !transient || started.elapsed() > patience,

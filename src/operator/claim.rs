@@ -3,6 +3,7 @@
 use kube::ResourceExt as _;
 
 use super::journal::on_record;
+use super::slot::Slot;
 use super::subject::Journal;
 use crate::api::{Epoch, HeldRoom, MigrationUid, NodeName, StatefulMigration};
 use crate::placement::Reservation;
@@ -15,6 +16,8 @@ pub enum Standing {
     Waits,
     /// Holds a slot.
     Moves,
+    /// Has given its slot back while somebody was waited for, and wants one again, for the so manieth time.
+    Returns(u32),
     /// Holds none, but no other pod of its owner may begin to move.
     TidiesUp,
     /// Backs off, evicts, or does not know yet how large it is: nobody waits for it.
@@ -57,6 +60,7 @@ impl Claim {
         journal: &Journal,
         room: Option<&HeldRoom>,
         expected: Expected,
+        slot: Slot,
     ) -> Self {
         let Journal { subject, state } = journal;
         let uid = MigrationUid(object.uid().unwrap_or_default());
@@ -74,7 +78,7 @@ impl Claim {
             node: subject.node.clone(),
             priority: object.spec.priority,
             created: object.creation_timestamp().map(|t| t.0.to_string()).unwrap_or_default(),
-            standing: standing(state.step, expected),
+            standing: standing(state.step, expected, slot),
             bytes: match expected {
                 Expected::Bytes(bytes) => Some(bytes),
                 Expected::NotAsked | Expected::Unknown => None,
@@ -90,20 +94,20 @@ impl Claim {
     pub fn on_record(object: &StatefulMigration) -> Option<Self> {
         let journal = on_record(object)?.ok()?;
         let room = object.status.as_ref().and_then(|status| status.reservation.as_ref());
-        Some(Self::of(object, &journal, room, Expected::NotAsked))
+        Some(Self::of(object, &journal, room, Expected::NotAsked, Slot::Held))
     }
 
     /// No other pod of its owner may begin to move.
     pub fn holds_owner(&self) -> bool {
-        matches!(self.standing, Standing::Moves | Standing::TidiesUp)
+        matches!(self.standing, Standing::Moves | Standing::Returns(_) | Standing::TidiesUp)
     }
 }
 
 /// What is only taken back, evicted or tidied up moves no memory, and may take as long as a broker or a
-/// `PodDisruptionBudget` likes: it keeps nobody else waiting. The same where a person or a machine that is silent is
-/// waited for. Names of shadows and of their queues are the owner's: while
-/// they are tidied up, no other pod of it may begin to move.
-fn standing(step: Step, expected: Expected) -> Standing {
+/// `PodDisruptionBudget` likes: it keeps nobody else waiting. The same where a person is waited for; and a machine or a
+/// broker that is silent, as far as the migration's own [`Slot`] knows. Names of shadows and of their queues are the
+/// owner's: while they are tidied up, no other pod of it may begin to move.
+fn standing(step: Step, expected: Expected, slot: Slot) -> Standing {
     match step {
         Step::Accepted if expected == Expected::NotAsked => Standing::Rests,
         Step::Accepted => Standing::Waits,
@@ -111,7 +115,7 @@ fn standing(step: Step, expected: Expected) -> Standing {
             Standing::TidiesUp
         }
         step if step.is_terminal() => Standing::Rests,
-        step if step.is_revocable() || step.is_committed() || step == Step::Withdrawing => Standing::Moves,
+        step if step.is_revocable() || step.is_committed() || step == Step::Withdrawing => slot.standing(),
         _ => Standing::Rests,
     }
 }
@@ -175,8 +179,21 @@ mod tests {
             let tidying = on_record(step);
             assert_eq!((tidying.standing, tidying.holds_owner()), (Standing::TidiesUp, true), "{step:?}");
         }
-        let waiting = Claim::of(&object(json!(null)), &journal(Step::Accepted), None, Expected::Bytes(3));
+        let waiting =
+            Claim::of(&object(json!(null)), &journal(Step::Accepted), None, Expected::Bytes(3), Slot::Held);
         assert_eq!((waiting.standing, waiting.bytes), (Standing::Waits, Some(3)));
+    }
+
+    #[test]
+    fn while_a_silent_machine_is_waited_for_the_slot_is_free_and_the_owner_is_not() {
+        let of = |step, slot| Claim::of(&object(json!(null)), &journal(step), None, Expected::NotAsked, slot);
+        for step in [Step::Freezing, Step::Deleting, Step::Replacing, Step::Resuming] {
+            let claim = of(step, Slot::GivenBack);
+            assert_eq!((claim.standing, claim.holds_owner()), (Standing::TidiesUp, true), "{step:?}");
+        }
+        let back = of(Step::Replacing, Slot::AskedFor(2));
+        assert_eq!((back.standing, back.holds_owner()), (Standing::Returns(2), true));
+        assert_eq!(of(Step::Stranded, Slot::AskedFor(2)).standing, Standing::TidiesUp);
     }
 
     #[test]

@@ -18,21 +18,24 @@ use super::announce::Announcer;
 use super::attempt::attempt;
 use super::claim::{Claim, Expected};
 use super::context::Context;
+use super::due::{pause_after, room, until, until_deadline};
 use super::journal::{Book, JournalError};
 use super::look::admission;
 use super::measured::{Measured, Stopwatch, millis};
 use super::perform::Performer;
+use super::slot::{OwnSlot, Slot, is_quiet};
 use super::source_watch::source_watch;
 use super::subject::Journal;
-use crate::api::{Epoch, HeldRoom, LONGEST_DEADLINE, MigrationUid, Phase, Reason, StatefulMigration};
+use crate::api::{MigrationUid, Phase, Reason, StatefulMigration};
 use crate::protocol::{Effect, Event, Failure, Outcome, State, Step, Turn, step};
 
-/// First pause between attempts, doubled each time.
-const FIRST_BACK_OFF: Duration = Duration::from_secs(20);
 /// A dump that was called off has stopped to send after this, at the latest.
 const TRANSFER_ENDS: Duration = Duration::from_secs(60);
 /// A pod that waits grows meanwhile.
 const SIZE_PERIOD: Duration = Duration::from_secs(5);
+/// Between looks whether whoever is waited for is there again.
+const SLOT_LOOK: Duration = Duration::from_secs(2);
+
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
     #[error(transparent)]
@@ -59,6 +62,7 @@ pub struct Driver {
     measured: Measured,
     announcer: Announcer,
     stopwatch: Stopwatch,
+    slot: OwnSlot,
     entered: Instant,
     /// When its pod was looked into, if by this driver.
     looked: Option<Instant>,
@@ -69,8 +73,12 @@ pub struct Driver {
 
 impl Driver {
     /// Reads the journal, or accepts the migration and writes the first one. `None` where there is nothing to drive:
-    /// it ended already, or its pod is gone.
-    pub async fn open(ctx: Context, object: StatefulMigration) -> Result<Option<Self>, DriveError> {
+    /// it ended already, or its pod is gone. `has_slot`: the driver before this one had not given its slot back.
+    pub async fn open(
+        ctx: Context,
+        object: StatefulMigration,
+        has_slot: bool,
+    ) -> Result<Option<Self>, DriveError> {
         let mut book = Book::new(ctx.client.clone(), object);
         let announcer = Announcer::new(&ctx, book.object());
         if book.object().status.as_ref().is_some_and(|s| s.phase.is_terminal()) {
@@ -90,7 +98,8 @@ impl Driver {
         let performer = Arc::new(Performer::new(ctx.clone(), Arc::new(book.object().clone())));
         let measured = book.object().status.as_ref().map(Measured::before).unwrap_or_default();
         let stopwatch = Stopwatch::of(&measured);
-        let driver = Self {
+        let slot = OwnSlot::new(journal.state.step, has_slot && !is_quiet(&journal, &ctx.agents));
+        let mut driver = Self {
             ctx,
             book,
             journal: Arc::new(journal),
@@ -98,12 +107,14 @@ impl Driver {
             measured,
             announcer,
             stopwatch,
+            slot,
             entered: Instant::now(),
             looked: accepted.then(Instant::now),
             expected: Expected::NotAsked,
             last_archive: None,
         };
         driver.follow_journal();
+        driver.look_at_slot();
         Ok(Some(driver))
     }
 
@@ -118,7 +129,17 @@ impl Driver {
     }
 
     pub fn claim(&self) -> Claim {
-        Claim::of(self.book.object(), &self.journal, self.measured.reservation.as_ref(), self.expected)
+        let room = self.measured.reservation.as_ref();
+        Claim::of(self.book.object(), &self.journal, room, self.expected, self.slot.get())
+    }
+
+    /// Whether it needs its slot where it stands now; effects hear of it before anybody else may have it. True if that has
+    /// changed.
+    fn look_at_slot(&mut self) -> bool {
+        let is_quiet = is_quiet(&self.journal, &self.ctx.agents);
+        let changed = self.slot.look(self.journal.state.step, is_quiet, Instant::now());
+        self.performer.may_move(self.slot.get() == Slot::Held);
+        changed
     }
 
     /// Expected size of the next attempt's archive.
@@ -142,6 +163,10 @@ impl Driver {
         while !self.journal.state.step.is_terminal() {
             let state = &self.journal.state;
             let limit = state.step.limit().map(|limit| self.entered + limit);
+            let asked = match self.slot.get() {
+                Slot::AskedFor(time) => Some(time),
+                Slot::Held | Slot::GivenBack => None,
+            };
             let event = tokio::select! {
                 Some((turn, effect, result)) = running.next() => match result {
                     Ok(outcome) => Event::Done(turn, outcome),
@@ -154,7 +179,7 @@ impl Driver {
                     report(&self);
                     continue;
                 }
-                () = orders.abort(), if may_abort(state.step) => Event::Abort,
+                () = orders.abort(), if may_abort(state.step) || state.step == Step::Evicting => Event::Abort,
                 () = &mut source_gone, if may_abort(state.step) => {
                     source_gone = Box::pin(std::future::pending());
                     Event::SourceGone
@@ -172,6 +197,17 @@ impl Driver {
                         self.measured.retries = orders.retries(); // written together with what comes of it
                     }
                     decision
+                }
+                () = orders.returned(asked.unwrap_or_default()), if asked.is_some() => {
+                    self.performer.may_move(self.slot.regain(asked.unwrap_or_default()));
+                    report(&self);
+                    continue;
+                }
+                () = sleep(SLOT_LOOK), if self.slot.is_watched() => {
+                    if self.look_at_slot() {
+                        report(&self);
+                    }
+                    continue;
                 }
                 () = sleep(self.room_expires_in()), if self.measured.reservation.is_some() => {
                     self.release();
@@ -241,6 +277,7 @@ impl Driver {
             subject.archive_bytes = Some(bytes);
         }
         self.journal = Arc::new(Journal { subject, state: next });
+        self.look_at_slot();
         self.book.write(&self.journal, &self.measured).await?;
         if let Some(why) = unplaceable {
             self.announcer.warning(&self.journal.subject, Reason::NoNodeFits, &why);
@@ -277,6 +314,7 @@ impl Driver {
             let (performer, journal, ctx) = (self.performer.clone(), self.journal.clone(), self.ctx.clone());
             let announcer = self.announcer.clone();
             running.push(Box::pin(async move {
+                performer.slot_for(effect).await;
                 let started = Instant::now();
                 let result = attempt(&performer, effect, &journal, &announcer).await;
                 ctx.metrics.effect(effect, result.is_ok(), started.elapsed().as_secs_f64());
@@ -347,30 +385,7 @@ impl Driver {
     }
 }
 
-/// From now on.
-fn room(bytes: u64) -> HeldRoom {
-    let now = Timestamp::now();
-    HeldRoom { bytes, since: now.to_string(), until: (now + LONGEST_DEADLINE).to_string() }
-}
-
-/// Exponential: the next attempt is not more welcome than the last one.
-fn pause_after(epoch: Epoch) -> Duration {
-    FIRST_BACK_OFF.saturating_mul(1 << epoch.0.saturating_sub(1).min(5))
-}
-
 /// Steps in which abort or the loss of the source still means something.
 fn may_abort(step: Step) -> bool {
     step.is_revocable() || matches!(step, Step::Accepted | Step::BackingOff)
-}
-
-/// How long it is until then; nothing where that is no time.
-fn until(rfc3339: &str) -> Option<Duration> {
-    let at: Timestamp = rfc3339.parse().ok()?;
-    Some(Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default())
-}
-
-fn until_deadline(created: Timestamp, seconds: u64) -> Duration {
-    let gone = Timestamp::now().duration_since(created);
-    let gone = Duration::try_from(gone).unwrap_or_default();
-    Duration::from_secs(seconds).min(LONGEST_DEADLINE).saturating_sub(gone)
 }

@@ -2,7 +2,7 @@
 //!
 //! `preflight` accepts, `supervisor` (the leader's loop) starts a `driver` each and hands out `slots`, a driver feeds
 //! `protocol::step` and writes the `journal`, `perform` does what the protocol asks for. What a migration holds is its
-//! `claim`; `placing` finds out whether a node has room, `bookings` keep one from being given away twice. `check` answers
+//! `claim` (its own `slot` may be given back meanwhile); `placing` finds out whether a node has room, `bookings` keep one from being given away twice. `check` answers
 //! people (`scheduling`: what the scheduler would say); `surroundings` are a pod's queue and the NetworkPolicies of its
 //! namespace. Holds no state that is not in the objects.
 
@@ -17,6 +17,7 @@ mod claim;
 mod context;
 mod courier;
 mod driver;
+mod due;
 mod journal;
 mod look;
 mod measured;
@@ -33,6 +34,7 @@ mod scheduling;
 mod selectors;
 mod serve;
 mod shadow_pod;
+mod slot;
 mod slots;
 mod source_watch;
 mod status;

@@ -22,7 +22,7 @@ use super::context::Context;
 use super::driver::Driver;
 use super::placing::Placing;
 use super::retention::{is_ended, is_old};
-use super::slots::{Limits, admissible};
+use super::slots::{Limits, admissible, regained};
 use crate::api::{Epoch, MigrationUid, StatefulMigration};
 use crate::kit::WATCH_SECONDS;
 
@@ -42,6 +42,8 @@ struct Live {
     claim: Option<Claim>,
     /// The attempt that may begin.
     granted: Option<Epoch>,
+    /// The time for which its slot was given back to it.
+    returned: Option<u32>,
     /// When it was last told why it waits.
     told: Option<Instant>,
 }
@@ -169,13 +171,14 @@ impl Supervisor {
         if let Some(Claim { is_placed: true, reservation: Some(placed), .. }) = &claim {
             self.ctx.bookings.adopt(placed.clone());
         }
-        let live = Live { object: object_tx, admission, claim, granted: None, told: None };
+        let has_slot = claim.as_ref().is_none_or(|claim| claim.standing == Standing::Moves);
+        let live = Live { object: object_tx, admission, claim, granted: None, returned: None, told: None };
         self.live.insert(uid.clone(), live);
         let orders = Orders { object: object_rx, admission: admission_rx };
         let (ctx, reports) = (self.ctx.clone(), self.reports.clone());
         self.drivers.spawn(async move {
-            let driving =
-                AssertUnwindSafe(Box::pin(drive(ctx, &uid, &object, orders, &reports))).catch_unwind();
+            let driving = AssertUnwindSafe(Box::pin(drive(ctx, &uid, &object, (orders, has_slot), &reports)))
+                .catch_unwind();
             let pause = match driving.await {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => {
@@ -205,7 +208,11 @@ impl Supervisor {
             Report::Progress(uid, claim) => {
                 if let Some(live) = self.live.get_mut(&uid) {
                     // It may have been let go and not know it yet.
-                    let unheard = claim.standing == Standing::Waits && live.granted == Some(claim.epoch);
+                    let unheard = match claim.standing {
+                        Standing::Waits => live.granted == Some(claim.epoch),
+                        Standing::Returns(time) => live.returned == Some(time),
+                        _ => false,
+                    };
                     if !unheard {
                         live.claim = Some(*claim);
                     }
@@ -213,8 +220,10 @@ impl Supervisor {
             }
             Report::Pauses(uid) => {
                 let claim = self.live.get_mut(&uid).and_then(|live| live.claim.as_mut());
-                if let Some(claim) = claim.filter(|claim| claim.standing == Standing::Waits) {
-                    claim.standing = Standing::Rests; // there is nobody to begin
+                match claim.map(|claim| &mut claim.standing) {
+                    Some(standing @ Standing::Waits) => *standing = Standing::Rests, // there is nobody to begin
+                    Some(standing @ Standing::Returns(_)) => *standing = Standing::TidiesUp, // or to go on
+                    _ => {}
                 }
             }
             Report::Ended(uid, end) => {
@@ -233,9 +242,29 @@ impl Supervisor {
         self.hand_out_slots();
     }
 
-    /// To those that wait, have a slot, and some node has room for.
+    fn claims(&self) -> Vec<Claim> {
+        self.live.values().filter_map(|live| live.claim.clone()).collect()
+    }
+
+    /// To those that have begun already.
+    fn hand_back_slots(&mut self) {
+        for uid in regained(&self.claims(), self.limits) {
+            let Some(live) = self.live.get_mut(uid.as_str()) else { continue };
+            if let Some(claim) = &mut live.claim
+                && let Standing::Returns(time) = claim.standing
+            {
+                (claim.standing, live.returned) = (Standing::Moves, Some(time));
+                live.admission.send_replace(Admission::Returned(time));
+            }
+        }
+    }
+
+    /// To those that want theirs back, then to those that wait and some node has room for.
     fn hand_out_slots(&mut self) {
-        let claims: Vec<Claim> = self.live.values().filter_map(|live| live.claim.clone()).collect();
+        if self.is_synced {
+            self.hand_back_slots();
+        }
+        let claims = self.claims();
         let active = claims.iter().filter(|claim| claim.standing == Standing::Moves).count();
         self.ctx.metrics.active.set(i64::try_from(active).unwrap_or(i64::MAX));
         if !self.is_synced || !claims.iter().any(|claim| claim.standing == Standing::Waits) {
@@ -300,7 +329,7 @@ async fn drive(
     ctx: Context,
     uid: &str,
     object: &StatefulMigration,
-    orders: Orders,
+    (orders, has_slot): (Orders, bool),
     reports: &mpsc::UnboundedSender<Report>,
 ) -> Result<(), super::driver::DriveError> {
     // What the watch brought may be older than what another leader wrote.
@@ -310,7 +339,7 @@ async fn drive(
     else {
         return Ok(());
     };
-    let Some(driver) = Box::pin(Driver::open(ctx, live)).await? else { return Ok(()) };
+    let Some(driver) = Box::pin(Driver::open(ctx, live, has_slot)).await? else { return Ok(()) };
     let (uid, reports) = (uid.to_owned(), reports.clone());
     driver
         .run(orders, move |driver| {

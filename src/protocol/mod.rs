@@ -11,8 +11,9 @@
 //! * From [`Step::Freezing`] on, no event leads back: only forward. Forward has several ways ([`Way`]), tried in their
 //!   order, each with a ticket of its own ([`crate::api::Life`]) and only once the ticket of the way before is spent:
 //!   never two lives. Where none is left the policy decides: a fresh pod with the archive kept, or a person.
-//! * Where somebody else saw to it that no pod will ever claim the replacement's ticket, and the source has no process
-//!   left, what was made for the migration is taken away and it ends as failed.
+//! * Where somebody else saw to it that no pod will ever claim the replacement's first ticket, and the source has no
+//!   process left, what was made for the migration is taken away and it ends as failed. From the second life on its
+//!   archive is kept as the policy says: nothing that somebody does to the pod meanwhile takes it away.
 //! * Nothing is committed that was not restored on the target from the very archive, and checked there. A shadow that
 //!   was let go still lives when the commit is written.
 //! * The archive is kept on the source's node until [`Step::Closing`]: a target that is lost before that costs nothing

@@ -1,7 +1,7 @@
 //! The transition function.
 
 use super::{Effect, Event, Failure, Outcome, State, Step, Way};
-use crate::api::{EvictionPolicy, NodeName, Reason};
+use crate::api::{EvictionPolicy, Life, NodeName, Reason};
 
 /// The next state and the effects to perform once it is durable. An event the state does not wait for gives the same
 /// state and no effects.
@@ -142,13 +142,13 @@ fn failed(state: &State, failure: Failure) -> State {
         step if step.is_revocable() => withdraw(state, failure),
         // The pod that was to carry on will never come: somebody deleted the source before the commit was known, and a
         // fresh pod has its name, or its owner makes none any more. No process of the source is left here.
-        Step::Replacing if failure.reason == Reason::SourceGone => {
-            if failure.retry {
-                state.clone()
-            } else {
-                withdraw(state, failure)
-            }
+        Step::Replacing if failure.reason == Reason::SourceGone && failure.retry => state.clone(),
+        // From the second life on its archive was promised to whom the policy names, perhaps to a person who has waited:
+        // what somebody did to pod or owner meanwhile may be undone, the archive cannot be made again.
+        Step::Replacing if failure.reason == Reason::SourceGone && state.life > Life::FIRST => {
+            lead_on(state, Way::Nowhere, failure)
         }
+        Step::Replacing if failure.reason == Reason::SourceGone => withdraw(state, failure),
         Step::Replacing | Step::Seeking | Step::Carrying | Step::Returning => other_way(state, failure),
         // It stood parked all the time, and a crash would have brought it back as it was: what is in the archive is all
         // that it has ever been. Later its ticket may be closed, and something fresh may have acted.
@@ -168,6 +168,11 @@ fn other_way(state: &State, failure: Failure) -> State {
     };
     // That no other node fits says less than why another one was needed.
     let failure = state.failure.clone().filter(|_| state.step == Step::Seeking).unwrap_or(failure);
+    lead_on(state, way, failure)
+}
+
+/// To that way, once no ticket is open.
+fn lead_on(state: &State, way: Way, failure: Failure) -> State {
     let next = State { way, failure: Some(failure), replacement: None, ..state.clone() };
     // On the way to another node there is no ticket that must be spent first.
     match state.step {
@@ -240,6 +245,12 @@ fn call_off(state: &State, failure: &Failure) -> State {
         Step::Withdrawing | Step::Reverting | Step::Discarding if !state.given_up => {
             next.failure = Some(failure.clone());
             next
+        }
+        // A PodDisruptionBudget may refuse it for ever: whoever calls it off does not ask for it any more.
+        Step::Evicting if failure.reason == Reason::Aborted => {
+            next.failure = Some(failure.clone());
+            let began_to_revert = std::mem::take(&mut next.evicted_first);
+            enter(next, if began_to_revert { Step::Reverting } else { Step::Failed })
         }
         _ => next,
     }

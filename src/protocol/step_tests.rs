@@ -362,3 +362,21 @@ fn an_abort_ends_without_eviction() {
         assert_eq!(state.failure.unwrap().reason, Reason::Aborted);
     }
 }
+
+#[test]
+fn an_eviction_that_is_refused_for_ever_can_be_called_off() {
+    let plan = plan(true, true);
+    let evicting = step(&State::new(plan, None), Event::DeadlineExceeded).0;
+    assert_eq!(evicting.step, Step::Evicting);
+    let (end, effects) = step(&evicting, Event::Abort);
+    assert_eq!((end.step, effects, end.failure.unwrap().reason), (Step::Failed, vec![], Reason::Aborted));
+
+    // The same where the rest of the rollback was to wait until the pod has gone: then it stays, and is resumed.
+    let state = step(&until(Step::Dumping, plan), Event::DeadlineExceeded).0;
+    let reverting = step(&state, Event::Done(state.turn(), Outcome::ShadowWithdrawn)).0;
+    let evicting = step(&reverting, Event::Done(reverting.turn(), Outcome::SourceThawed)).0;
+    assert!(evicting.step == Step::Evicting && evicting.evicted_first);
+    let (end, seen) = run(step(&evicting, Event::Abort).0);
+    assert_eq!((end.step, end.failure.unwrap().reason), (Step::Failed, Reason::Aborted));
+    assert!(seen.contains(&E::ResumeSource) && !seen.contains(&E::EvictSource), "{seen:?}");
+}

@@ -127,7 +127,8 @@ impl Step {
 
     /// A step in which [`super::Event::Abort`] still means something.
     pub fn heeds_abort(self) -> bool {
-        self.is_revocable() || matches!(self, Self::Accepted | Self::BackingOff | Self::Stranded)
+        self.is_revocable()
+            || matches!(self, Self::Accepted | Self::BackingOff | Self::Evicting | Self::Stranded)
     }
 
     /// How long the step may take before it counts as failed (before the commit) or is reported (after it).

@@ -244,6 +244,36 @@ fn where_the_policy_blocks_a_person_is_waited_for_who_may_try_again_or_give_up()
 }
 
 #[test]
+fn whoever_asks_for_another_try_while_the_pod_cannot_come_back_does_not_lose_the_archive() {
+    let blocking = Plan { policy: EvictionPolicy::MigrateOrBlock, ..plan(true, true) };
+    let stranded = on_all_ways(blocking).pop().unwrap();
+    let again = step(&stranded, Event::Retry).0;
+    let spending = fail(&again, Reason::SourceGone);
+    assert_eq!(spending.outstanding(), [E::SpendTicket], "its ticket may be open already");
+    let back = succeed(&spending);
+    assert_eq!((back.step, back.given_up), (Step::Stranded, false));
+    assert_eq!(back.failure.as_ref().unwrap().reason, Reason::SourceGone, "why the try was in vain");
+    let another = step(&back, Event::Retry).0;
+    assert_eq!((another.step, another.way, another.life), (Step::Replacing, Way::Target, Life(6)));
+    assert_eq!(run(another).0.step, Step::Completed);
+    let (end, seen) = run(step(&back, Event::GiveUp).0);
+    assert_eq!((end.step, seen[0]), (Step::Failed, E::KeepArchive));
+}
+
+#[test]
+fn from_the_second_life_on_no_archive_is_discarded_though_the_pod_will_never_come() {
+    for policy in [EvictionPolicy::MigrateOrEvict, EvictionPolicy::MigrateOrBlock] {
+        let ways = on_all_ways(Plan { policy, ..plan(true, true) });
+        for state in ways.iter().filter(|state| state.step == Step::Replacing && state.life > Life::FIRST) {
+            let (end, seen) = run(fail(state, Reason::SourceGone));
+            assert!(!seen.contains(&E::CloseArchives), "{policy:?} {:?}", state.life);
+            let kept = end.step == Step::Stranded || seen.contains(&E::KeepArchive);
+            assert!(kept, "{policy:?} {:?}", state.life);
+        }
+    }
+}
+
+#[test]
 fn what_was_given_up_is_not_evicted_thawed_or_closed_once_more_whatever_happens() {
     for state in on_all_ways(plan(true, true)).iter().filter(|state| state.given_up) {
         for event in [Event::Abort, Event::DeadlineExceeded, Event::SourceGone] {

@@ -60,7 +60,8 @@ pub fn furnish(world: &World) {
 
 /// Makes the pod whenever there is none.
 pub async fn stateful_set_controller(world: World) {
-    let set = world.objects.get(&Key::new("statefulsets", NAMESPACE, "web")).unwrap();
+    let owner = Key::new("statefulsets", NAMESPACE, "web");
+    let set = world.objects.get(&owner).unwrap();
     let template = json!({
         "metadata": { "name": POD, "namespace": NAMESPACE, "labels": { "app": "web" }, "ownerReferences": [
             { "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": uid(&set), "controller": true }] },
@@ -72,7 +73,8 @@ pub async fn stateful_set_controller(world: World) {
     let mut pause = Duration::from_millis(200);
     loop {
         changes.borrow_and_update();
-        if world.objects.get(&pod_key()).is_none() {
+        let Some(set) = world.objects.get(&owner) else { return };
+        if set["spec"]["replicas"] != json!(0) && world.objects.get(&pod_key()).is_none() {
             sleep(Duration::from_millis(5)).await;
             match create_object(&world, User::StatefulSetController, "pods", template.clone()).await {
                 Ok(_) => pause = Duration::from_millis(200),
@@ -213,6 +215,48 @@ pub async fn user_who_decides(world: World, field: &'static str, value: Value) {
     let key = Key::new("statefulmigrations", NAMESPACE, text(&migration, "/metadata/name"));
     world.objects.change(&key, None, |migration| migration["spec"][field] = value).unwrap();
     world.wire.note(format!("user says {field}"));
+}
+
+/// Whoever is waited for tries again while the owner is scaled down; then he scales it up, mends, and tries once more.
+pub async fn user_who_scales(world: World) {
+    let migration = until_step(&world, "Stranded").await;
+    sleep(DECIDES_AFTER).await;
+    let migration = Key::new("statefulmigrations", NAMESPACE, text(&migration, "/metadata/name"));
+    let tries = |time: u32, replicas: u32| {
+        let set = Key::new("statefulsets", NAMESPACE, "web");
+        world.objects.change(&set, None, |set| set["spec"]["replicas"] = json!(replicas)).unwrap();
+        if replicas == 0 {
+            let _ = world.objects.delete(&pod_key(), None, false); // as its controller does
+        }
+        world.objects.change(&migration, None, |migration| migration["spec"]["retry"] = json!(time)).unwrap();
+        world.wire.note(format!("user has {replicas} pods, and says retry"));
+    };
+    tries(1, 0);
+    let mut changes = world.objects.changes();
+    loop {
+        changes.borrow_and_update();
+        let status = world.objects.get(&migration).map(|migration| migration["status"].clone());
+        let Some(status) = status else { return };
+        if status["step"] == "Stranded" && status["retries"] == 1 {
+            break;
+        }
+        let _ = changes.changed().await;
+    }
+    sleep(DECIDES_AFTER).await;
+    world.decided.store(true, Ordering::SeqCst);
+    tries(2, 1);
+}
+
+/// Whoever is waited for does not come: the namespace is deleted, some time later, and the broker was in it.
+pub async fn user_who_deletes_the_namespace(world: World) {
+    let migration = until_step(&world, "Stranded").await;
+    sleep(DECIDES_AFTER).await;
+    world.broker_is_gone.store(true, Ordering::SeqCst);
+    let migration = ("statefulmigrations", text(&migration, "/metadata/name"));
+    for (plural, name) in [("secrets", "broker"), ("services", "web"), ("statefulsets", "web"), migration] {
+        world.objects.delete(&Key::new(plural, NAMESPACE, name), None, false).unwrap();
+    }
+    world.wire.note("user deletes the namespace".to_owned());
 }
 
 async fn until_step(world: &World, step: &str) -> Value {

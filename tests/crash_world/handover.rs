@@ -1,6 +1,7 @@
 //! `shadow::broker::Broker` on the broker of this world: the operations that `AmqpBroker` performs, in its order, each a
 //! call that can be struck. Only consumers that answer are known here.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,9 +37,8 @@ impl MemoryBroker {
     ) -> Result<T, BrokerError> {
         let world = self.world.clone();
         let done = self.line.call(&format!("broker: {what}"), async move { work(&world.broker) }).await;
-        done.map_err(|_| BrokerError::Unreachable {
-            broker: "memory".into(),
-            cause: "connection reset".into(),
+        done.ok().filter(|_| !self.world.broker_is_gone.load(Ordering::SeqCst)).ok_or_else(|| {
+            BrokerError::Unreachable { broker: "memory".into(), cause: "connection reset".into() }
         })
     }
 

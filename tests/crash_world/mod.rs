@@ -76,6 +76,8 @@ pub struct Parts {
     pub published: AtomicU64,
     /// Somebody who was waited for has mended what kept it from living, or has given up.
     pub decided: AtomicBool,
+    /// Nobody reaches the broker any more.
+    pub broker_is_gone: AtomicBool,
     pub invariants: invariants::Invariants,
     nodes: BTreeMap<&'static str, Node>,
     images: Mutex<Vec<Memory>>,
@@ -116,6 +118,7 @@ impl World {
             containers: containers::Containers::default(),
             published: AtomicU64::new(0),
             decided: AtomicBool::new(false),
+            broker_is_gone: AtomicBool::new(false),
             invariants: invariants::Invariants::default(),
             nodes: cluster::NODES.into_iter().map(node).collect(),
             images: Mutex::default(),
@@ -155,6 +158,9 @@ impl World {
 
     pub fn has_ended(&self) -> bool {
         let (migrations, _) = self.objects.list("statefulmigrations", None);
+        if self.scenario.all_is_deleted() {
+            return migrations.is_empty() && self.broker_is_gone.load(Ordering::SeqCst);
+        }
         migrations.iter().any(|m| matches!(objects::text(m, "/status/phase"), "Completed" | "Failed"))
     }
 

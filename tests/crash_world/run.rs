@@ -17,6 +17,8 @@ use super::wire::{Blow, Strike};
 
 /// From the drain to the end of the migration, whatever happens.
 const LONGEST: Duration = Duration::from_secs(600);
+/// The same where a broker is waited for that nobody brings back: as long as an order to park could come back.
+const LONGEST_WITHOUT_BROKER: Duration = Duration::from_secs(900);
 /// From there until nothing is left.
 const REST: Duration = Duration::from_secs(100);
 const LOOK: Duration = Duration::from_millis(500);
@@ -72,14 +74,19 @@ async fn run(scenario: Scenario, blow: Option<Blow>) -> Outcome {
         Trouble::MendedAndRetried => {
             drop(tokio::spawn(cluster::user_who_decides(world.clone(), "retry", json!(1))));
         }
+        Trouble::ScaledDownMeanwhile => drop(tokio::spawn(cluster::user_who_scales(world.clone()))),
         Trouble::GivenUp => {
             drop(tokio::spawn(cluster::user_who_decides(world.clone(), "giveUp", json!(true))));
         }
+        Trouble::NamespaceDeleted => {
+            drop(tokio::spawn(cluster::user_who_deletes_the_namespace(world.clone())));
+        }
         _ => {}
     }
+    let longest = if scenario.all_is_deleted() { LONGEST_WITHOUT_BROKER } else { LONGEST };
     let mut strike = std::pin::pin!(world.wire.struck());
     let mut open = true;
-    let ended = timeout(LONGEST, async {
+    let ended = timeout(longest, async {
         while !world.has_ended() {
             tokio::select! {
                 strike = &mut strike, if open => {
@@ -122,7 +129,7 @@ async fn run(scenario: Scenario, blow: Option<Blow>) -> Outcome {
     }
     let mut violations = world.invariants.broken();
     if !ended {
-        violations.push(format!("it did not end within {LONGEST:?}"));
+        violations.push(format!("it did not end within {longest:?}"));
     }
     violations.extend(missing);
     processes.end(&world).await;
@@ -189,6 +196,9 @@ fn lose(world: &World) {
 
 /// For the summary: how the migration ended, and who carries on.
 fn end(world: &World) -> String {
+    if world.scenario.all_is_deleted() && world.has_ended() {
+        return "gone".into();
+    }
     let Some(status) = cluster::migration(world).and_then(|m| m.status) else { return "never began".into() };
     let pod = world.objects.get(&cluster::pod_key());
     let same = pod.is_some_and(|pod| uid(&pod) == world.source().pod_uid);

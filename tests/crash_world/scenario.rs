@@ -30,8 +30,12 @@ pub enum Trouble {
     TargetLost(&'static str, &'static [&'static str]),
     /// No restore succeeds after the commit; somebody mends that and says so.
     MendedAndRetried,
+    /// The same, but a first try comes while the owner is scaled down.
+    ScaledDownMeanwhile,
     /// No restore succeeds after the commit; somebody gives up.
     GivenUp,
+    /// The same; somebody deletes the namespace, and with it the owner, the Secret and the broker.
+    NamespaceDeleted,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,9 +90,9 @@ impl Scenario {
         match self.trouble {
             Trouble::RestoreFails => life == Life::FIRST,
             Trouble::RestoresFailOn(nodes) | Trouble::TargetLost(_, nodes) => nodes.contains(&node),
-            Trouble::MendedAndRetried => !decided,
+            Trouble::MendedAndRetried | Trouble::ScaledDownMeanwhile => !decided,
             Trouble::AnotherImageElsewhere => node == NODES[1],
-            Trouble::GivenUp => true,
+            Trouble::GivenUp | Trouble::NamespaceDeleted => true,
             _ => false,
         }
     }
@@ -103,8 +107,15 @@ impl Scenario {
                 | Trouble::AnotherImageElsewhere
                 | Trouble::TargetLost(..)
                 | Trouble::MendedAndRetried
+                | Trouble::ScaledDownMeanwhile
                 | Trouble::GivenUp
+                | Trouble::NamespaceDeleted
         )
+    }
+
+    /// In the end nobody is left.
+    pub fn all_is_deleted(&self) -> bool {
+        self.trouble == Trouble::NamespaceDeleted
     }
 
     /// How nearly all runs should end, whatever strikes; nothing where that depends.
@@ -114,7 +125,7 @@ impl Scenario {
             Trouble::AnotherImage => Some("moved in a later attempt"),
             Trouble::AnotherImageElsewhere => Some("came home"),
             // All ways begin anew where the archive lies now.
-            Trouble::MendedAndRetried => Some("came home"),
+            Trouble::MendedAndRetried | Trouble::ScaledDownMeanwhile => Some("came home"),
             Trouble::RestoresFailOn(nodes) | Trouble::TargetLost(_, nodes) => {
                 let lost = matches!(self.trouble, Trouble::TargetLost(..));
                 let fits = |node: &&str| !(nodes.contains(node) || lost && *node == NODES[1]);
@@ -125,6 +136,7 @@ impl Scenario {
                 }
             }
             Trouble::GivenUp | Trouble::EndsOfItsConnections => Some("started fresh"),
+            Trouble::NamespaceDeleted => Some("gone"),
             Trouble::DumpsFail | Trouble::NeverParks | Trouble::Abort(_) => None,
         }
     }

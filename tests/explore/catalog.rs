@@ -32,6 +32,7 @@ pub fn usual() -> Vec<Scenario> {
         Scenario { deadline: true, ..failures("the same, blocking", 1).blocking() },
         failures("failures, state from anywhere", 2).any(),
         Scenario { broker: true, deadline: true, ..failures("the broker is lost", 1) },
+        Scenario { broker: true, messages: 2, ..users("the broker is lost, and pod or owner with it", 2) },
         users("pods and owners are deleted", 1),
         renamed(users("pods and owners are deleted, Deployment", 1)),
         machines("a node reboots or is lost", 1),
@@ -41,6 +42,11 @@ pub fn usual() -> Vec<Scenario> {
         Scenario { crashes: true, ..restores("restores fail, things crash, no bridge", 2).sequential() },
         restores("restores fail, blocking", 2).without_queue().blocking(),
         Scenario { third_node: false, ..restores("restores fail, no third node, blocking", 1).blocking() },
+        Scenario {
+            users: true,
+            messages: 2,
+            ..restores("restores fail, pod or owner change, blocking", 2).blocking()
+        },
         Scenario { silence: true, ..restores("the target does not answer, restores fail", 2).any() },
         Scenario {
             operators: true,
@@ -81,6 +87,9 @@ pub fn trap(mistake: Mistake) -> Scenario {
             Scenario { crashes: true, messages: 1, ..faulty }
         }
         Mistake::TicketClosedAfterResume => Scenario { crashes: true, ..faulty }.sequential(),
+        Mistake::NobodyIsWaitedFor => {
+            Scenario { broker: true, users: true, faults: 2, messages: 1, attempts: 1, ..small }
+        }
         Mistake::QueueDeletedNonEmpty => Scenario { users: true, messages: 1, ..faulty },
         Mistake::IntentAfterEffect => Scenario { failures: true, faults: 2, messages: 1, ..small },
         Mistake::AgentIgnoresEpoch => {
@@ -100,6 +109,11 @@ pub fn trap(mistake: Mistake) -> Scenario {
         | Mistake::StrandedWhateverThePolicy
         | Mistake::ReplacementNotConfirmed
         | Mistake::FreezesOverAndOver => Scenario { restores: true, ..faulty }.without_queue(),
+        Mistake::RetryDiscards => {
+            Scenario { restores: true, users: true, faults: 2, third_node: false, ..faulty }
+                .without_queue()
+                .blocking()
+        }
         Mistake::WayBeforeSpent | Mistake::GivenUpBeforeSpent | Mistake::SpendKillsTheLiving => {
             Scenario { restores: true, faults: 2, third_node: false, ..faulty }.without_queue()
         }

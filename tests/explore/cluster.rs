@@ -32,7 +32,9 @@ impl Model {
         }
         let facts = self.protocol.facts(world.journal);
         // As in `webhook::cache`: the owner's next pod gets the ticket.
-        let claimed = facts.state.step.awaits_replacement() && !self.makes(Mistake::WebhookClaimsNothing);
+        let claimed = facts.state.step.awaits_replacement()
+            && !world.past.template_changed
+            && !self.makes(Mistake::WebhookClaimsNothing);
         let (epoch, life, at) = (facts.epoch, facts.life, facts.place);
         let named = if claimed { Named::Replacement { epoch, life, at } } else { Named::Fresh };
         let mut next = World { named, ..*world };

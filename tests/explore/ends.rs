@@ -1,7 +1,7 @@
 //! What a good end is: I7, I8 and I14, and I1 in the end. From every world such an end must be reachable without any further
 //! fault.
 
-use shadow::api::{EvictionPolicy, Reason};
+use shadow::api::{EvictionPolicy, Life as LifeOf, Reason};
 use shadow::protocol::Step;
 
 use super::model::Model;
@@ -19,6 +19,10 @@ impl Model {
     /// Nobody can take messages: but the pod must not stand frozen, and a drain must get what the policy says.
     fn missing_without_broker(&self, world: &World) -> Vec<&'static str> {
         let state = &self.protocol.facts(world.journal).state;
+        if world.past.owner_deleted && world.named == Named::Nobody {
+            let waits = "I7: a broker is waited for that nobody is left to hear of";
+            return if state.step.is_terminal() { Vec::new() } else { vec![waits] };
+        }
         let runs = world.survivor().is_some_and(|who| world.of(who).life == Life::Running);
         let blocks = self.scenario.plan.policy == EvictionPolicy::MigrateOrBlock;
         let gone = world.named != Named::Source || state.step == Step::Completed;
@@ -36,7 +40,9 @@ impl Model {
     /// A person is waited for: nothing runs or may run, and the archive is there. Both ways on from here are explored too.
     fn missing_stranded(&self, world: &World, epoch: u8) -> Vec<&'static str> {
         let open = world.places.iter().any(|place| place.ticket.opened && !place.ticket.failed);
-        let lives = world.of(Who::Source).is_alive() || world.of(Who::Successor).is_alive();
+        // A fresh pod that somebody had made in its place is his own.
+        let successor = world.of(Who::Successor).is_alive() && world.named != Named::Fresh;
+        let lives = world.of(Who::Source).is_alive() || successor;
         let kept = world.places.iter().any(|place| place.keeps(epoch)) || world.past.archive_lost;
         let mut missing = Vec::new();
         if self.scenario.plan.policy != EvictionPolicy::MigrateOrBlock {
@@ -74,6 +80,11 @@ impl Model {
         must(step.is_terminal() || !step.is_committed(), "I14: committed, and it does not end");
         let kept = world.places.iter().any(|place| place.keeps(facts.epoch));
         must(!state.given_up || kept || world.past.archive_lost, "I14: given up, and nothing is kept");
+        let promised = step == Step::Failed && state.life > LifeOf::FIRST;
+        must(
+            !promised || state.given_up || world.past.archive_lost,
+            "I14: it ends without the pod's state, and the archive is not kept",
+        );
         let untroubled = self.scenario.faults == 0 && !self.scenario.deadline;
         must(step == Step::Completed || !untroubled, "I7: it fails though nothing went wrong");
         let called_off = state.failure.as_ref().is_some_and(|failure| failure.reason == Reason::Aborted);

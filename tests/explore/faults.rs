@@ -180,6 +180,13 @@ impl Model {
             next.past.lost_by_nature |= self.had_begun(world);
             moves.fault(Act::ReplacementDeletedByUser, next);
         }
+        let stranded = self.protocol.facts(world.journal).state.step == Step::Stranded;
+        if stranded && self.scenario.restores && !world.past.template_changed && !world.past.owner_deleted {
+            // What people do who are waited for: they mend the image, and delete the pod that does not start.
+            let mut next = World { named: Named::Nobody, ..self.without_successor(world) };
+            (next.past.template_changed, next.past.lost_by_nature) = (true, true);
+            moves.fault(Act::TemplateChangedByUser, next);
+        }
         if !world.past.owner_deleted {
             let mut next = World { named: Named::Nobody, ..*world };
             next.past.owner_deleted = true;

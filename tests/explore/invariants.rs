@@ -1,6 +1,7 @@
 //! What must always hold: I1 to I15 of the design, by their numbers. Some are looked at where it happens: I1, I2 and I11
 //! in `consumers`, I4, I5 and I10 in `effects`, I1, I9 and I13 in `restores`; I7, I8 and I14 are what `ends` asks of every end.
 
+use shadow::api::Reason;
 use shadow::protocol::{Effect, Step};
 
 use super::model::Model;
@@ -110,7 +111,9 @@ impl Model {
         let gives_up = |facts: &Facts| facts.state.given_up || facts.state.step == Step::Stranded;
         let asked = matches!(act, Act::Learn(Happening::GiveUp | Happening::Abort));
         let (tried, could) = (is.place == HOME, home.is_up() && home.keeps(is.epoch));
-        (gives_up(&is) && !gives_up(&was) && !asked && !tried && could)
+        // There is nothing to try where no pod will come.
+        let forsaken = was.state.failure.as_ref().is_some_and(|failure| failure.reason == Reason::SourceGone);
+        (gives_up(&is) && !gives_up(&was) && !asked && !forsaken && !tried && could)
             .then_some("I14: given up though it was not tried at home")
     }
 

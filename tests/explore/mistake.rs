@@ -84,6 +84,8 @@ mistakes! {
     EvictionLetThrough => "I1",
     /// the queue is dropped and the source never resumed, because its answer is not awaited and the order not sent
     ResumeNeverSent => "I7",
+    /// a broker is waited for though nobody is left to be resumed
+    NobodyIsWaitedFor => "I7",
     /// the parking queue is deleted, whatever lies on it
     QueueDeletedNonEmpty => "I10",
     /// the user's queue is unbound to stop it, and bound again in the end
@@ -110,6 +112,8 @@ mistakes! {
     HomeNotTried => "I14",
     /// what is given up is not kept
     NothingIsKept => "I14",
+    /// what is kept for a person is discarded when a try finds that the pod will not come back
+    RetryDiscards => "I14: it ends without",
     /// a person is waited for, whatever the policy says
     StrandedWhateverThePolicy => "I14",
     /// the next way is taken before the ticket of the last one is spent
@@ -184,6 +188,9 @@ impl Mistake {
                 next.way = Way::Nowhere;
                 next.given_up = next.step != Step::Spending;
                 if next.given_up { skip(next, Step::GivingUp) } else { next }
+            }
+            Self::RetryDiscards if happening == Happening::Forsaken && next.step == Step::Spending => {
+                skip(next, Step::Withdrawing)
             }
             Self::StrandedWhateverThePolicy if next.step == Step::GivingUp => {
                 next.given_up = false;

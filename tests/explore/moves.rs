@@ -71,6 +71,7 @@ pub enum Act {
     SourceDeletedByUser,
     ReplacementDeletedByUser,
     OwnerDeletedByUser,
+    TemplateChangedByUser,
     BrokerLost,
 }
 
@@ -204,6 +205,9 @@ impl fmt::Display for Act {
             Self::SourceDeletedByUser => f.write_str("FAULT: somebody deletes the source pod"),
             Self::ReplacementDeletedByUser => f.write_str("FAULT: somebody deletes the replacement pod"),
             Self::BrokerLost => f.write_str("FAULT: the broker goes down for good"),
+            Self::TemplateChangedByUser => {
+                f.write_str("FAULT: somebody changes the owner's template and deletes its pod")
+            }
             Self::OwnerDeletedByUser => f.write_str("FAULT: somebody deletes the owner, and with it the pod"),
         }
     }

@@ -69,6 +69,9 @@ impl Model {
                     self.event(world, Happening::Done(effect), moves);
                 } else if state.step.is_revocable() {
                     self.event(world, Happening::Failed(effect, true), moves);
+                } else if world.named == Named::Nobody && !self.makes(Mistake::NobodyIsWaitedFor) {
+                    // As `perform::left_alone` has it: there is nobody to be told.
+                    self.event(world, Happening::Done(effect), moves);
                 }
                 continue;
             }

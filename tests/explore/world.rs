@@ -151,6 +151,8 @@ pub struct Past {
     pub deadline_passed: bool,
     pub abort_asked: bool,
     pub owner_deleted: bool,
+    /// The owner's next pods are of another template: no ticket is for them.
+    pub template_changed: bool,
     /// Tidying up was given up: queues stay empty.
     pub queues_left: bool,
     /// An operator was deposed: what it makes too late is collected with the migration.

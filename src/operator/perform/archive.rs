@@ -42,23 +42,26 @@ impl Performer {
     }
 
     pub(super) async fn close_archives(&self, journal: &Journal) -> Result<Outcome, EffectError> {
-        let state = &journal.state;
-        let on_target = async {
-            match &state.target {
-                // After the commit an open ticket on the target could bring the old state back: nobody resumes before it
-                // is closed for sure. In a rollback there is nothing that it could harm.
-                Some(node) if state.step.is_committed() => {
-                    self.close_on(journal, node, Waits::UntilClosed, Keeps::Nothing).await
-                }
-                Some(node) => self.close_on(journal, node, Waits::WhileReporting, Keeps::Nothing).await,
-                None => Ok(()),
-            }
-        };
+        let on_target = self.close_on_target(journal);
         // No ticket is open there.
         let on_others =
             others(journal).map(|node| self.close_on(journal, node, Waits::WhileReporting, Keeps::Nothing));
         try_join(try_join_all(on_others), on_target).await?;
         Ok(Outcome::ArchivesClosed)
+    }
+
+    async fn close_on_target(&self, journal: &Journal) -> Result<(), EffectError> {
+        let Some(node) = &journal.state.target else { return Ok(()) };
+        // After the commit an open ticket on the target could bring the old state back: nobody resumes before it is
+        // closed for sure. In a rollback there is nothing that it could harm.
+        let waits =
+            if journal.state.step.is_committed() { Waits::UntilClosed } else { Waits::WhileReporting };
+        self.close_on(journal, node, waits, Keeps::Nothing).await
+    }
+
+    /// Whatever becomes of the others.
+    pub(super) async fn is_closed_on_target(&self, journal: &Journal) -> bool {
+        self.close_on_target(journal).await.is_ok()
     }
 
     pub(super) async fn close_on(

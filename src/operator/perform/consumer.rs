@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::super::context::{Brokers, Context};
 use super::super::shadow_pod::shadow_name;
@@ -29,11 +30,23 @@ pub(super) struct BrokerLink {
     client: kube::Client,
     brokers: Brokers,
     connected: Mutex<Option<Arc<dyn Broker>>>,
+    /// Since when nothing that it must hear of has reached it.
+    unheard_since: parking_lot::Mutex<Option<Instant>>,
 }
 
 impl BrokerLink {
     pub(super) fn new(client: kube::Client, brokers: Brokers) -> Self {
-        Self { client, brokers, connected: Mutex::new(None) }
+        Self { client, brokers, connected: Mutex::new(None), unheard_since: parking_lot::Mutex::new(None) }
+    }
+
+    /// What it must hear of in the end was told, or not.
+    pub(super) fn heard(&self, told: bool) {
+        let mut since = self.unheard_since.lock();
+        *since = if told { None } else { since.or_else(|| Some(Instant::now())) };
+    }
+
+    pub(super) fn unheard_for(&self) -> Duration {
+        self.unheard_since.lock().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     async fn get(&self, subject: &Subject) -> Result<(Arc<dyn Broker>, MessageQueue), EffectError> {

@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 
 use super::super::subject::Journal;
 use super::{EffectError, Performer};
-use crate::api::{LONGEST_DEADLINE, NodeName, Reason};
+use crate::api::{LONGEST_DEADLINE, Life, NodeName, Reason};
 
 const MIB: u64 = 1 << 20;
 /// Of a line that nobody has measured, in bytes per second.
@@ -21,6 +21,9 @@ const USUAL: u64 = 200 * MIB;
 /// Whatever the size: freezing, CRIU's start, the digest's end.
 const DUMP_FIXED: Duration = Duration::from_secs(30);
 const RESTORE_FIXED: Duration = Duration::from_secs(20);
+/// An agent only has to write it down.
+const OPEN_FIXED: Duration = Duration::from_secs(10);
+const REOPEN_FIXED: Duration = Duration::from_secs(60);
 /// A line may have become so many times slower since it was measured.
 const SLOWER: u64 = 4;
 
@@ -33,6 +36,11 @@ pub(super) fn dump(bytes: u64, measured: Option<u64>) -> Duration {
 /// Longest patience with a restore.
 pub(super) fn restore(bytes: u64) -> Duration {
     (RESTORE_FIXED + at_rate(bytes, RESTORE)).min(LONGEST_DEADLINE)
+}
+
+/// Longest patience with the opening of a ticket: from the second life on the archive is read once more before.
+pub(super) fn opening(life: Life, bytes: u64) -> Duration {
+    if life == Life::FIRST { OPEN_FIXED } else { REOPEN_FIXED + at_rate(bytes, STREAM) }
 }
 
 fn at_rate(bytes: u64, rate: u64) -> Duration {
@@ -106,6 +114,8 @@ mod tests {
         assert_eq!(dump(GIB, Some(40 * GIB)), dump(GIB, None), "a line that was fast once may be slow now");
         assert_eq!(restore(GIB), RESTORE_FIXED + Duration::from_millis(20_480));
         assert_eq!(restore(u64::MAX), LONGEST_DEADLINE);
+        assert_eq!(opening(Life::FIRST, 64 * GIB), OPEN_FIXED);
+        assert!(opening(Life(2), 10 * GIB) > Duration::from_secs(500), "read at the pace of a slow disk");
     }
 
     #[test]

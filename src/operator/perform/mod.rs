@@ -1,7 +1,7 @@
 //! Performs effects: every one idempotent, every one with a time limit of its own or of the step's. Does I/O.
 //!
 //! What an effect needs stands in the [`Journal`] it was asked for with; nothing is remembered here but connections, since
-//! when a replacement has been in trouble, and which nodes have another image.
+//! when a broker has not heard, since when a replacement has been in trouble, and which nodes have another image.
 
 mod admitted;
 mod archive;
@@ -12,6 +12,7 @@ mod confirm;
 mod consumer;
 mod give_up;
 mod image;
+mod left_alone;
 mod limits;
 mod owner;
 mod rehearsal;
@@ -31,10 +32,12 @@ pub use admitted::admitted;
 pub use consumer::look_at_queue;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use self::consumer::BrokerLink;
 use self::trouble::Patience;
@@ -120,18 +123,55 @@ pub struct Performer {
     broker: BrokerLink,
     patience: Mutex<Patience>,
     unlike: Mutex<Unlike>,
+    /// Whether the migration has a slot.
+    slot: watch::Sender<bool>,
 }
 
 impl Performer {
     pub fn new(ctx: Context, migration: Arc<StatefulMigration>) -> Self {
         let uid = MigrationUid(migration.uid().unwrap_or_default());
         let broker = BrokerLink::new(ctx.client.clone(), ctx.brokers.clone());
-        Self { ctx, uid, migration, broker, patience: Mutex::default(), unlike: Mutex::default() }
+        Self {
+            ctx,
+            uid,
+            migration,
+            broker,
+            patience: Mutex::default(),
+            unlike: Mutex::default(),
+            slot: watch::Sender::new(true),
+        }
+    }
+
+    /// Memory moves only while the migration has a slot.
+    pub fn may_move(&self, may: bool) {
+        self.slot.send_replace(may);
+    }
+
+    /// Waits for a slot where the effect moves memory. A restore looks meanwhile whether anybody will come for it, and waits
+    /// by itself.
+    pub async fn slot_for(&self, effect: Effect) {
+        if matches!(effect, Effect::ChooseNode | Effect::CarryArchive | Effect::ReturnArchive) {
+            self.slot().await;
+        }
+    }
+
+    async fn slot(&self) {
+        // It cannot be closed while somebody holds it.
+        let _ = self.slot.subscribe().wait_for(|may| *may).await;
+    }
+
+    /// True where memory may move now or within that time.
+    async fn has_slot_within(&self, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.slot()).await.is_ok()
     }
 
     /// Performs one effect of the step that `journal` is in.
     pub async fn perform(&self, effect: Effect, journal: &Journal) -> Result<Outcome, EffectError> {
-        let outcome = self.carry_out(effect, journal).await?;
+        let outcome = self.carry_out(effect, journal).await;
+        if left_alone::is_told_to_broker(effect) {
+            self.broker.heard(outcome.is_ok());
+        }
+        let outcome = outcome?;
         if commits(&journal.state, &outcome) {
             self.owner_keeps(journal).await?;
         }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::super::subject::Journal;
-use super::ticket::{archive, awaiting, has_come, not_restored, opening, patience_of};
+use super::ticket::{archive, awaiting, has_come, not_restored, opening, patience_of, until_there};
 use super::{EffectError, Performer, limits, target};
 use crate::api::{AwaitOrder, Life, OpenTicketOrder, Purpose, Role, TicketState};
 use crate::protocol::Outcome;
@@ -25,10 +25,15 @@ impl Performer {
         let node = target(journal)?;
         let agent = self.ctx.agents.on(node)?;
         let order: OpenTicketOrder = opening(journal, Life::FIRST, purpose)?;
-        agent.open_ticket(&self.uid, Role::Shadow, &order).await?;
+        let bytes = archive(journal)?.bytes;
+        agent.open_ticket(&self.uid, Role::Shadow, &order, limits::opening(Life::FIRST, bytes)).await?;
         // Whatever fails is told at once.
-        let order = awaiting(journal, Life::FIRST, wanted, limits::restore(archive(journal)?.bytes));
-        let ticket = agent.await_ticket(&self.uid, Role::Shadow, &order).await?;
+        let agent = &agent;
+        let ticket = until_there(wanted, limits::restore(bytes), |patience| {
+            let order = awaiting(journal, Life::FIRST, wanted, patience);
+            async move { agent.await_ticket(&self.uid, Role::Shadow, &order).await }
+        });
+        let ticket = ticket.await?;
         if has_come(&ticket, wanted) {
             Ok(Outcome::ShadowRestored)
         } else {

@@ -12,7 +12,7 @@ use super::super::agents::AgentError;
 use super::super::subject::{Journal, OwnerKind};
 use super::ticket::{archive, awaiting, has_come, not_restored, on_node, opening};
 use super::trouble::Trouble;
-use super::{EffectError, Performer, target};
+use super::{EffectError, Performer, limits, target};
 use crate::api::{
     ANNOTATION_TICKET, AwaitedTicket, Life, NodeName, OpenTicketOrder, PodUid, Purpose, Reason, Refusal,
     RestoreFault, Role, StatefulMigration, TicketId, TicketState,
@@ -23,6 +23,9 @@ use crate::protocol::{Outcome, Restored};
 const ROUND: Duration = Duration::from_millis(1500);
 /// So many rounds before it is told that it is not there yet.
 const ROUNDS: u32 = 3;
+
+/// A slot that is free is there by then.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Why a ticket did not get further.
 enum Unredeemed {
@@ -57,10 +60,14 @@ impl Performer {
             // The one before shows a ticket that is spent, and has the name.
             self.find_replacement(journal).await?.must_come(journal)?;
         }
+        if !self.has_slot_within(MOMENT).await {
+            return self.without_slot(journal, node).await;
+        }
         let order = opening(journal, journal.state.life, Purpose::Live)?;
+        let limit = limits::opening(journal.state.life, archive(journal)?.bytes);
         let mut why = None;
         for _ in 0..ROUNDS {
-            let ticket = match self.redeem(journal, node, &order).await {
+            let ticket = match self.redeem(journal, node, &order, limit).await {
                 Ok(ticket) if has_come(&ticket, TicketState::Started) => {
                     return self.restored(journal, ticket, Outcome::ReplacementRestored).await;
                 }
@@ -82,6 +89,7 @@ impl Performer {
         journal: &Journal,
         node: &NodeName,
         order: &OpenTicketOrder,
+        limit: Duration,
     ) -> Result<AwaitedTicket, Unredeemed> {
         let agent = self.ctx.agents.on(node)?;
         if Self::may_be_another_image(journal) {
@@ -98,7 +106,7 @@ impl Performer {
                 return Err(Unredeemed::NotHere(error));
             }
         }
-        agent.open_ticket(&self.uid, Role::Replacement, order).await?;
+        agent.open_ticket(&self.uid, Role::Replacement, order, limit).await?;
         let order = awaiting(journal, order.life, TicketState::Started, ROUND);
         Ok(agent.await_ticket(&self.uid, Role::Replacement, &order).await?)
     }
@@ -114,6 +122,23 @@ impl Performer {
         })?;
         let name = self.replacement_name(journal, &pod).await?;
         Ok(outcome(Restored { pod, name, ip: ticket.pod_ip }))
+    }
+
+    /// Its slot was given to another while its machine was silent. What ends this way by itself is seen all the same, and what
+    /// lives by an order that the machine had before.
+    async fn without_slot(&self, journal: &Journal, node: &NodeName) -> Result<Outcome, EffectError> {
+        let look = awaiting(journal, journal.state.life, TicketState::Unclaimed, Duration::ZERO);
+        if let Ok(agent) = self.ctx.agents.on(node)
+            && let Ok(ticket) = agent.await_ticket(&self.uid, Role::Replacement, &look).await
+            && has_come(&ticket, TicketState::Started)
+        {
+            return self.restored(journal, ticket, Outcome::ReplacementRestored).await;
+        }
+        self.must_not_be_lost(node).await?;
+        self.find_replacement(journal).await?.must_come(journal)?;
+        self.patience.lock().start_anew();
+        let why = format!("node {node}: its restore waits for a slot that another migration has");
+        Err(EffectError::transient(Reason::Queued, why))
     }
 
     /// The agent did not do as it was asked. A node that is merely silent may run the pod: it is waited for.
@@ -239,7 +264,7 @@ impl Performer {
         ours.then_some(ticket)
     }
 
-    async fn is_deleted(&self) -> Result<bool, EffectError> {
+    pub(super) async fn is_deleted(&self) -> Result<bool, EffectError> {
         let namespace = self.migration.namespace().unwrap_or_default();
         let migrations: Api<StatefulMigration> = Api::namespaced(self.ctx.client.clone(), &namespace);
         let live = migrations

@@ -233,7 +233,7 @@ impl Performer {
         Ok(Outcome::ShadowWithdrawn)
     }
 
-    async fn delete_shadow(&self, journal: &Journal) -> Result<(), EffectError> {
+    pub(super) async fn delete_shadow(&self, journal: &Journal) -> Result<(), EffectError> {
         let source = &journal.subject.source;
         let name = shadow_name(&source.name, journal.state.epoch);
         let pods = self.pods(journal);

@@ -1,12 +1,16 @@
-//! Orders about tickets, and what their answers mean.
+//! Orders about tickets, and what their answers mean. No I/O of its own: whoever asks an agent is an argument.
+//!
+//! Guarantees: a restore is waited for as long as its caller says, however short an agent makes each wait.
 
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::super::subject::Journal;
 use super::EffectError;
 use crate::api::{
-    AwaitOrder, AwaitedTicket, Life, NodeName, OpenTicketOrder, Purpose, Reason, RestoreFault, Role,
-    TicketState,
+    AwaitOrder, AwaitedTicket, LONGEST_AWAIT, Life, NodeName, OpenTicketOrder, Purpose, Reason, RestoreFault,
+    Role, TicketState,
 };
 use crate::protocol::Archive;
 
@@ -37,6 +41,25 @@ pub(super) fn awaiting(
 ) -> AwaitOrder {
     let epoch = journal.state.epoch;
     AwaitOrder { epoch, at_least, timeout_ms: patience_of(patience), life, lived_ms: 0 }
+}
+
+/// Asks again until the ticket has come so far, has failed, or the limit has passed; `ask` waits as long as it is told.
+pub(super) async fn until_there<E, F: Future<Output = Result<AwaitedTicket, E>>>(
+    wanted: TicketState,
+    limit: Duration,
+    mut ask: impl FnMut(Duration) -> F,
+) -> Result<AwaitedTicket, E> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let ticket = ask(left.min(LONGEST_AWAIT)).await?;
+        // A restore that runs is told with the fault of the one before it.
+        let failed = ticket.fault.is_some() && ticket.state != TicketState::Restoring;
+        let over = failed || ticket.state == TicketState::Closed || Instant::now() >= deadline;
+        if over || has_come(&ticket, wanted) {
+            return Ok(ticket);
+        }
+    }
 }
 
 /// Milliseconds, as orders have them.
@@ -91,6 +114,45 @@ mod tests {
         assert!(has_come(&ticket(TicketState::Started, None), TicketState::Held));
         assert!(!has_come(&ticket(TicketState::Held, None), TicketState::Started));
         assert!(!has_come(&ticket(TicketState::Closed, None), TicketState::Held));
+    }
+
+    /// An agent that is asked at most [`LONGEST_AWAIT`] long, and what it says each time; how often it was asked.
+    async fn asked(limit: u64, answers: &[AwaitedTicket]) -> (AwaitedTicket, usize) {
+        let mut times = 0;
+        let ticket = until_there(TicketState::Held, Duration::from_secs(limit), |patience| {
+            let answer = answers[times.min(answers.len() - 1)].clone();
+            times += 1;
+            async move {
+                if answer.state == TicketState::Restoring {
+                    tokio::time::sleep(patience.min(LONGEST_AWAIT)).await;
+                }
+                Ok::<_, ()>(answer)
+            }
+        });
+        let ticket = ticket.await.unwrap();
+        (ticket, times)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restore_is_waited_for_longer_than_an_agent_waits_at_a_time() {
+        let restoring = ticket(TicketState::Restoring, None);
+        let answers = [restoring.clone(), restoring.clone(), ticket(TicketState::Held, None)];
+        let (came, times) = asked(599, &answers).await;
+        assert_eq!((came.state, times), (TicketState::Held, 3), "after four minutes");
+        let begun = Instant::now();
+        let (never, times) = asked(300, &answers[..1]).await;
+        assert_eq!((never.state, times), (TicketState::Restoring, 3));
+        assert_eq!(begun.elapsed(), Duration::from_secs(300));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_told_at_once_and_what_failed_before_is_not() {
+        let before = ticket(TicketState::Restoring, Some(RestoreFault::BrokenOff));
+        let failed = ticket(TicketState::Waiting, Some(RestoreFault::Criu));
+        let (told, times) = asked(599, &[before, failed.clone()]).await;
+        assert_eq!((told, times), (failed, 2));
+        let (told, times) = asked(599, &[ticket(TicketState::Closed, None)]).await;
+        assert_eq!((told.state, times), (TicketState::Closed, 1));
     }
 
     #[test]

@@ -11,11 +11,13 @@ from node import PODS, run
 from report import eventually
 
 PORT = 8080
+# As the webhook marks pods of annotated owners.
+PREPARED = {"migration.ms2m.io/prepared": "true"}
 
 
 class Pod:
     def __init__(self, name, image, command, limits, env=None, paths=("/", "/")):
-        self.name, self.uid, self.paths, self.annotations = name, str(uuid.uuid4()), paths, {}
+        self.name, self.uid, self.paths, self.annotations = name, str(uuid.uuid4()), paths, dict(PREPARED)
         env = {"LISTEN": f"0.0.0.0:{PORT}", **(env or {})}
         self.spec = {"name": "app", "image": image, "imagePullPolicy": "Never", "command": command,
                      "env": [{"name": key, "value": value} for key, value in env.items()],
@@ -31,7 +33,7 @@ class Pod:
     def successor(self, ticket):
         """The pod that comes after it, with its ticket."""
         pod = copy.copy(self)
-        pod.uid, pod.annotations = str(uuid.uuid4()), {"migration.ms2m.io/ticket": ticket}
+        pod.uid, pod.annotations = str(uuid.uuid4()), {**PREPARED, "migration.ms2m.io/ticket": ticket}
         return pod
 
     def make(self):
