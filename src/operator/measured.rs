@@ -68,6 +68,8 @@ impl Stopwatch {
                 self.paused = Some(now);
                 measured.paused_at = Some(Timestamp::now().to_string());
             }
+            // What had been restored has ended again.
+            Step::Spending if !state.plan.queue => measured.pause_ms = None,
             // A plan that has nothing to take away passes Cleaning by.
             Step::Cleaning | Step::Completed if measured.total_ms.is_none() => {
                 measured.total_ms = since(self.started);
@@ -113,7 +115,14 @@ mod tests {
         stopwatch.enter(&state(Step::Dumping, false), at(100), &mut measured);
         let replacement = Some(Restored { pod: "r".into(), name: "web-0".into(), ip: None });
         stopwatch.enter(
-            &State { replacement: replacement.clone(), ..state(Step::Closing, false) },
+            &State { replacement: replacement.clone(), ..state(Step::Switching, false) },
+            at(500),
+            &mut measured,
+        );
+        stopwatch.enter(&state(Step::Spending, false), at(600), &mut measured);
+        assert_eq!(measured.pause_ms, None, "it ended again");
+        stopwatch.enter(
+            &State { replacement: replacement.clone(), ..state(Step::Switching, false) },
             at(700),
             &mut measured,
         );

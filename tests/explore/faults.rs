@@ -163,7 +163,8 @@ impl Model {
 
     fn had_begun(&self, world: &World) -> bool {
         let Named::Replacement { epoch, at, .. } = world.named else { return false };
-        world.places[at].ticket.started || self.is_over(world.places[at].fence, epoch)
+        let known = self.protocol.facts(world.journal).state.replacement.is_some();
+        known || world.places[at].ticket.started || self.is_over(world.places[at].fence, epoch)
     }
 
     fn users(&self, world: &World, moves: &mut Moves) {

@@ -61,7 +61,8 @@ impl Model {
                 place.is_up() && place.ticket.is_of(epoch, life) && place.ticket.started
             }
             Effect::ConfirmReplacement => {
-                place.is_up() && place.ticket.is_of(epoch, life) && place.ticket.started && here(life)
+                let lives = place.ticket.is_of(epoch, life) && place.ticket.started && here(life);
+                place.is_up() && (lives || Self::is_taken_away(world, epoch, life))
             }
             Effect::SpendTicket => {
                 place.is_lost() || (place.is_up() && place.fence.spent >= life && !here(life))
@@ -89,6 +90,11 @@ impl Model {
         alive && (1..=life).contains(&world.successor_life)
     }
 
+    /// Somebody deleted the pod that was restored: its state goes with it, as whenever a pod is deleted.
+    fn is_taken_away(world: &World, epoch: u8, life: u8) -> bool {
+        !matches!(world.named, Named::Replacement { epoch: e, life: l, .. } if (e, l) == (epoch, life))
+    }
+
     /// The node that `protocol::outcome` names.
     fn candidate(&self, world: &World, facts: &Facts) -> bool {
         let other = if facts.place == OTHER { TARGET } else { OTHER };
@@ -105,7 +111,10 @@ impl Model {
                     let failed = place.ticket.is_of(epoch, life) && place.ticket.failed;
                     place.is_up() && (failed || place.archive != epoch)
                 }
-                Effect::ConfirmReplacement => place.is_up() && !self.lives_at(world, at, life),
+                Effect::ConfirmReplacement => {
+                    let gone = Self::is_taken_away(world, epoch, life);
+                    place.is_up() && !gone && !self.lives_at(world, at, life)
+                }
                 Effect::ChooseNode => !self.candidate(world, facts),
                 Effect::CarryArchive => place.is_lost() || !(world.has_archive(epoch) || place.keeps(epoch)),
                 Effect::ReturnArchive => !world.keeps_at_home(epoch),

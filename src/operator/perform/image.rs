@@ -69,6 +69,9 @@ impl Performer {
 
     /// Nodes that the next shadow keeps away from, because their image is another one and other nodes fit.
     pub(super) fn unlike_nodes(&self, need: &Need) -> Vec<NodeName> {
+        if !self.unlike.lock().knows_any() {
+            return Vec::new();
+        }
         let view = self.ctx.views.newest();
         let placing = Placing::new(self.ctx.nodes.state(), view.snapshot.clone(), &[], &self.ctx.bookings);
         let verdicts = placing.verdicts(need, None).into_iter();

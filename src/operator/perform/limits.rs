@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn what_cannot_end_in_time_is_told_with_the_numbers() {
         let seconds = Duration::from_secs;
-        assert_eq!(too_large(GIB, Some(100 * MIB), seconds(20), seconds(120)), None);
+        assert_eq!(too_large(GIB, Some(100 * MIB), seconds(21), seconds(120)), None);
         assert_eq!(
             too_large(GIB, None, seconds(11), seconds(120)),
             None,

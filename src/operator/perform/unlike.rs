@@ -20,6 +20,10 @@ impl Unlike {
         !self.nodes.insert(node.clone())
     }
 
+    pub fn knows_any(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
     /// The nodes to keep away from, of those that have room; none where no other is left.
     pub fn avoided(&self, fitting: &[NodeName]) -> Vec<NodeName> {
         let others = fitting.iter().any(|node| !self.nodes.contains(node));
@@ -41,7 +45,7 @@ mod tests {
         let nodes = |names: &[&str]| names.iter().map(|name| NodeName::from(*name)).collect::<Vec<_>>();
         let mut unlike = Unlike::default();
         assert_eq!(unlike.avoided(&nodes(&["n2", "n3"])), nodes(&[]));
-        assert!(!unlike.note(&"n2".into()));
+        assert!(!unlike.knows_any() && !unlike.note(&"n2".into()) && unlike.knows_any());
         assert_eq!(unlike.avoided(&nodes(&["n2", "n3"])), nodes(&["n2"]));
         assert_eq!(unlike.avoided(&nodes(&["n2"])), nodes(&[]), "there is no other");
         assert_eq!(unlike.avoided(&nodes(&[])), nodes(&[]));

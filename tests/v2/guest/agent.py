@@ -64,10 +64,14 @@ class Migration:
             "epoch": self.epoch, "container": "app", "digest": self.digest, "purpose": "live"})
 
     def started(self):
-        ticket = order(f"migrations/{self.uid}/tickets/replacement/await", {
-            "epoch": self.epoch, "atLeast": "started", "timeoutMs": 50_000})
-        if ticket["state"] != "started":
-            raise AssertionError(f"not restored: {ticket}")
+        until = time.monotonic() + 60 * PATIENCE
+        while True:
+            ticket = order(f"migrations/{self.uid}/tickets/replacement/await", {
+                "epoch": self.epoch, "atLeast": "started", "timeoutMs": 20_000})
+            if ticket["state"] == "started":
+                return
+            if ticket["fault"] or time.monotonic() > until:
+                raise AssertionError(f"not restored: {ticket}")
 
     def close(self):
         order(f"migrations/{self.uid}/close", {"epoch": self.epoch})
