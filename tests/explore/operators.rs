@@ -9,7 +9,7 @@ use super::model::Model;
 use super::moves::{Act, By, Moves};
 use super::places::{HOME, TARGET};
 use super::protocol::{Facts, Happening};
-use super::world::{Life, NOBODY, Named, Order, Who, World, bit};
+use super::world::{CONTROL, Life, NOBODY, Named, Order, Who, World, bit};
 
 impl Model {
     pub(super) fn operators(&self, world: &World, moves: &mut Moves) {
@@ -149,7 +149,9 @@ impl Model {
     /// was ordered to park, than the broker keeps such an order.
     fn give_up_tidying(&self, world: &World, facts: &Facts, effect: Effect, moves: &mut Moves) {
         let unnoticed = Who::ALL.into_iter().any(|who| world.is_connected(who) && !world.of(who).is_alive());
-        let control = world.survivor().and_then(|who| self.control(world, who));
+        // Whoever comes next reads it, if anybody does.
+        let next = (!world.past.owner_deleted).then_some(CONTROL);
+        let control = world.survivor().map_or(next, |who| self.control(world, who));
         let park = Order::park(facts.epoch).code();
         let waits = control.is_some_and(|queue| world.broker.all(queue).any(|code| code == park));
         if world.deposed != NOBODY || (facts.state.park_sent && (unnoticed || waits)) {
