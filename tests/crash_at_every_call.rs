@@ -236,7 +236,7 @@ fn every_mistake_that_is_built_in_is_caught() {
         (Mistake::StoreLosesJournal, moved(true), Every::Crash, ""),
         (Mistake::AgentsIgnoreFences, repeated, Every::LateIntoNextAttempt, ""),
         (Mistake::AgentsLoseTheirFolder, moved(true), Every::Crash, ""),
-        (Mistake::DumpWithoutFreeze, moved(false), Every::Crash, "that is not the source's state"),
+        (Mistake::DumpWithoutFreeze, moved(false), Every::Crash, " writes"),
         (Mistake::FreshShadow, moved(true), Every::Crash, "nothing was restored on the target"),
         (Mistake::FreshShadow, moved(false), Every::Crash, "nothing was restored on the target"),
         (Mistake::RestoreLetsRun, moved(false), Every::Crash, "runs and was never let go"),

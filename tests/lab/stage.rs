@@ -26,6 +26,8 @@ const PARTS: &str =
     "app.kubernetes.io/name in (shadow-operator,shadow-webhook,shadow-scheduler,shadow-agent)";
 /// The cluster is one: no two tests at a time, whatever the number of threads.
 static TURN: Mutex<()> = Mutex::new(());
+/// Virtual hosts of tests that have ended.
+static PAST: Mutex<Vec<Broker>> = Mutex::new(Vec::new());
 /// The test before has left everything as it was.
 static WHOLE: AtomicBool = AtomicBool::new(false);
 
@@ -35,14 +37,6 @@ pub struct Lab {
     pub client: Client,
     pub broker: Broker,
     pub namespace: String,
-}
-
-/// What is left of our namespace once all that was in it is gone; Kubernetes takes its time.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Shell {
-    MayStay,
-    /// It is made again.
-    MustGo,
 }
 
 /// Runs a test on the real cluster, which is brought up and given the product where that is not done yet.
@@ -100,23 +94,34 @@ impl Lab {
         product::ensure(&cluster, &client).await?;
         let broker = Broker::fresh(&cluster, name).await?;
         let lab = Self { cluster, client, broker, namespace: name.to_owned() };
-        lab.remove_stages(Shell::MustGo).await?;
+        lab.remove_stages().await?;
+        // Only now: what ends a migration still asks for its queues.
+        let past = std::mem::take(&mut *PAST.lock().unwrap_or_else(PoisonError::into_inner));
+        for broker in past.iter().filter(|past| past.url() != lab.broker.url()) {
+            broker.remove().await?;
+        }
         lab.cluster.apply(&surroundings(name, &lab.broker.url())).await?;
         Ok(lab)
     }
 
+    /// What was on the stage goes away while the next test prepares, which waits for it.
     async fn close(&self) -> Result {
-        self.cluster.mend().await?;
-        let gone = self.remove_stages(Shell::MayStay).await;
-        self.broker.remove().await?;
-        gone
+        let (mended, deleted) = tokio::join!(self.cluster.mend(), self.delete_stages());
+        PAST.lock().unwrap_or_else(PoisonError::into_inner).push(self.broker.clone());
+        mended.and(deleted)
     }
 
-    /// This one and whatever another run has left: a drain concerns the pods of all namespaces.
-    async fn remove_stages(&self, own: Shell) -> Result {
+    async fn delete_stages(&self) -> Result {
+        let argv = ["delete", "namespace", "--selector", STAGE_LABEL, "--wait=false"];
+        self.cluster.kubectl(&argv).await.map(drop)
+    }
+
+    /// This one and whatever another test or run has left: a drain concerns the pods of all namespaces. Of others the empty
+    /// namespace may stay, for which Kubernetes takes its time.
+    async fn remove_stages(&self) -> Result {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let stages = ListParams::default().labels(STAGE_LABEL);
-        self.cluster.kubectl(&["delete", "namespace", "--selector", STAGE_LABEL, "--wait=false"]).await?;
+        self.delete_stages().await?;
         eventually("earlier stages go away", GONE, async || {
             for namespace in
                 namespaces.list(&stages).await?.items.iter().filter_map(|one| one.metadata.name.clone())
@@ -125,7 +130,7 @@ impl Lab {
                 let migrations: Api<StatefulMigration> = Api::namespaced(self.client.clone(), &namespace);
                 let all = ListParams::default();
                 let left = pods.list(&all).await?.items.len() + migrations.list(&all).await?.items.len();
-                if left > 0 || (own == Shell::MustGo && namespace == self.namespace) {
+                if left > 0 || namespace == self.namespace {
                     return fail(format!("there is still {namespace}, with {left} pods and migrations"));
                 }
             }
@@ -158,7 +163,7 @@ impl Lab {
     pub async fn restage(&self) -> Result {
         self.cluster.mend().await?;
         self.recycle_product().await?;
-        self.remove_stages(Shell::MustGo).await?;
+        self.remove_stages().await?;
         Broker::fresh(&self.cluster, &self.namespace).await?;
         self.cluster.apply(&surroundings(&self.namespace, &self.broker.url())).await
     }

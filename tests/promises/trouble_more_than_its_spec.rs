@@ -68,6 +68,9 @@ fn script() -> String {
 #[test]
 fn what_is_more_than_its_spec_dies_before_its_first_instruction_and_the_source_goes_on() -> Result {
     on_cluster("more-than-spec", async |lab| {
+        for change in &CHANGES {
+            lab.broker.declare_queue(change.name, &json!({ "durable": true })).await?;
+        }
         let apps = CHANGES.map(|change| restricted(&change));
         let pods = try_join_all(apps.iter().map(async |app| lab.deploy(app).await)).await?;
         let pods: Vec<Snapshot> = pods.into_iter().flatten().collect();

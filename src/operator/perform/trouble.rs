@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use crate::api::{Life, TicketState};
 
 /// Reasons of a waiting container whose image the kubelet cannot get.
-const IMAGE_REASONS: [&str; 4] =
-    ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"];
+const IMAGE_REASONS: [&str; 2] = ["ErrImagePull", "ImagePullBackOff"];
+/// Those for which it does not even try.
+const NO_IMAGE_REASONS: [&str; 2] = ["ErrImageNeverPull", "InvalidImageName"];
 /// A registry that is restarted is back by then.
 const IMAGE_PATIENCE: Duration = Duration::from_secs(20);
 /// Whoever is preempted or drained has gone by then.
@@ -26,6 +27,8 @@ const SLOWEST: u64 = 20 << 20;
 /// Trouble that may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
+    /// The node does not have the image and will not fetch it: that does not pass.
+    NoImage,
     /// The node cannot get the image.
     Image,
     /// The pod is not scheduled.
@@ -38,6 +41,7 @@ impl Trouble {
     /// For an archive of so many bytes.
     pub fn patience(self, bytes: u64) -> Duration {
         match self {
+            Self::NoImage => Duration::ZERO,
             Self::Image => IMAGE_PATIENCE,
             Self::Room => ROOM_PATIENCE,
             Self::Stalled => STALL_PATIENCE + transfer_time(bytes),
@@ -59,12 +63,17 @@ impl Trouble {
         let mut waiting = containers
             .filter_map(|container| Some((&container.image, container.state.as_ref()?.waiting.as_ref()?)));
         let missing = waiting.find_map(|(image, waiting)| {
-            let reason = waiting.reason.as_deref().filter(|reason| IMAGE_REASONS.contains(reason))?;
+            let reason = waiting.reason.as_deref()?;
+            let kind = match reason {
+                _ if IMAGE_REASONS.contains(&reason) => Self::Image,
+                _ if NO_IMAGE_REASONS.contains(&reason) => Self::NoImage,
+                _ => return None,
+            };
             let message = waiting.message.as_deref().unwrap_or(reason);
-            Some(format!("image {image} is not there: {message}"))
+            Some((kind, format!("image {image} is not there: {message}")))
         });
         match missing {
-            Some(why) => (Self::Image, why),
+            Some(found) => found,
             None => (Self::Stalled, "its container has not got to its restore yet".to_owned()),
         }
     }
@@ -121,9 +130,11 @@ mod tests {
 
     #[test]
     fn an_image_that_is_missing_and_a_pod_without_a_node_are_known_by_what_kubernetes_says() {
-        for reason in IMAGE_REASONS {
+        let may_come = IMAGE_REASONS.map(|reason| (reason, Trouble::Image));
+        let never_comes = NO_IMAGE_REASONS.map(|reason| (reason, Trouble::NoImage));
+        for (reason, expected) in may_come.into_iter().chain(never_comes) {
             let (trouble, why) = Trouble::of(Some(&waiting(reason)));
-            assert_eq!(trouble, Trouble::Image, "{reason}");
+            assert_eq!(trouble, expected, "{reason}");
             assert!(why.starts_with("image shop:1") && why.ends_with("not found"), "{why}");
         }
         let unscheduled = pod(&json!({"conditions": [
