@@ -1,6 +1,6 @@
 //! What a CRIU or runc that was killed in the middle of a restore leaves on the node: the tmpfs in which the one builds the
 //! mount tree, and the mount by which the other shows it the new root. Does I/O. Nothing that a living CRIU uses is
-//! touched; what cannot be removed now is tried again.
+//! touched, nor while a runc is at work; what cannot be removed now is tried again.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,7 +16,8 @@ const ROOTS: &str = "/tmp/.criu.mntns.";
 /// runc's `criu-root`, below its folder for a container.
 const RUNC: &str = "/run/containerd/runc/";
 const RUNC_ROOT: &str = "/criu-root";
-const CRIU: &str = "criu";
+/// Whoever has made one of these: runc makes its own before there is a CRIU.
+const MAKERS: [&str; 2] = ["criu", "runc"];
 const PERIOD: Duration = Duration::from_secs(10);
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
@@ -35,7 +36,7 @@ pub async fn sweep_leftovers(host: Host) {
 async fn sweep(host: &Host) -> Result<(), HostError> {
     let roots = roots(&fs::read_to_string(MOUNTS).unwrap_or_default());
     // In this order: whoever made one of these and is not found now is dead.
-    if roots.is_empty() || lives(CRIU) {
+    if roots.is_empty() || lives(&MAKERS) {
         return Ok(());
     }
     let mut swept = Ok(());
@@ -65,14 +66,14 @@ fn roots(mountinfo: &str) -> Vec<PathBuf> {
     roots
 }
 
-/// True if a process of that name lives, or where that cannot be told.
-fn lives(name: &str) -> bool {
+/// True if a process of such a name lives, or where that cannot be told.
+fn lives(names: &[&str]) -> bool {
     let Ok(entries) = fs::read_dir("/proc") else { return true };
-    entries.flatten().map(|entry| entry.path()).any(|dir| is_called(&dir, name))
+    entries.flatten().map(|entry| entry.path()).any(|dir| is_called(&dir, names))
 }
 
-fn is_called(process: &Path, name: &str) -> bool {
-    fs::read_to_string(process.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+fn is_called(process: &Path, names: &[&str]) -> bool {
+    fs::read_to_string(process.join("comm")).is_ok_and(|comm| names.contains(&comm.trim_end()))
 }
 
 #[cfg(test)]
@@ -103,7 +104,7 @@ mod tests {
     #[test]
     fn a_living_process_is_found_by_its_name() {
         let me = fs::read_to_string("/proc/self/comm").unwrap();
-        assert!(lives(me.trim_end()));
-        assert!(!lives("no-such-program"));
+        assert!(lives(&["no-such-program", me.trim_end()]));
+        assert!(!lives(&["no-such-program"]));
     }
 }

@@ -152,7 +152,8 @@ async fn watch_limits(lab: &Lab, arrived: &watch::Sender<usize>) -> Result<Most>
     fail("the watch ended")
 }
 
-/// It holds a slot.
+/// It holds a slot: memory moves, and no machine, person or turn is waited for.
 fn moves(step: Option<&str>) -> bool {
-    !matches!(step, None | Some("Accepted" | "Cleaning" | "Completed" | "BackingOff"))
+    let waits = ["Accepted", "BackingOff", "Spending", "Stranded", "Cleaning", "Completed"];
+    step.is_some_and(|step| !waits.contains(&step))
 }
