@@ -60,6 +60,10 @@ unit: ## everything that needs neither cluster nor broker
 crash: ## SHADOW dies, loses its connection or is doubled at each of its calls in turn (make test: at every fourth)
 	CRASH_EACH=1 cargo test --release --locked --test crash_at_every_call -- --nocapture
 
+.PHONY: drains
+drains: image examples-image scheduler-image ## ten drains back and forth at each rate, exact (make test: four)
+	DRAINS=10 cargo test --release --locked --test promises -- --test-threads=1 --nocapture drain_is_exact
+
 .PHONY: broker
 broker: ## the connection is cut at each frame, every prefetch is tried (make test: a third); on a cluster that runs
 	BROKER_EACH=1 $(CLUSTER) in cp -- cargo test --release --locked --offline --test broker -- --nocapture cuts:: prefetch::
@@ -108,7 +112,7 @@ test: ## everything, on the real cluster too; the last line counts
 	tests/run
 
 .PHONY: test-v2
-test-v2: build ## dumps and restores on a stock kernel with systemd and cgroup v2, in a virtual machine (a part of make test)
+test-v2: build ## dumps and restores on a stock kernel with systemd and cgroup v2, in a virtual machine (under construction: tests/v2/README.md)
 	tests/v2/v2 runtime
 
 .PHONY: programs

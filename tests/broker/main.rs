@@ -1,6 +1,6 @@
 //! The broker module on a real RabbitMQ: `tests/cluster/cluster in cp -- cargo test --release --test broker`.
 //!
-//! One file a promise. Whoever disturbs the broker itself runs apart: `--skip disturbed`, and `disturbed` alone.
+//! One file a promise, and one at a time (`-- cuts::`): some load the broker, `disturbed` kills it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on says so
 

@@ -228,9 +228,16 @@ impl Writer {
 }
 
 impl Written {
-    /// The state in the end must hold every acknowledged write; unanswered ones may be in it or not.
-    pub fn check_final(&mut self, view: &StateView) {
-        self.follow(None, &view.chain, "the state in the end");
+    /// The state in the end is of the same memory and holds every acknowledged write, once; unanswered ones may be in it or
+    /// not.
+    pub fn must_be_in(&mut self, first: &StateView, last: &StateView) -> Result {
+        self.follow(None, &last.chain, "the state in the end");
+        let counted = last.count.saturating_sub(first.count);
+        let may_be = self.acknowledged..=self.acknowledged + self.unknown;
+        if self.broken.is_some() || !may_be.contains(&counted) || last.cookie != first.cookie {
+            return fail(format!("{counted} writes are in {last:?}, which was {first:?}: {self:?}"));
+        }
+        Ok(())
     }
 
     fn check(&mut self, body: &[u8], view: &StateView) {

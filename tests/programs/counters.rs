@@ -131,15 +131,8 @@ async fn counts_on_with(
         tokio::time::sleep(SIDE).await;
         let mut written = writer.finish().await?;
         let last = leg.after.state().await?;
-        written.check_final(&last);
-        assert_eq!(written.broken, None, "{written:?}");
+        written.must_be_in(&first, &last)?;
         assert!(written.acknowledged > 20, "{written:?}");
-        let counted = last.count - first.count;
-        assert!(
-            (written.acknowledged..=written.acknowledged + written.unknown).contains(&counted),
-            "{written:?}"
-        );
-        assert_eq!(last.cookie, first.cookie, "the same memory");
         tour.tell(variant, &leg, written.longest_gap);
         look(&leg.after, &last).await?;
     }

@@ -12,7 +12,7 @@ use crate::lab::{App, Drain, Lab, Result, Snapshot, eventually, fail, status_of,
 /// All ways with all their patience.
 pub const ALL_WAYS: Duration = Duration::from_secs(180);
 /// The replacement's ticket is opened when the commit is done, and some tenths of a second before its restore begins.
-pub const ONCE_COMMITTED: &str = "end=$(($(date +%s) + 25)); until ls /var/lib/shadow/tickets/*.replacement* >/dev/null 2>&1; do \
+const ONCE_COMMITTED: &str = "end=$(($(date +%s) + 25)); until ls /var/lib/shadow/tickets/*.replacement* >/dev/null 2>&1; do \
      [ $(date +%s) -lt $end ] || exit 9; sleep 0.005; done; ";
 /// In place of CRIU, until the cluster is mended.
 pub const BREAK_CRIU: &str = "mount --bind /bin/false $(readlink -f $(command -v criu))";
@@ -20,6 +20,20 @@ pub const BREAK_CRIU: &str = "mount --bind /bin/false $(readlink -f $(command -v
 /// A consumer with enough patience for attempts, whatever comes after the commit.
 pub fn app(policy: &str) -> App {
     App::consumer("consumer").annotated("policy", policy)
+}
+
+/// Begins a drain; once it is committed, and before it is restored, `harm` happens on the target.
+pub async fn harmed_once_committed(
+    lab: &Lab,
+    target: &str,
+    harm: &str,
+    drained: impl Future<Output = Result<Drain>>,
+) -> Result<Drain> {
+    let (harmed, drain) = beside(lab, target, &format!("{ONCE_COMMITTED}{harm}"), drained).await?;
+    if harmed.code != 0 {
+        return fail(format!("not harmed ({}): {}{}", harmed.code, harmed.stdout, harmed.stderr));
+    }
+    Ok(drain)
 }
 
 /// A consumer under load that is drained, while `harm` waits on its target for the commit.
@@ -41,13 +55,8 @@ impl<'a> After<'a> {
 
     /// Drains; once it is committed, and before it is restored, `harm` happens on the target.
     pub async fn drained_with(&self, harm: &str) -> Result<Drain> {
-        let script = format!("{ONCE_COMMITTED}{harm}");
         let drained = async { self.trouble.drain_patiently() };
-        let (harmed, drain) = beside(self.lab(), &self.target, &script, drained).await?;
-        if harmed.code != 0 {
-            return fail(format!("not harmed ({}): {}{}", harmed.code, harmed.stdout, harmed.stderr));
-        }
-        Ok(drain)
+        harmed_once_committed(self.lab(), &self.target, harm, drained).await
     }
 
     /// It is back where it was, under its name, with its memory, exact; and people are told why.

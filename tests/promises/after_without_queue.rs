@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use shadow::api::{Phase, Reason};
 
-use super::after::{ALL_WAYS, BREAK_CRIU, ONCE_COMMITTED};
-use super::trouble::beside;
+use super::after::{ALL_WAYS, BREAK_CRIU, harmed_once_committed};
 use crate::lab::{App, Drain, DrainOptions, Result, Writer, eventually, nothing_left, on_cluster, status_of};
 
 #[test]
@@ -19,8 +18,7 @@ fn where_a_rehearsed_pod_cannot_be_restored_after_the_commit_it_is_at_home_with_
         let target = lab.cluster.nodes.iter().find(|node| **node != before.node).ok_or("one node")?;
         let watch = lab.watch();
         let drained = async { Drain::start(&lab.cluster, &before.node, &DrainOptions::of(&app.name)) };
-        let (harmed, drain) = beside(lab, target, &format!("{ONCE_COMMITTED}{BREAK_CRIU}"), drained).await?;
-        assert_eq!(harmed.code, 0, "not harmed: {}{}", harmed.stdout, harmed.stderr);
+        let drain = harmed_once_committed(lab, target, BREAK_CRIU, drained).await?;
         let status = status_of(&watch.ended(&before.uid, ALL_WAYS).await?);
         drain.finish().await?;
         assert_eq!(status.phase, Phase::Completed, "{status:#?}");
@@ -36,11 +34,7 @@ fn where_a_rehearsed_pod_cannot_be_restored_after_the_commit_it_is_at_home_with_
         .await?;
         let mut written = writer.finish().await?;
         let last = after.state().await?;
-        written.check_final(&last);
-        assert_eq!(written.broken, None, "{written:?}");
-        let counted = last.count - first.count;
-        assert!((written.acknowledged..=written.acknowledged + written.unknown).contains(&counted));
-        assert_eq!(last.cookie, first.cookie, "the same memory");
+        written.must_be_in(&first, &last)?;
         lab.uncordon(&before.node).await?;
         nothing_left(lab, &[]).await
     })

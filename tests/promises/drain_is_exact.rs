@@ -1,23 +1,26 @@
 //! A drain moves the pod with its memory, its name and every message, exactly once: back and forth, at three rates,
-//! with a backlog; nobody changes the StatefulSet, and readers never see an older state. `make bench-drain` does more of them.
+//! with a backlog; nobody changes the StatefulSet, and readers never see an older state. `make drains` does more of them.
 
 use serde_json::Value;
 
 use crate::lab::{App, DrainOptions, Lab, Load, QueueType, Result, Scene, fail, on_cluster};
 
+/// In `make test`; `make drains` makes ten.
+const DRAINS: usize = 4;
+
 #[test]
-fn four_drains_back_and_forth_at_10_messages_a_second_are_exact() -> Result {
-    on_cluster("exact-10", async |lab| four_drains(lab, &Load::steady(10)).await)
+fn drains_back_and_forth_at_10_messages_a_second_are_exact() -> Result {
+    on_cluster("exact-10", async |lab| some_drains(lab, &Load::steady(10)).await)
 }
 
 #[test]
-fn four_drains_back_and_forth_at_60_messages_a_second_are_exact() -> Result {
-    on_cluster("exact-60", async |lab| four_drains(lab, &Load::steady(60)).await)
+fn drains_back_and_forth_at_60_messages_a_second_are_exact() -> Result {
+    on_cluster("exact-60", async |lab| some_drains(lab, &Load::steady(60)).await)
 }
 
 #[test]
-fn four_drains_back_and_forth_at_120_messages_a_second_are_exact() -> Result {
-    on_cluster("exact-120", async |lab| four_drains(lab, &Load::steady(120)).await)
+fn drains_back_and_forth_at_120_messages_a_second_are_exact() -> Result {
+    on_cluster("exact-120", async |lab| some_drains(lab, &Load::steady(120)).await)
 }
 
 #[test]
@@ -26,8 +29,9 @@ fn a_quorum_queue_keeps_its_order_over_drains() -> Result {
     on_cluster("exact-quorum", async |lab| drains(lab, &load, 3).await)
 }
 
-async fn four_drains(lab: &Lab, load: &Load) -> Result {
-    drains(lab, load, 4).await
+async fn some_drains(lab: &Lab, load: &Load) -> Result {
+    let times = std::env::var("DRAINS").map_or(Ok(DRAINS), |times| times.parse())?;
+    drains(lab, load, times).await
 }
 
 async fn drains(lab: &Lab, load: &Load, times: usize) -> Result {

@@ -27,12 +27,8 @@ fn every_acknowledged_write_survives_three_drains() -> Result {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let mut written = writer.finish().await?;
             let last = after.state().await?;
-            written.check_final(&last);
-            assert_eq!(written.broken, None, "round {round}: {written:?}");
+            written.must_be_in(&first, &last)?;
             assert!(written.acknowledged > 50, "round {round}: {written:?}");
-            let counted = last.count - first.count;
-            assert!((written.acknowledged..=written.acknowledged + written.unknown).contains(&counted));
-            assert_eq!(last.cookie, first.cookie, "round {round}: the same memory");
             assert_ne!(after.node, before.node);
             println!(
                 "round {round}: {} writes acknowledged, {} not, longest gap {} ms, drain {} ms",

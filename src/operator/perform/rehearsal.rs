@@ -13,7 +13,7 @@ use crate::protocol::Outcome;
 /// For the look whether it lives.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A consumer that ends when it finds its connection gone has done so by then.
-pub(super) const LIVED: Duration = Duration::from_millis(100);
+pub(super) const LIVED: Duration = Duration::from_millis(150);
 
 impl Performer {
     pub(super) async fn restore_shadow(&self, journal: &Journal) -> Result<Outcome, EffectError> {

@@ -51,7 +51,7 @@ UNIT = """\
 Description={name}
 [Service]
 ExecStart={command}
-Environment=PATH=/run/job/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin RUST_LOG=info,shadow=debug
+Environment=PATH=/run/job/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin SHADOW_LOG_FILTER=info,shadow=debug
 Delegate={delegate}
 KillMode=process
 Restart=always
