@@ -61,8 +61,8 @@ crash: ## SHADOW dies, loses its connection or is doubled at each of its calls i
 	CRASH_EACH=1 cargo test --release --locked --test crash_at_every_call -- --nocapture
 
 .PHONY: drains
-drains: image examples-image scheduler-image ## ten drains back and forth at each rate, exact (make test: four)
-	DRAINS=10 cargo test --release --locked --test promises -- --test-threads=1 --nocapture drain_is_exact
+drains: image examples-image scheduler-image ## ten drains back and forth at each rate, exact (make test: four); the operator is killed at each step (make test: every third)
+	DRAINS=10 KILLED_EACH=1 cargo test --release --locked --test promises -- --test-threads=1 --nocapture drain_is_exact operator_killed
 
 .PHONY: broker
 broker: ## the connection is cut at each frame, every prefetch is tried (make test: a third); on a cluster that runs

@@ -244,32 +244,70 @@ impl Written {
         self.follow(Some(body), &view.chain, "an answer");
     }
 
-    /// Finds the unanswered writes that explain the chain: those before `last`, in their order.
+    /// Finds the unanswered writes that explain the chain: those before `last`.
     fn follow(&mut self, last: Option<&[u8]>, chain: &str, what: &str) {
         // One that was given up may still be under way: those not found yet stay candidates.
-        let open = self.open.split_off(self.open.len().saturating_sub(12));
-        let found = (0..1_u32 << open.len()).find_map(|choice| {
-            let mut guess = self.chain;
-            for (_, body) in open.iter().enumerate().filter(|(at, _)| choice & (1 << at) != 0) {
-                guess = link(guess, body);
-            }
-            if let Some(body) = last {
-                guess = link(guess, body);
-            }
-            (hex::encode(guess) == chain).then_some((guess, choice))
-        });
-        let chosen = found.map_or(0, |(_, choice)| choice);
-        let rest = open.into_iter().enumerate().filter(|(at, _)| chosen & (1 << at) == 0);
-        self.open = rest.map(|(_, body)| body).collect();
-        if let Some((chain, _)) = found {
+        let mut open = self.open.split_off(self.open.len().saturating_sub(12));
+        let explains = |guess: [u8; 32]| {
+            let guess = last.map_or(guess, |body| link(guess, body));
+            (hex::encode(guess) == chain).then_some(guess)
+        };
+        let found = in_order(self.chain, &open, explains)
+            .or_else(|| in_any_order(self.chain, &open, &mut Vec::new(), &explains));
+        if let Some((chain, mut taken)) = found {
             self.chain = chain;
+            taken.sort_unstable();
+            for at in taken.into_iter().rev() {
+                open.remove(at);
+            }
         } else if self.broken.is_none() {
             self.broken = Some(format!(
                 "{what} after {} acknowledged and {} unanswered writes does not follow from them",
                 self.acknowledged, self.unknown
             ));
         }
+        self.open = open;
     }
+}
+
+/// A chain, and which of the open writes are in it.
+type Explained = ([u8; 32], Vec<usize>);
+
+/// Any of the open writes, in the order in which they were sent.
+fn in_order(
+    from: [u8; 32],
+    open: &[Vec<u8>],
+    explains: impl Fn([u8; 32]) -> Option<[u8; 32]>,
+) -> Option<Explained> {
+    (0..1_u32 << open.len()).find_map(|choice| {
+        let taken: Vec<_> = (0..open.len()).filter(|at| choice & (1 << at) != 0).collect();
+        let guess = taken.iter().fold(from, |guess, at| link(guess, &open[*at]));
+        explains(guess).map(|chain| (chain, taken))
+    })
+}
+
+/// Up to four of them, as many as a server of ours has threads, in any order.
+fn in_any_order(
+    from: [u8; 32],
+    open: &[Vec<u8>],
+    taken: &mut Vec<usize>,
+    explains: &impl Fn([u8; 32]) -> Option<[u8; 32]>,
+) -> Option<Explained> {
+    if let Some(chain) = explains(from) {
+        return Some((chain, taken.clone()));
+    }
+    if taken.len() == 4 {
+        return None;
+    }
+    (0..open.len()).find_map(|at| {
+        if taken.contains(&at) {
+            return None;
+        }
+        taken.push(at);
+        let found = in_any_order(link(from, &open[at]), open, taken, explains);
+        taken.pop();
+        found
+    })
 }
 
 fn link(chain: [u8; 32], body: &[u8]) -> [u8; 32] {

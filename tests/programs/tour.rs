@@ -1,24 +1,36 @@
-//! There and back: one pod, drained from its node to the other and from there to where it came from.
+//! There and back: the pods of one program, one for each way that it is met, are drained together from one node to the
+//! other, and from there to where they came from.
 
 use std::time::{Duration, Instant};
 
+use futures::future::try_join_all;
+use parking_lot::Mutex;
+use tokio::sync::Barrier;
+
 use super::image;
-use super::variants::Variant;
+use super::variants::{self, Variant};
 use crate::lab::{App, DrainOptions, Lab, Result, Snapshot, Watch, eventually, fail, on_cluster, status_of};
 
 const ENDS: Duration = Duration::from_secs(60);
 /// A JVM compiles its source first, and a server makes its database.
 const START: Duration = Duration::from_secs(120);
 
-/// A test of one program in each of the ways it is met.
+/// A test of one program in each of the ways it is met, beside each other.
 pub fn on_tour(name: &str, variants: &[Variant], test: impl AsyncFn(&Tour<'_>, Variant) -> Result) -> Result {
     on_cluster(name, async |lab| {
         image::ensure(&lab.cluster).await?;
-        let tour = Tour { lab, watch: lab.watch(), name: name.to_owned() };
-        for variant in variants {
-            test(&tour, *variant).await?;
-        }
-        Ok(())
+        let apps: Vec<_> = variants.iter().map(|variant| variants::name(name, *variant)).collect();
+        let tour = Tour {
+            lab,
+            watch: lab.watch(),
+            name: name.to_owned(),
+            selector: format!("app in ({})", apps.join(",")),
+            all: Barrier::new(variants.len()),
+            drained: Mutex::default(),
+        };
+        let begin = lab.cluster.nodes.first().ok_or("no node")?;
+        tour.begins_on(begin).await?;
+        try_join_all(variants.iter().map(|variant| test(&tour, *variant))).await.map(drop)
     })
 }
 
@@ -26,6 +38,12 @@ pub struct Tour<'a> {
     pub lab: &'a Lab,
     watch: Watch,
     name: String,
+    /// The pods of all variants.
+    selector: String,
+    /// Everything is done by all of them, or by one for all.
+    all: Barrier,
+    /// What the last drain took.
+    drained: Mutex<Duration>,
 }
 
 /// One drain.
@@ -35,6 +53,14 @@ pub struct Leg {
 }
 
 impl Tour<'_> {
+    /// No other node takes a pod for now.
+    async fn begins_on(&self, node: &str) -> Result {
+        for other in self.lab.cluster.nodes.iter().filter(|other| *other != node) {
+            self.lab.cluster.kubectl(&["cordon", other]).await?;
+        }
+        Ok(())
+    }
+
     /// Its only pod, once it is ready and its Service leads to it.
     pub async fn start(&self, app: &App) -> Result<(Snapshot, String)> {
         self.lab.cluster.apply(&app.objects(&self.lab.namespace)).await?;
@@ -44,17 +70,22 @@ impl Tour<'_> {
             Ok(Some(tokio::net::TcpStream::connect(&service).await?))
         })
         .await?;
+        if self.all.wait().await.is_leader() {
+            for node in &self.lab.cluster.nodes {
+                self.lab.uncordon(node).await?;
+            }
+        }
         Ok((pod, service))
     }
 
-    /// Drains the pod's node: the pod is elsewhere, under its name, and no more than it was.
+    /// Drains the node of all pods: this one is elsewhere, under its name, and no more than it was.
     pub async fn leg(&self, app: &App) -> Result<Leg> {
         let before = self.lab.only_pod(app).await?;
         let rights = self.rights(&before.name).await?;
-        let drained = self.lab.drain(&before.node, &DrainOptions::of(&app.name)).await?;
-        if drained.code != 0 {
-            return fail(drained.text());
+        if self.all.wait().await.is_leader() {
+            *self.drained.lock() = self.drain(&before.node).await?;
         }
+        self.all.wait().await;
         let status = status_of(&self.watch.ended(&before.uid, ENDS).await?);
         if status.phase.as_str() != "Completed" {
             let said = |text: Option<String>| text.unwrap_or_default();
@@ -70,8 +101,14 @@ impl Tour<'_> {
         assert_ne!((&after.uid, &after.node), (&before.uid, &before.node));
         assert_eq!((&after.name, after.restarts), (&before.name, 0));
         assert_eq!(self.rights(&after.name).await?, rights, "{}: what its process may do", after.name);
-        self.lab.uncordon(&before.node).await?;
-        Ok(Leg { after, drain: drained.took() })
+        Ok(Leg { after, drain: *self.drained.lock() })
+    }
+
+    async fn drain(&self, node: &str) -> Result<Duration> {
+        let options = DrainOptions { selector: Some(self.selector.clone()), ..DrainOptions::default() };
+        let drained = self.lab.drain(node, &options).await?;
+        self.lab.uncordon(node).await?;
+        if drained.code == 0 { Ok(drained.took()) } else { fail(drained.text()) }
     }
 
     /// Who the first process of the container is and what it may.
@@ -105,7 +142,7 @@ impl Tour<'_> {
         );
     }
 
-    /// Removes the pod at once, so that the next has the node for itself.
+    /// Removes the pod at once, so that nothing of it works on while the next program begins.
     pub async fn end(&self, app: &App) -> Result {
         let argv = ["-n", &self.lab.namespace, "delete", "statefulset", &app.name, "--wait=false"];
         self.lab.cluster.kubectl(&argv).await.map(drop)

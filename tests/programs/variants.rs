@@ -33,11 +33,15 @@ impl Variant {
     }
 }
 
+pub fn name(program: &str, variant: Variant) -> String {
+    format!("{program}-{}", variant.name())
+}
+
 /// What runs, as a shell would be told. It listens on port 8080, as everything in the laboratory.
 pub fn app(name: &str, command: &str, variant: Variant) -> App {
     let command: Vec<&str> = command.split_whitespace().collect();
     let probe = json!({ "httpGet": null, "tcpSocket": { "port": "http" } });
-    App::counter(&format!("{name}-{}", variant.name()))
+    App::counter(&self::name(name, variant))
         .pod(json!({ "containers": [{ "image": PROGRAMS, "command": command, "readinessProbe": probe }] }))
         .pod(variant.overlay())
 }

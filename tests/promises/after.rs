@@ -7,7 +7,9 @@ use shadow::api::{Phase, Reason, StatefulMigration, StatefulMigrationStatus};
 use tokio::process::Command;
 
 use super::trouble::{Trouble, beside};
-use crate::lab::{App, Drain, Lab, Result, Snapshot, eventually, fail, status_of, unhurt};
+use crate::lab::{
+    App, Drain, Lab, NodeAction, OUT_OF_SERVICE, Result, Snapshot, eventually, fail, status_of, unhurt,
+};
 
 /// All ways with all their patience.
 pub const ALL_WAYS: Duration = Duration::from_secs(180);
@@ -16,6 +18,9 @@ const ONCE_COMMITTED: &str = "end=$(($(date +%s) + 25)); until ls /var/lib/shado
      [ $(date +%s) -lt $end ] || exit 9; sleep 0.005; done; ";
 /// In place of CRIU, until the cluster is mended.
 pub const BREAK_CRIU: &str = "mount --bind /bin/false $(readlink -f $(command -v criu))";
+
+/// Nothing is restored any more.
+const STOP_KUBELET: &str = "kill -STOP $(pgrep -x kubelet)";
 
 /// A consumer with enough patience for attempts, whatever comes after the commit.
 pub fn app(policy: &str) -> App {
@@ -57,6 +62,30 @@ impl<'a> After<'a> {
     pub async fn drained_with(&self, harm: &str) -> Result<Drain> {
         let drained = async { self.trouble.drain_patiently() };
         harmed_once_committed(self.lab(), &self.target, harm, drained).await
+    }
+
+    /// Drains; once it is committed, and before it is restored, the target's machine loses its power.
+    pub async fn drained_with_power_lost(&self) -> Result<Drain> {
+        let lab = self.lab();
+        lab.keep_product_off(&self.target).await?;
+        let drain = self.drained_with(STOP_KUBELET).await?;
+        let uid = &self.trouble.pod.uid;
+        self.trouble.scene.watch().reaches(uid, &["Replacing"], Duration::from_secs(30)).await?;
+        lab.cluster.node(NodeAction::Kill, &self.target).await?;
+        Ok(drain)
+    }
+
+    /// Somebody says that the target's machine is gone for good. It comes back, whole, once the pod lives on.
+    pub async fn lives_on_without_its_target(&self) -> Result<(StatefulMigrationStatus, Snapshot)> {
+        let lab = self.lab();
+        let taint = format!("{OUT_OF_SERVICE}=nodeshutdown:NoExecute");
+        lab.cluster.kubectl(&["taint", "node", &self.target, &taint]).await?;
+        let lived = self.lives_on().await;
+        lab.cluster.kubectl(&["taint", "node", &self.target, &format!("{OUT_OF_SERVICE}-")]).await?;
+        lab.cluster.node(NodeAction::Start, &self.target).await?;
+        lab.product_ready().await?; // the agent there too: what it kept is closed now
+        self.was_caused_by(&[Reason::TargetLost])?;
+        lived
     }
 
     /// It is back where it was, under its name, with its memory, exact; and people are told why.

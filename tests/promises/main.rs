@@ -6,6 +6,8 @@
 
 #[path = "../lab/mod.rs"]
 mod lab;
+#[path = "../sample/mod.rs"]
+mod sample;
 
 mod after;
 mod after_archive_damaged;

@@ -16,7 +16,7 @@ import time
 from typing import Any, Callable
 
 from . import network
-from .config import API, BROKER, BROKER_IP, BROKER_PASSWORD, BROKER_USER, CONTROL_PLANE, CP_IP, DNS_IP
+from .config import API, BROKER, BROKER_IP, BROKER_PASSWORD, BROKER_USER, CONTROL_PLANE, CP_IP, DNS_IP, PATIENCE
 from .pki import ADMIN, CA
 from .run import Failure
 from .syscalls import in_netns
@@ -31,7 +31,7 @@ def call(method: str, path: str, body: Any = None, timeout: float = 5) -> tuple[
     def work() -> tuple[int, Any]:
         trust = ssl.create_default_context(cafile=str(CA.certificate))
         trust.load_cert_chain(ADMIN.certificate, ADMIN.key)
-        connection = http.client.HTTPSConnection(CP_IP, 6443, timeout=timeout, context=trust)
+        connection = http.client.HTTPSConnection(CP_IP, 6443, timeout=timeout * PATIENCE, context=trust)
         try:
             connection.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()
@@ -85,7 +85,7 @@ def resolve(name: str, where: str, limit: float = 1) -> str | None:
 
     def work() -> bytes:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.settimeout(limit)
+            sock.settimeout(limit * PATIENCE)
             sock.sendto(query, (DNS_IP, 53))
             return sock.recv(4096)
     try:
@@ -99,11 +99,11 @@ def resolve(name: str, where: str, limit: float = 1) -> str | None:
 def broker_answers() -> bool:
     """The broker speaks AMQP, and its management API knows our user."""
     def work() -> bool:
-        with socket.create_connection((BROKER_IP, 5672), 1) as sock:
+        with socket.create_connection((BROKER_IP, 5672), 1 * PATIENCE) as sock:
             sock.sendall(b"AMQP\x00\x00\x09\x01")
             if sock.recv(1) != b"\x01":
                 return False
-        connection = http.client.HTTPConnection(BROKER_IP, 15672, timeout=2)
+        connection = http.client.HTTPConnection(BROKER_IP, 15672, timeout=2 * PATIENCE)
         word = base64.b64encode(f"{BROKER_USER}:{BROKER_PASSWORD}".encode()).decode()
         connection.request("GET", "/api/whoami", headers={"Authorization": "Basic " + word})
         return connection.getresponse().status == 200
@@ -115,6 +115,7 @@ def broker_answers() -> bool:
 
 def until(what: str, holds: Callable[[], Any], limit: float, complaint: Callable[[], str], pause: float = 0.1) -> Any:
     """Ask again until the answer is yes; a failure says what was waited for and why it may not come."""
+    limit *= PATIENCE
     end = time.monotonic() + limit
     while True:
         answer = holds()

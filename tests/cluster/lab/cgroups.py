@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from .config import PREFIX
+from .config import PATIENCE, PREFIX
 from .run import Failure
 
 ROOT = Path("/sys/fs/cgroup")
@@ -83,11 +83,11 @@ class Cgroups:
             switch, word = self.root / "freezer" / name / "freezer.state", "FROZEN" if still else "THAWED"
         if not switch.exists():
             return
-        until = time.monotonic() + limit
+        until = time.monotonic() + limit * PATIENCE
         switch.write_text(word)
         while self.frozen(name) != still:
             if time.monotonic() > until:
-                raise Failure(f"{name} did not {'freeze' if still else 'thaw'} within {limit:.0f} s")
+                raise Failure(f"{name} did not {'freeze' if still else 'thaw'} within {limit * PATIENCE:.0f} s")
             time.sleep(0.01)
             if self.version == 1:
                 switch.write_text(word)     # the v1 freezer needs to be asked again while processes fork
@@ -113,7 +113,7 @@ class Cgroups:
 
     def remove(self, name: str, limit: float = 10) -> None:
         """Remove the group with everything below it; what still holds a process is left."""
-        until = time.monotonic() + limit
+        until = time.monotonic() + limit * PATIENCE
         while True:
             for folder in self.folders(name):
                 for top, _, _ in os.walk(folder, topdown=False):

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from . import network, state
 from .cgroups import Cgroups
-from .config import LOGS, MACHINES, PREFIX, STATE
+from .config import LOGS, MACHINES, PATIENCE, PREFIX, STATE
 from .run import Failure
 from .syscalls import MNT_DETACH, umount
 
 OURS = re.compile(rf"{PREFIX}(sw|cp|mq|n[1-9])$")
-LIMIT = 20.0
+LIMIT = 20.0 * PATIENCE
 
 
 def groups() -> set[str]:

@@ -122,7 +122,7 @@ def build(argv: list[str]) -> None:
 
 def prune(argv: list[str]) -> None:
     parser("prune").parse_args(argv)
-    keep = [*(module.entry for module in programs.ALL), rootfs.entry(), limits.entry(), images.pause().parent]
+    keep = [*cluster.entries(), limits.entry()]
     for spec in MACHINES.glob("*/spec.json"):       # what the present cluster stands on
         keep += map(Path, json.loads(spec.read_text())["layers"])
     for path in cache.prune(keep):

@@ -23,9 +23,16 @@ from .ui import Board, together
 def provide(board: Board) -> list[Path]:
     """Everything that machines are made of, from the cache or made now: layers, the topmost first."""
     host.require_root()
-    host.install_missing(board)
+    host.install(board, host.RUNS)
+    if not all(entry.exists() for entry in entries()):
+        host.install(board, host.BUILDS)
     together([lambda: programs.build_all(board), lambda: rootfs.build(board), lambda: limits.build(board), images.pause])
     return [*(module.entry for module in programs.ALL), rootfs.entry()]
+
+
+def entries() -> list[Path]:
+    """All that is kept in the cache for machines."""
+    return [*(module.entry for module in programs.ALL), rootfs.entry(), *limits.layers(), images.entry()]
 
 
 def up(board: Board, count: int | None) -> None:

@@ -5,6 +5,7 @@ written once, in this file.
 """
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
@@ -24,6 +25,9 @@ SWITCH = "sw"               # the namespace that holds the bridge, and nothing e
 CONTROL_PLANE = "cp"
 BROKER = "mq"
 MAX_NODES = 9
+
+# All waits are for a real processor, and multiplied by this: an emulated one needs more.
+PATIENCE = float(os.environ.get("SHADOW_CLUSTER_PATIENCE", "1"))
 
 CP_IP = "10.200.0.10"
 BROKER_IP = "10.200.0.20"

@@ -13,12 +13,14 @@ from pathlib import Path
 from .run import Failure, run
 from .ui import Board
 
-NEEDED = {                              # a program or file, and the Debian package it is in
-    "mmdebstrap": "mmdebstrap",
+RUNS = {                                # a program or file, and the Debian package it is in
     "ip": "iproute2",
     "nsenter": "util-linux",
     "mkfs.ext4": "e2fsprogs",
     "openssl": "openssl",
+}
+BUILDS = {
+    "mmdebstrap": "mmdebstrap",
     "gcc": "gcc",
     "/usr/include/unistd.h": "libc6-dev",
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
@@ -29,10 +31,6 @@ GO = (1, 26)
 def require_root() -> None:
     if os.geteuid() != 0:
         raise Failure("the cluster makes namespaces, mounts and cgroups: run it as root")
-
-
-def install_missing(board: Board) -> None:
-    install(board, NEEDED)
 
 
 def install(board: Board, needed: dict[str, str]) -> None:

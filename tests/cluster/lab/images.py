@@ -111,9 +111,13 @@ def _json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
+def entry() -> Path:
+    return cache.path_of("pause", [PAUSE_C, PAUSE_IMAGE, GOARCH, PATH])
+
+
 def pause() -> Path:
     """The image of the process that holds a pod's namespaces, as a tar in the cache."""
-    path, _ = cache.entry(cache.path_of("pause", [PAUSE_C, PAUSE_IMAGE, GOARCH, PATH]), _make_pause)
+    path, _ = cache.entry(entry(), _make_pause)
     return path / "pause.tar"
 
 

@@ -19,10 +19,10 @@ from typing import Any, Sequence
 
 from . import disk, line, network, state
 from .cgroups import Cgroups
-from .config import HERE, LOGS, MACHINES, NODE_DISK, address, netns
+from .config import HERE, LOGS, MACHINES, NODE_DISK, PATIENCE, address, netns
 from .run import Failure, run, tail
 
-GONE_LIMIT = 20.0
+GONE_LIMIT = 20.0 * PATIENCE
 EXEC_LIMIT = 60.0
 
 
@@ -168,7 +168,7 @@ class Machine:
         """The words before a command that put it inside, with a time limit of its own in there."""
         keep = ["--foreground"] if terminal else []
         return ["nsenter", "-t", str(self._must_run()), "-m", "-p", "-n", "-u", "-i", "--root", "--wd",
-                "timeout", *keep, "-k", "2", str(limit)]
+                "timeout", *keep, "-k", "2", str(limit * PATIENCE)]
 
     def run(self, *argv: str | Path, limit: float = EXEC_LIMIT, check: bool = True, stdin: Any = None) -> str:
         return run([*self.enter(limit), *argv], timeout=limit + 5, check=check, stdin=stdin)
@@ -177,7 +177,7 @@ class Machine:
         """Run a command with our own streams; 124 when it took too long, as `timeout` says."""
         child = subprocess.Popen([*self.enter(limit, sys.stdin.isatty()), *argv])
         try:
-            return child.wait(limit + 5)
+            return child.wait((limit + 5) * PATIENCE)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()

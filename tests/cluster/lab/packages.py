@@ -35,7 +35,7 @@ def layer(board: Board, packages: Sequence[str]) -> tuple[Path, str]:
         cache.entry(path, lambda _: None)
     else:
         host.require_root()
-        host.install_missing(board)
+        host.install(board, host.RUNS | host.BUILDS)
         with board.step("packages", f"{SUITE}: fetching and unpacking {', '.join(wanted)}"):
             cache.entry(path, lambda folder: _make(folder, wanted))
     return path / "layer.tar", (path / "digest").read_text()

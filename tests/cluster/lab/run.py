@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import IO, Any, Mapping, Sequence
 
+from .config import PATIENCE
+
 
 class Failure(Exception):
     """Something the user should read; printed without a traceback."""
@@ -18,7 +20,7 @@ class Failure(Exception):
 def run(argv: Sequence[str | Path], *, timeout: float = 60, stdin: str | bytes | IO[bytes] | None = None,
         env: Mapping[str, str] | None = None, cwd: Path | None = None, check: bool = True) -> str:
     """Run a program to its end and return what it printed (both streams)."""
-    words = [str(word) for word in argv]
+    words, timeout = [str(word) for word in argv], timeout * PATIENCE
     data = stdin.encode() if isinstance(stdin, str) else stdin if isinstance(stdin, bytes) else None
     source: dict[str, Any] = {"input": data} if data is not None else {"stdin": stdin or subprocess.DEVNULL}
     try:

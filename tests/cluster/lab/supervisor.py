@@ -22,9 +22,11 @@ import time
 import traceback
 from typing import Any
 
+from .config import PATIENCE
+
 WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 FIRST_PAUSE, LONGEST_PAUSE, SETTLED = 0.1, 5.0, 10.0
-STOP_LIMIT, WAIT_LIMIT = 12.0, 120.0
+STOP_LIMIT, WAIT_LIMIT = 12.0 * PATIENCE, 120.0 * PATIENCE
 STATUS = "/run/services.json"
 
 
@@ -79,7 +81,7 @@ def holds(condition: str) -> bool:
         host, _, path = condition.removeprefix("https://").partition("/")
         trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(host, timeout=2, context=trust)
+        connection = http.client.HTTPSConnection(host, timeout=2 * PATIENCE, context=trust)
         connection.request("GET", "/" + path)
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):

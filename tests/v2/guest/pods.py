@@ -7,6 +7,7 @@ import time
 import uuid
 from pathlib import Path
 
+from inside import group_of, look
 from node import PODS, run
 from report import eventually
 
@@ -73,17 +74,13 @@ class Pod:
         return state["pid"]
 
     def group(self):
-        """Its cgroup, as the node sees it."""
-        return Path("/sys/fs/cgroup" + Path(f"/proc/{self.pid}/cgroup").read_text().strip().removeprefix("0::"))
+        return group_of(self.pid)
 
     def outside(self, name):
         return (self.group() / name).read_text()
 
     def processes(self, group=None):
         return ((group or self.group()) / "cgroup.procs").read_text().split()
-
-    def inside(self, path):
-        return Path(f"/proc/{self.pid}/root{path}")
 
     def ask(self, method="GET", body=b""):
         """Its state, after a write if it is a POST."""
@@ -95,26 +92,7 @@ class Pod:
         return eventually(f"{self.name} answers", limit, self.ask)
 
     def look(self):
-        """Where it is among the cgroups of its node, from inside and from outside."""
-        pid = self.pid
-        own, node = os.readlink(f"/proc/{pid}/ns/cgroup"), os.readlink("/proc/1/ns/cgroup")
-        mine = self.inside("/sys/fs/cgroup")
-        read = lambda name: (mine / name).read_text().strip() if (mine / name).exists() else None  # noqa: E731
-        return {
-            "cgroup namespace of its own": own != node,
-            "/proc/self/cgroup": _in_namespace(pid),
-            "memory.max": read("memory.max"),
-            "cpu.max": read("cpu.max"),
-            "processes in sight": len((read("cgroup.procs") or "").split()),
-            "folders in sight": sorted(entry.name for entry in mine.iterdir() if entry.is_dir()),
-        }
-
-
-def _in_namespace(pid):
-    """What a process of it reads in /proc/self/cgroup. One that enters from outside is in a cgroup of outside, so it moves in."""
-    group = Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::")
-    script = f'echo $$ > /sys/fs/cgroup{group}/cgroup.procs && exec nsenter --target={pid} --cgroup cat /proc/self/cgroup'
-    return run("sh", "-c", script).strip()
+        return look(self.pid)
 
 
 class Connection(http.client.HTTPConnection):

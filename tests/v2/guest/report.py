@@ -28,7 +28,7 @@ def same(what, seen, wanted):
     return check(what, seen == wanted, seen if seen == wanted else f"{seen!r} instead of {wanted!r}")
 
 
-def eventually(what, limit, holds):
+def eventually(what, limit, holds, pause=0.1):
     """Asks again until it gives something; the last complaint is told."""
     until, last = time.monotonic() + limit * PATIENCE, "not yet"
     while time.monotonic() < until:
@@ -37,7 +37,7 @@ def eventually(what, limit, holds):
                 return found
         except (OSError, KeyError, ValueError, IndexError, AssertionError, HTTPException) as error:
             last = f"{type(error).__name__}: {error}"
-        time.sleep(0.1)
+        time.sleep(pause)
     raise AssertionError(f"{what}: not within {limit * PATIENCE:.0f} s; at last: {last}")
 
 

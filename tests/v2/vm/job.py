@@ -4,7 +4,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from lab import cluster, images, packages, programs
+from lab import cluster, host, images, packages, programs
 from lab.run import Failure, run
 from lab.ui import Board
 
@@ -16,16 +16,22 @@ GUEST = V2 / "guest"
 OUT = ROOT / "target/x86_64-unknown-linux-gnu/release"
 OURS = ("shadow", "shadow-runc")
 IMAGE = "localhost/v2:1"
+IMAGES = tuple(f"target/image/{name}.tar" for name in ("shadow", "examples", "scheduler"))
+OBJECTS = {"install.yaml": "overlay", "samples.yaml": "samples"}
 PACKAGES = ["default-jre-headless", "passwd"]
 NODE = "v2"
 NAMES = {"operator": "operator.shadow.internal", "tls": f"{NODE}.agent.shadow.internal"}
 
 
-def runtime(folder: Path, patience: float, board: Board) -> None:
-    """For the machine that has no control plane."""
+def make(what: str, folder: Path, patience: float, board: Board) -> None:
     cluster.provide(board)
-    _scripts(folder, "runtime")
+    _scripts(folder, what)
     (folder / "patience").write_text(str(patience))
+    {"runtime": _runtime, "cluster": _cluster}[what](folder, board)
+
+
+def _runtime(folder: Path, board: Board) -> None:
+    """For the machine that has no control plane."""
     theirs = [(programs.CONTAINERD, name) for name in programs.CONTAINERD.programs] + [(programs.KUBERNETES, "kubelet")]
     files = [*(OUT / name for name in OURS), *(module.binary(name) for module, name in theirs)]
     (folder / "bin").mkdir()
@@ -38,6 +44,27 @@ def runtime(folder: Path, patience: float, board: Board) -> None:
         _image(archive, board)
         store.make(folder / "containerd", [images.pause(), archive])
     _certificates(folder / "certificates")
+
+
+def _cluster(folder: Path, _: Board) -> None:
+    """For the machine that is a whole cluster: the cluster tool with all that it would build, and what is installed there."""
+    shutil.copytree(ROOT / "tests/cluster", folder / "repository/tests/cluster")
+    (folder / "cache").mkdir()
+    for entry in cluster.entries():
+        run(["cp", "-a", entry, folder / "cache"], timeout=300)
+    (folder / "images").mkdir()
+    for image in IMAGES:
+        if not (ROOT / image).exists():
+            raise Failure(f"{image} is not there: make image examples-image scheduler-image")
+        shutil.copy2(ROOT / image, folder / "images")
+    (folder / "objects").mkdir()
+    for name, overlay in OBJECTS.items():
+        text = run([programs.KUBERNETES.binary("kubectl"), "kustomize", V2 / overlay])
+        (folder / "objects" / name).write_text(text)
+    (folder / "bin").mkdir()
+    # Its version is part of what is built with it.
+    (folder / "bin/go").write_text(f"#!/bin/sh\necho {host.go_version()}\n")
+    (folder / "bin/go").chmod(0o755)
 
 
 def _scripts(folder: Path, what: str) -> None:

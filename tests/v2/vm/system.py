@@ -55,8 +55,7 @@ def entry() -> Path:
 
 def provide(board: Board) -> Path:
     """The folder with `disk`, `kernel` and `initrd`."""
-    host.install_missing(board)
-    host.install(board, NEEDED)
+    host.install(board, host.RUNS | host.BUILDS | NEEDED)
     if entry().exists():
         return cache.entry(entry(), _make)[0]
     with board.step("system", f"{SUITE}: fetching and unpacking a kernel and systemd"):
