@@ -112,7 +112,7 @@ test: ## everything, on the real cluster too; the last line counts
 	tests/run
 
 .PHONY: test-v2
-test-v2: build ## dumps and restores on a stock kernel with systemd and cgroup v2, in a virtual machine (under construction: tests/v2/README.md)
+test-v2: build ## dumps and restores on a stock kernel with systemd and cgroup v2, in a virtual machine (a part of make test; tests/v2/README.md)
 	tests/v2/v2 runtime
 
 .PHONY: programs

@@ -80,19 +80,21 @@ impl Freezer {
     }
 
     /// Kills every process, frozen or not, and waits until none is left. No process runs on before it dies: each has
-    /// its SIGKILL before the cgroup is thawed.
+    /// its SIGKILL before the cgroup is thawed. The cgroup is thawed in the end: of a dead container whose cgroup is frozen
+    /// runc says that it is paused, and never deletes it.
     pub async fn kill(&self, deadline: Instant) -> Result<(), FreezerError> {
         if self.kill_at_once()? {
             while !self.pids()?.is_empty() {
                 self.pause_before(deadline, "empty").await?;
             }
-            return Ok(());
+            return self.order(false);
         }
         loop {
-            if self.signal(Signal::KILL)? == 0 {
+            let left = self.signal(Signal::KILL)?;
+            self.order(false)?; // a v1 cgroup delivers signals only when thawed
+            if left == 0 {
                 return Ok(());
             }
-            self.order(false)?; // a v1 cgroup delivers signals only when thawed
             self.pause_before(deadline, "empty").await?;
         }
     }
@@ -258,5 +260,18 @@ mod tests {
         assert_eq!(fs::read_to_string(&orders).unwrap(), "1");
         fs::write(&procs, "").unwrap();
         v2.kill(soon()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_cgroup_whose_processes_were_killed_is_not_left_frozen() {
+        let dir = tempfile::tempdir().unwrap();
+        let frozen = dir.path().join("cgroup.freeze");
+        fs::write(dir.path().join("cgroup.procs"), "").unwrap();
+        for kernel in ["that has no cgroup.kill", "that has one"] {
+            fs::write(&frozen, "1").unwrap();
+            Freezer::V2(dir.path().to_owned()).kill(soon()).await.unwrap();
+            assert_eq!(fs::read_to_string(&frozen).unwrap(), "0", "a kernel {kernel}");
+            fs::write(dir.path().join("cgroup.kill"), "").unwrap();
+        }
     }
 }

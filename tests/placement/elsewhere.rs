@@ -7,7 +7,7 @@ use super::nodes::three;
 use crate::lab::{Lab, Result, on_cluster};
 
 /// A pod to be drained, and the node that is neither its own nor its target: cordoned, so that it does not become it.
-async fn with_a_third<'a>(lab: &'a Lab) -> Result<(After<'a>, String)> {
+async fn with_a_third(lab: &Lab) -> Result<(After<'_>, String)> {
     let nodes = three(lab).await?;
     let after = After::ahead(lab, app("MigrateOrBlock")).await?;
     let others = [&after.trouble.pod.node, &after.target];

@@ -9,7 +9,7 @@ import java.util.concurrent.Executors;
 
 /** The tests' counter on a JVM, with 32 MB of live heap that are part of the chain's proof: they are summed up for each answer. */
 public class Counter {
-    private static final byte[][] HEAP = new byte[64][1 << 19];
+    private static final byte[][] HEAP = new byte[Integer.getInteger("blocks", 64)][1 << 19];
     private static String cookie;
     private static long count;
     private static byte[] chain = new byte[32];

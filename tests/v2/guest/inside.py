@@ -19,6 +19,7 @@ def look(pid):
         "/proc/self/cgroup": _in_namespace(pid),
         "memory.max": read("memory.max"),
         "cpu.max": read("cpu.max"),
+        "AppArmor profile": Path(f"/proc/{pid}/attr/current").read_text().strip(),
         "processes in sight": len((read("cgroup.procs") or "").split()),
         "folders in sight": sorted(entry.name for entry in mine.iterdir() if entry.is_dir()),
     }

@@ -1,77 +1,80 @@
-"""Pods of one container, given to the kubelet as files, and what is seen of them from inside and outside."""
+"""Pods of one container, made as a kubelet makes them, and what is seen of them from inside and outside."""
+import base64
 import copy
 import http.client
 import json
 import os
-import time
 import uuid
 from pathlib import Path
 
 from inside import group_of, look
-from node import PODS, run
 from report import eventually
 
 PORT = 8080
+IMAGE = "localhost/v2:1"
 # As the webhook marks pods of annotated owners.
 PREPARED = {"migration.ms2m.io/prepared": "true"}
+TASKS = Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io")
+# What kubelets hide in /proc and /sys, and what may only be read there.
+MASKED = ["/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
+          "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"]
+READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+PERIOD = 100_000
+# Of a pod in a user namespace: where its root is on the node.
+AWAY = [{"host_id": 1 << 17, "container_id": 0, "length": 1 << 16}]
 
 
 class Pod:
-    def __init__(self, name, image, command, limits, env=None, paths=("/", "/")):
-        self.name, self.uid, self.paths, self.annotations = name, str(uuid.uuid4()), paths, dict(PREPARED)
-        env = {"LISTEN": f"0.0.0.0:{PORT}", **(env or {})}
-        self.spec = {"name": "app", "image": image, "imagePullPolicy": "Never", "command": command,
-                     "env": [{"name": key, "value": value} for key, value in env.items()],
-                     "resources": {"limits": limits, "requests": limits}}
-
-    @property
-    def file(self):
-        return PODS / f"{self.name}.json"
+    def __init__(self, node, name, command, memory, processors=1.5, env=None, paths=("/", "/"), user_namespace=False):
+        self.node, self.name, self.command, self.paths = node, name, command, paths
+        self.uid, self.annotations, self.made = str(uuid.uuid4()), dict(PREPARED), None
+        self.resources = {"memory_limit_in_bytes": memory, "cpu_period": PERIOD, "cpu_quota": int(processors * PERIOD)}
+        self.env = {"LISTEN": f"0.0.0.0:{PORT}", **(env or {})}
+        self.users = {"userns_options": {"mode": "POD", "uids": AWAY, "gids": AWAY}} if user_namespace else {}
 
     def reference(self):
-        return {"pod": {"namespace": "default", "name": f"{self.name}-v2", "uid": self.uid}, "container": "app"}
+        return {"pod": {"namespace": "default", "name": self.name, "uid": self.uid}, "container": "app"}
 
     def successor(self, ticket):
         """The pod that comes after it, with its ticket."""
         pod = copy.copy(self)
-        pod.uid, pod.annotations = str(uuid.uuid4()), {**PREPARED, "migration.ms2m.io/ticket": ticket}
+        pod.uid, pod.annotations, pod.made = str(uuid.uuid4()), {**PREPARED, "migration.ms2m.io/ticket": ticket}, None
         return pod
 
     def make(self):
-        body = {"apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": self.name, "namespace": "default", "uid": self.uid, "annotations": self.annotations},
-                "spec": {"terminationGracePeriodSeconds": 1, "restartPolicy": "Always", "enableServiceLinks": False,
-                         "automountServiceAccountToken": False, "containers": [self.spec]}}
-        aside = Path(f"/etc/kubernetes/{self.uid}")
-        aside.write_text(json.dumps(body))
-        aside.rename(self.file)
+        """Runs when this returns."""
+        self.made = self.node.engine.ask({"make": {"handler": "shadow", "sandbox": self._sandbox(), "container": self._container()}})
+        return self
 
     def remove(self):
-        self.file.unlink()
-        eventually(f"{self.name} is gone", 60, lambda: not self._task())
+        self.node.engine.ask({"remove": self.made["sandbox"]})
 
-    def _tasks(self):
-        for bundle in Path("/run/containerd/io.containerd.runtime.v2.task/k8s.io").glob("*/config.json"):
-            try:
-                config = json.loads(bundle.read_text())
-                if config["annotations"]["io.kubernetes.cri.sandbox-uid"] == self.uid:
-                    yield config["annotations"]["io.kubernetes.cri.container-type"], bundle.parent.name
-            except (OSError, KeyError, ValueError):
-                continue
+    def _labels(self):
+        return {f"io.kubernetes.pod.{key}": value for key, value in self.reference()["pod"].items()}
 
-    def _task(self):
-        return dict(self._tasks()).get("container")
+    def _security(self):
+        return {"namespace_options": {"network": "POD", "pid": "CONTAINER", "ipc": "POD", **self.users}}
+
+    def _sandbox(self):
+        return {
+            "metadata": {**self.reference()["pod"], "attempt": 0}, "hostname": self.name, "labels": self._labels(),
+            "annotations": self.annotations, "log_directory": f"/var/log/pods/{self.uid}",
+            "linux": {"cgroup_parent": self.node.group(self.uid), "security_context": self._security()},
+        }
+
+    def _container(self):
+        return {
+            "metadata": {"name": "app", "attempt": 0}, "image": {"image": IMAGE}, "command": self.command, "log_path": "app.log",
+            "labels": {**self._labels(), "io.kubernetes.container.name": "app"},
+            "envs": [{"key": key, "value": base64.b64encode(value.encode()).decode()} for key, value in self.env.items()],
+            "linux": {"resources": self.resources,
+                      "security_context": {**self._security(), "masked_paths": MASKED, "readonly_paths": READ_ONLY}},
+        }
 
     @property
     def pid(self):
         """Its first process."""
-        task = self._task()
-        if not task:
-            raise ValueError("it has no container")
-        state = json.loads(run("runc", "--root", "/run/containerd/runc/k8s.io", "state", task))
-        if state["status"] != "running":
-            raise ValueError(state["status"])
-        return state["pid"]
+        return int((TASKS / self.made["container"] / "init.pid").read_text())
 
     def group(self):
         return group_of(self.pid)
@@ -79,8 +82,8 @@ class Pod:
     def outside(self, name):
         return (self.group() / name).read_text()
 
-    def processes(self, group=None):
-        return ((group or self.group()) / "cgroup.procs").read_text().split()
+    def processes(self):
+        return self.outside("cgroup.procs").split()
 
     def ask(self, method="GET", body=b""):
         """Its state, after a write if it is a POST."""
@@ -112,7 +115,3 @@ class Connection(http.client.HTTPConnection):
             os.setns(ours, os.CLONE_NEWNET)
             os.close(ours)
             os.close(theirs)
-
-
-def seconds():
-    return time.monotonic()

@@ -19,6 +19,8 @@ IMAGE = "localhost/v2:1"
 IMAGES = tuple(f"target/image/{name}.tar" for name in ("shadow", "examples", "scheduler"))
 OBJECTS = {"install.yaml": "overlay", "samples.yaml": "samples"}
 PACKAGES = ["default-jre-headless", "passwd"]
+# Read by a container, it fills its page cache.
+FILL = 96 << 20
 NODE = "v2"
 NAMES = {"operator": "operator.shadow.internal", "tls": f"{NODE}.agent.shadow.internal"}
 
@@ -32,13 +34,14 @@ def make(what: str, folder: Path, patience: float, board: Board) -> None:
 
 def _runtime(folder: Path, board: Board) -> None:
     """For the machine that has no control plane."""
-    theirs = [(programs.CONTAINERD, name) for name in programs.CONTAINERD.programs] + [(programs.KUBERNETES, "kubelet")]
-    files = [*(OUT / name for name in OURS), *(module.binary(name) for module, name in theirs)]
+    _go("tests/v2/cri", "v2-cri")
+    files = [*(OUT / name for name in OURS), *(programs.CONTAINERD.binary(name) for name in programs.CONTAINERD.programs)]
     (folder / "bin").mkdir()
     for file in files:
         if not file.exists():
             raise Failure(f"{file} is not there: make build")
         shutil.copy2(file, folder / "bin")
+    shutil.copy2(OUT / "v2-cri", folder / "bin/cri")
     with machine.folder() as aside:
         archive = Path(aside) / "v2.tar"
         _image(archive, board)
@@ -74,12 +77,30 @@ def _scripts(folder: Path, what: str) -> None:
     (folder / "what").write_text(what)
 
 
+def _go(source: str, name: str) -> None:
+    run(["go", "build", "-C", ROOT / source, "-trimpath", "-ldflags=-s -w", "-o", OUT / name, "."],
+        env={"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false"}, timeout=600)
+
+
 def _image(out: Path, board: Board) -> None:
-    run(["go", "build", "-C", ROOT / "tests/programs/image/go", "-trimpath", "-ldflags=-s -w", "-o", OUT / "go-counter", "."],
-        env={"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}, timeout=300)
-    files = [(OUT / "go-counter", "/go-counter"), (OUT / "examples/counter", "/counter"),
-             (ROOT / "tests/programs/image/Counter.java", "/Counter.java")]
-    images.make(out, IMAGE, [], files, below=[packages.layer(board, PACKAGES)])
+    _go("tests/programs/image/go", "go-counter")
+    layer = packages.layer(board, PACKAGES)
+    aside = out.parent
+    with (aside / "fill").open("wb") as fill:
+        fill.truncate(FILL)
+    files = [(OUT / "go-counter", "/go-counter"), (OUT / "examples/counter", "/counter"), (aside / "fill", "/fill"),
+             *((file, f"/{file.name}") for file in _classes(aside / "java", layer[0]))]
+    images.make(out, IMAGE, [], files, below=[layer])
+
+
+def _classes(root: Path, layer: Path) -> list[Path]:
+    """What the JVM's own compiler makes of its program, here: an emulated processor would compile it for minutes."""
+    root.mkdir()
+    run(["tar", "-xf", layer, "-C", root], timeout=120)
+    shutil.copy2(ROOT / "tests/programs/image/Counter.java", root)
+    run(["unshare", "--mount", "--pid", "--fork", f"--mount-proc={root}/proc", "chroot", root,
+         "java", "-m", "jdk.compiler/com.sun.tools.javac.Main", "-d", "/", "/Counter.java"], timeout=120)
+    return sorted(root.glob("Counter*.class"))
 
 
 def _certificates(folder: Path) -> None:
