@@ -37,14 +37,13 @@ def entry(path: Path, make: Callable[[Path], None]) -> tuple[Path, bool]:
         os.utime(path)
         return path, False
     root().mkdir(parents=True, exist_ok=True)
-    what = path.name.rsplit("-", 1)[0]
-    with open(root() / f".{what}.lock", "w") as guard:
+    with open(root() / f".{path.name}.lock", "w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         if path.exists():
             return path, False
-        for stale in root().glob(f".{what}-*.partial"):
+        for stale in root().glob(f".{path.name}-*.partial"):
             shutil.rmtree(stale, ignore_errors=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{what}-", suffix=".partial", dir=root()))
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", suffix=".partial", dir=root()))
         try:
             partial.chmod(0o755)
             make(partial)

@@ -16,7 +16,7 @@ from . import job, machine, system
 
 CONSOLE = job.ROOT / "target/v2-console.log"
 # An emulated processor is slow, and more so where much else runs: V2_PATIENCE says how much.
-PATIENCE = 4.0
+PATIENCE = 8.0
 LIMIT = {"runtime": 240.0, "cluster": 600.0}
 MEMORY = {"runtime": 3072, "cluster": 6144}
 

@@ -83,12 +83,12 @@ def _go(source: str, name: str) -> None:
 
 
 def _image(out: Path, board: Board) -> None:
-    _go("tests/programs/image/go", "go-counter")
+    _go("tests/programs/image/go", "v2-go-counter")
     layer = packages.layer(board, PACKAGES)
     aside = out.parent
     with (aside / "fill").open("wb") as fill:
         fill.truncate(FILL)
-    files = [(OUT / "go-counter", "/go-counter"), (OUT / "examples/counter", "/counter"), (aside / "fill", "/fill"),
+    files = [(OUT / "v2-go-counter", "/go-counter"), (OUT / "examples/counter", "/counter"), (aside / "fill", "/fill"),
              *((file, f"/{file.name}") for file in _classes(aside / "java", layer[0]))]
     images.make(out, IMAGE, [], files, below=[layer])
 
