@@ -250,6 +250,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_v2_cgroup_is_told_once_and_not_let_go_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let switch = dir.path().join("cgroup.freeze");
+        fs::write(&switch, "0").unwrap();
+        fs::write(dir.path().join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        let v2 = Freezer::V2(dir.path().to_owned());
+        // Twice as long as a v1 cgroup is given before it is let go.
+        let deadline = Instant::now() + 2 * LOOK * LOOKS_BEFORE_RETRY;
+        let freezing = v2.freeze(deadline);
+        let watching = async {
+            let mut written = std::collections::BTreeSet::new();
+            while Instant::now() < deadline {
+                sleep(LOOK).await;
+                written.insert(fs::metadata(&switch).unwrap().modified().unwrap());
+            }
+            written.len()
+        };
+        let (frozen, written) = tokio::join!(freezing, watching);
+        assert!(matches!(frozen, Err(FreezerError::TimedOut { .. })));
+        assert_eq!(written, 1);
+        assert_eq!(fs::read_to_string(&switch).unwrap(), "1");
+    }
+
+    #[tokio::test]
     async fn a_kernel_that_can_kills_a_whole_cgroup_by_one_write() {
         let dir = tempfile::tempdir().unwrap();
         let (orders, procs) = (dir.path().join("cgroup.kill"), dir.path().join("cgroup.procs"));

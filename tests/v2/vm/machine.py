@@ -30,25 +30,20 @@ def folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="shadow-v2-", dir="/dev/shm" if there else "/var/tmp")
 
 
-def work(system: Path, job: Path, console: Path, *, memory: int, limit: float) -> int:
+def work(system: Path, job: Path, console: Path, *, memory: int, processors: int, limit: float) -> int:
     """Gives the folder `job`, with its program `start`, to a machine; what it prints is ours, its kernel's goes to `console`."""
     with folder() as place:
         disk = Path(place) / "job"
         size = sum(file.stat().st_size for file in job.rglob("*") if file.is_file() and not file.is_symlink())
         run(["truncate", "-s", str(size + size // 8 + SPARE), disk])
         run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-d", job, disk], timeout=300)
-        return _watch(_start(system, disk, console, memory, place), limit)
+        return _watch(_start(system, disk, console, memory, processors, place), limit)
 
 
-def _processors() -> int:
-    """One where they are emulated: QEMU 7.2 with several threads lets a kernel run into its own half-patched code."""
-    return min(4, os.cpu_count() or 1) if os.access("/dev/kvm", os.W_OK) else 1
-
-
-def _start(system: Path, job: Path, console: Path, memory: int, place: str) -> subprocess.Popen[str]:
+def _start(system: Path, job: Path, console: Path, memory: int, processors: int, place: str) -> subprocess.Popen[str]:
     argv = [
         "qemu-system-x86_64", "-machine", "q35", "-accel", "kvm", "-accel", "tcg,thread=multi,tb-size=1024",
-        "-cpu", "max,la57=off", "-smp", str(_processors()), "-m", f"{memory}M", "-nodefaults", "-nographic",
+        "-cpu", "max,la57=off", "-smp", str(min(processors, os.cpu_count() or 1)), "-m", f"{memory}M", "-nodefaults", "-nographic",
         "-no-reboot", "-kernel", system / "kernel", "-initrd", system / "initrd", "-append", COMMAND_LINE,
         "-drive", f"file={system / 'disk'},format=raw,if=virtio,snapshot=on,cache=unsafe",
         "-drive", f"file={job},format=raw,if=virtio,snapshot=on,cache=unsafe",
