@@ -31,6 +31,8 @@ pub struct App {
     pub kind: Kind,
     pub program: Program,
     pub replicas: u32,
+    /// Made one after the other, as Kubernetes does unless it is told otherwise.
+    pub in_order: bool,
     /// Of the pod template, without their prefix `migration.ms2m.io/`.
     pub annotations: Vec<(String, String)>,
     pub env: Vec<(String, String)>,
@@ -65,6 +67,7 @@ impl App {
             kind: Kind::StatefulSet,
             program,
             replicas: 1,
+            in_order: false,
             annotations: vec![],
             env: vec![],
             queue: QUEUE.into(),
@@ -95,6 +98,12 @@ impl App {
     #[must_use]
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.replicas = replicas;
+        self
+    }
+
+    #[must_use]
+    pub fn in_order(mut self) -> Self {
+        self.in_order = true;
         self
     }
 
@@ -136,7 +145,8 @@ impl App {
         let kind = match self.kind {
             Kind::StatefulSet => {
                 spec["serviceName"] = format!("{}-pods", self.name).into();
-                spec["podManagementPolicy"] = "Parallel".into();
+                let policy = if self.in_order { "OrderedReady" } else { "Parallel" };
+                spec["podManagementPolicy"] = policy.into();
                 "StatefulSet"
             }
             Kind::Deployment => "Deployment",

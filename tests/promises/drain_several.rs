@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::json;
+use shadow::api::Phase;
+
 use crate::lab::{
     App, DrainOptions, Lab, Producer, QueueType, Result, Snapshot, Verdict, consuming, eventually,
-    on_cluster, quiesce,
+    on_cluster, quiesce, status_of,
 };
+
+const READY_AFTER: Duration = Duration::from_secs(15);
 
 #[test]
 fn two_stateful_sets_leave_at_once_and_both_are_exact() -> Result {
@@ -73,6 +78,34 @@ fn two_ordinals_of_one_stateful_set_leave_at_once_and_keep_what_each_has() -> Re
             assert_eq!((state.duplicates, state.out_of_order), (0, 0), "{name}");
         }
         assert_eq!(lab.workload(&app).await?["metadata"]["generation"], set["metadata"]["generation"]);
+        Ok(())
+    })
+}
+
+/// The second is made only while the first is ready, which takes its time after a move: it is not stopped before.
+#[test]
+fn ordinals_that_are_made_in_order_leave_one_after_the_other_and_keep_what_each_has() -> Result {
+    on_cluster("several-in-order", async |lab| {
+        let slow =
+            json!({ "containers": [{ "readinessProbe": { "initialDelaySeconds": READY_AFTER.as_secs() } }] });
+        let app = App::consumer("consumer").replicas(2).in_order().pod(slow);
+        let apps = [app.clone()];
+        let _queue = Producer::start(&lab.broker.url(), &app.queue, QueueType::Classic).await?;
+        let node = all_on_one_node(lab, &apps).await?;
+        let before = states(lab, &apps).await?;
+        let watch = lab.watch();
+        let drained = lab.drain(&node, &DrainOptions::default()).await?;
+        assert_eq!(drained.code, 0, "{}", drained.text());
+        for (pod, _) in before.values() {
+            let status = status_of(&watch.ended(&pod.uid, Duration::from_secs(60)).await?);
+            assert_eq!(status.phase, Phase::Completed, "{}: {status:#?}", pod.name);
+            let pause = Duration::from_millis(status.pause_ms.ok_or("no pause")?);
+            assert!(pause < READY_AFTER, "{} was stopped before it could be made again: {pause:?}", pod.name);
+        }
+        for (name, (pod, state)) in states_of(lab, &apps).await? {
+            assert_ne!(pod.node, node, "{name}");
+            assert_eq!(state.cookie, before[&name].1, "{name} has its memory");
+        }
         Ok(())
     })
 }

@@ -32,6 +32,7 @@ pub use admitted::admitted;
 pub use consumer::look_at_queue;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -125,6 +126,8 @@ pub struct Performer {
     unlike: Mutex<Unlike>,
     /// Whether the migration has a slot.
     slot: watch::Sender<bool>,
+    /// Nothing is restored before its owner makes the pod.
+    waits_for_owner: AtomicBool,
 }
 
 impl Performer {
@@ -139,7 +142,13 @@ impl Performer {
             patience: Mutex::default(),
             unlike: Mutex::default(),
             slot: watch::Sender::new(true),
+            waits_for_owner: AtomicBool::new(false),
         }
+    }
+
+    /// The replacement is to be restored, and its owner has not made it.
+    pub fn waits_for_owner(&self) -> bool {
+        self.waits_for_owner.load(Ordering::Relaxed)
     }
 
     /// Memory moves only while the migration has a slot.

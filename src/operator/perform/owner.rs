@@ -1,6 +1,7 @@
 //! Whether the source's owner will make its pod again, and from the same template. Network I/O, but for the decision.
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
@@ -53,6 +54,32 @@ impl Performer {
         }
     }
 
+    /// Fails, as long as that stands, where the StatefulSet would not make the pod again at once, because an earlier one is
+    /// not ready.
+    pub(super) async fn owner_makes_at_once(&self, journal: &Journal) -> Result<(), EffectError> {
+        let Subject { source, owner_kind, owner_uid, .. } = &journal.subject;
+        if *owner_kind == OwnerKind::ReplicaSet {
+            return Ok(());
+        }
+        let (client, all) = (self.ctx.client.clone(), ListParams::default());
+        let sets = Api::<StatefulSet>::namespaced(client.clone(), &source.namespace).list(&all).await;
+        let sets = sets.map_err(EffectError::api("list StatefulSets"))?.items;
+        let Some(set) = sets.iter().find(|set| set.uid().as_ref() == Some(owner_uid)) else { return Ok(()) };
+        let earlier = earlier_pods(set, &source.name);
+        let pods = Api::<Pod>::namespaced(client, &source.namespace);
+        for name in earlier {
+            let pod = pods.get_opt(&name).await.map_err(EffectError::api("get an earlier pod"))?;
+            if !pod.as_ref().is_some_and(is_ready) {
+                let message = format!(
+                    "pod {name} is not ready, and its StatefulSet makes {} again only when it is (podManagementPolicy OrderedReady): waits",
+                    source.name
+                );
+                return Err(EffectError::transient(Reason::Queued, message));
+            }
+        }
+        Ok(())
+    }
+
     async fn again(&self, journal: &Journal) -> Result<Again, EffectError> {
         let subject = &journal.subject;
         let (client, namespace, all) =
@@ -73,6 +100,23 @@ impl Performer {
             }
         }
     }
+}
+
+/// Those that must be ready before this one is made.
+fn earlier_pods(set: &StatefulSet, pod: &str) -> Vec<String> {
+    let in_order = set.spec.pod_management_policy.as_deref() != Some("Parallel");
+    match (pod.rsplit_once('-'), ordinal(pod)) {
+        (Some((set_name, _)), Some(ordinal)) if in_order => {
+            (Rollout::from(set).first..ordinal).map(|earlier| format!("{set_name}-{earlier}")).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
 }
 
 fn of_stateful_set(set: Option<&StatefulSet>, subject: &Subject) -> Again {
@@ -136,6 +180,30 @@ mod tests {
         assert_eq!(is(json!({ "ordinals": { "start": 5 } }), "web-4"), Again::Never);
         assert_eq!(is(json!({ "replicas": 0 }), "web-0"), Again::Never);
         assert_eq!(of_stateful_set(None, &subject("web-0", None)), Again::Never);
+    }
+
+    #[test]
+    fn a_set_that_makes_its_pods_in_order_makes_none_before_the_earlier_ones_are_ready() {
+        let earlier = |spec, pod| earlier_pods(&set(spec, json!(null)), pod);
+        assert_eq!(earlier(json!({}), "my-web-2"), ["my-web-0", "my-web-1"]);
+        assert_eq!(earlier(json!({ "ordinals": { "start": 5 } }), "web-6"), ["web-5"]);
+        assert_eq!(earlier(json!({ "podManagementPolicy": "OrderedReady" }), "web-1"), ["web-0"]);
+        assert!(earlier(json!({}), "web-0").is_empty());
+        assert!(earlier(json!({ "podManagementPolicy": "Parallel" }), "web-2").is_empty());
+    }
+
+    #[test]
+    fn a_pod_on_its_way_out_is_not_ready() {
+        let pod = |going: Option<&str>| -> Pod {
+            serde_json::from_value(json!({ "metadata": { "deletionTimestamp": going },
+                "status": { "conditions": [{ "type": "Ready", "status": "True" }] } }))
+            .unwrap()
+        };
+        assert!(
+            is_ready(&pod(None))
+                && !is_ready(&pod(Some("2026-01-01T00:00:00Z")))
+                && !is_ready(&Pod::default())
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The replacement: the pod that the owner makes again and the webhook turns into a restore. It is waited for as long as
 //! it may come; where it cannot come on this node, that is the end of this way, and the protocol takes another.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -135,7 +136,13 @@ impl Performer {
             return self.restored(journal, ticket, Outcome::ReplacementRestored).await;
         }
         self.must_not_be_lost(node).await?;
-        self.find_replacement(journal).await?.must_come(journal)?;
+        let found = self.find_replacement(journal).await?;
+        found.must_come(journal)?;
+        if matches!(found, Found::Awaited(None)) {
+            let (trouble, said) = Trouble::of(None);
+            return Err(self.bear(journal, node, None, trouble, said)?);
+        }
+        self.waits_for_owner.store(false, Ordering::Relaxed);
         self.patience.lock().start_anew();
         let why = format!("node {node}: its restore waits for a slot that another migration has");
         Err(EffectError::transient(Reason::Queued, why))
@@ -196,6 +203,7 @@ impl Performer {
         trouble: Trouble,
         said: String,
     ) -> Result<EffectError, EffectError> {
+        self.waits_for_owner.store(trouble == Trouble::NotMade, Ordering::Relaxed);
         let stands = self.patience.lock().stands(journal.state.life, state, trouble, Instant::now());
         let said = on_node(node, &said);
         if stands > trouble.patience(archive(journal)?.bytes) {

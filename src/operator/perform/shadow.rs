@@ -42,6 +42,7 @@ impl Performer {
         }
         // The template may have changed while it waited.
         self.owner_keeps(journal).await?;
+        self.owner_makes_at_once(journal).await?;
         self.budget_allows(journal, &live).await?;
         let view = self.ctx.views.newest();
         let alike =

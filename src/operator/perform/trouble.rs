@@ -21,8 +21,12 @@ const IMAGE_PATIENCE: Duration = Duration::from_secs(20);
 /// Whoever is preempted or drained has gone by then.
 const ROOM_PATIENCE: Duration = Duration::from_secs(30);
 const STALL_PATIENCE: Duration = Duration::from_secs(60);
+/// A control plane is brought up to date, a quota raised or an earlier pod of the set mended within that.
+const OWNER_PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// Images are read and written no slower than that, in bytes a second.
 const SLOWEST: u64 = 20 << 20;
+
+const NOT_MADE: &str = "its owner has not made the pod yet: is an earlier pod of it not ready, or does a quota or a webhook refuse it?";
 
 /// Trouble that may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +39,8 @@ pub enum Trouble {
     Room,
     /// Nothing is known against it, and it does not come.
     Stalled,
+    /// Its owner wants the pod and has not made it. Another node would not help, nor is the archive to blame.
+    NotMade,
 }
 
 impl Trouble {
@@ -45,12 +51,13 @@ impl Trouble {
             Self::Image => IMAGE_PATIENCE,
             Self::Room => ROOM_PATIENCE,
             Self::Stalled => STALL_PATIENCE + transfer_time(bytes),
+            Self::NotMade => OWNER_PATIENCE,
         }
     }
 
     /// Of a pod that was made; the second is what Kubernetes says about it.
     pub fn of(pod: Option<&Pod>) -> (Self, String) {
-        let Some(pod) = pod else { return (Self::Stalled, "its owner has not made the pod yet".to_owned()) };
+        let Some(pod) = pod else { return (Self::NotMade, NOT_MADE.to_owned()) };
         let status = pod.status.as_ref();
         let conditions = status.iter().flat_map(|status| status.conditions.iter().flatten());
         let mut unscheduled = conditions.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
@@ -140,9 +147,10 @@ mod tests {
         let unscheduled = pod(&json!({"conditions": [
             {"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"}]}));
         assert_eq!(Trouble::of(Some(&unscheduled)), (Trouble::Room, "0/2 nodes are available".to_owned()));
-        for pod in [Some(waiting("ContainerCreating")), Some(waiting("CreateContainerError")), None] {
-            assert_eq!(Trouble::of(pod.as_ref()).0, Trouble::Stalled);
+        for pod in [waiting("ContainerCreating"), waiting("CreateContainerError")] {
+            assert_eq!(Trouble::of(Some(&pod)).0, Trouble::Stalled);
         }
+        assert_eq!(Trouble::of(None).0, Trouble::NotMade);
     }
 
     #[test]
@@ -166,5 +174,10 @@ mod tests {
         assert_eq!(Trouble::Stalled.patience(0), STALL_PATIENCE);
         assert!(Trouble::Stalled.patience(1 << 30) > STALL_PATIENCE + Duration::from_secs(50));
         assert_eq!(Trouble::Image.patience(1 << 30), IMAGE_PATIENCE);
+    }
+
+    #[test]
+    fn a_pod_that_its_owner_has_not_made_is_no_reason_to_look_for_another_node() {
+        assert!(Trouble::NotMade.patience(0) > 10 * Trouble::Stalled.patience(0));
     }
 }
