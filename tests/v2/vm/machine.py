@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from lab.run import Failure, run
 
 PR_SET_PDEATHSIG = 1
+ROOM = 6 << 30      # for all that a run writes
 SPARE = 2 << 30     # for what the machine writes into its job's folder
 LAST_LINE = re.compile(r"^v2: exit (\w+)$")
 COMMAND_LINE = ("root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off nowatchdog "
@@ -27,6 +29,7 @@ COMMAND_LINE = ("root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=
 def folder() -> tempfile.TemporaryDirectory[str]:
     """In memory, where there is a file system for that: what a machine writes must not wait for, nor hold up, a disk."""
     there = any(line.split()[1:3] == ["/dev/shm", "tmpfs"] for line in Path("/proc/mounts").read_text().splitlines())
+    there = there and shutil.disk_usage("/dev/shm").free > ROOM
     return tempfile.TemporaryDirectory(prefix="shadow-v2-", dir="/dev/shm" if there else "/var/tmp")
 
 
