@@ -9,10 +9,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-from engine import Engine
+from engine import JOB, Engine
 from report import PATIENCE, eventually, say
-
-JOB = Path("/run/job")
 
 CONTAINERD = """\
 version = 3
