@@ -64,6 +64,8 @@ struct Config {
 #[serde(rename_all = "PascalCase")]
 struct Record {
     #[serde(default)]
+    pid: u32,
+    #[serde(default)]
     started_at: i64,
     #[serde(default)]
     finished_at: i64,
@@ -110,6 +112,20 @@ impl Containers {
             }
         }
         Ok(newest)
+    }
+
+    /// It runs, and not under runc: by the engine's records it has a process, and runc knows nothing of it.
+    pub fn is_under_another_runtime(&self, wanted: &ContainerRef) -> Result<bool, ScanError> {
+        for (id, config) in self.of_pod(&wanted.pod.uid)? {
+            let is_wanted = config.annotations.get(CONTAINER_NAME) == Some(&wanted.container);
+            let runs = |record: Record| {
+                record.started_at > 0 && record.finished_at == 0 && start_time(record.pid).is_some()
+            };
+            if is_wanted && self.record(&id).is_some_and(runs) && self.on_record(&id)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Something of this pod may still be on the node.
@@ -362,6 +378,28 @@ mod tests {
             fs::write(record.join("status"), text).unwrap();
             assert_eq!(containers.has_started("c"), started, "{text}");
         }
+    }
+
+    #[test]
+    fn a_container_that_runs_under_another_runtime_is_told_from_one_that_does_not_run() {
+        let root = tempfile::tempdir().unwrap();
+        add(root.path(), "app", "u1", Some("app"), start_time(std::process::id()).unwrap());
+        let containers = Containers::new(Host::at(root.path()));
+        let elsewhere = || containers.is_under_another_runtime(&wanted("u1", "app")).unwrap();
+        let record = Host::at(root.path()).path(&Engine::default().records()).join("app");
+        fs::create_dir_all(&record).unwrap();
+        let write = |pid: u32, finished: i64| {
+            let text = format!(r#"{{"Pid":{pid},"StartedAt":2,"FinishedAt":{finished}}}"#);
+            fs::write(record.join("status"), text).unwrap();
+        };
+        write(std::process::id(), 0);
+        assert!(!elsewhere(), "runc knows it");
+        fs::remove_dir_all(root.path().join(&RUNC_ROOT[1..]).join("app")).unwrap();
+        assert!(elsewhere());
+        write(std::process::id(), 3);
+        assert!(!elsewhere(), "it has ended");
+        write(u32::MAX, 0);
+        assert!(!elsewhere(), "it has ended, and the engine has not noted it yet");
     }
 
     #[test]

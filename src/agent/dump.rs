@@ -128,7 +128,7 @@ fn log(uid: &MigrationUid, order: &DumpOrder, outcome: &Outcome) {
 /// given up.
 pub async fn size(node: &Arc<Node>, container: &ContainerRef) -> Result<ArchiveSize, Failure> {
     let lock = node.locks.lock(&container.pod.uid, Instant::now() + SIZE_WAIT).await?;
-    let (container, upper) = locate(node, container).await?;
+    let (container, upper) = node.locate(container).await?;
     let counted = tokio::spawn({
         let node = Arc::clone(node);
         async move {
@@ -150,10 +150,9 @@ async fn what_is_carried(
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         Failure::new(Refusal::RuntimeFailed, format!("size of {what} of container {}: {error}", container.id))
     };
-    let (host, of) = (node.host.clone(), container.clone());
-    let counted = tokio::task::spawn_blocking(move || Load::of(&host, &of, upper)).await;
-    let load =
-        counted.map_err(|error| failed("the files", &error))?.map_err(|error| failed("the files", &error))?;
+    let (host, of, pids) = (node.host.clone(), container.clone(), container.freezer.pids()?);
+    let counted = tokio::task::spawn_blocking(move || Load::of(&host, &of, upper, &pids)).await;
+    let load = counted.map_err(|error| failed("the files", &error))??;
     let memory = container.memory.bytes().map_err(|error| failed("the memory", &error))?;
     let bytes = memory.saturating_add(IMAGES_OVERHEAD).saturating_add(load.bytes());
     Ok((Arc::new(load), bytes))
@@ -167,7 +166,7 @@ async fn run(
     deadline: Instant,
 ) -> Outcome {
     let peer = Peer::new(&node.tls, &order.target, node.peer_port)?;
-    let (container, upper) = locate(node, &order.container).await?;
+    let (container, upper) = node.locate(&order.container).await?;
     let (load, expected) = what_is_carried(node, &container, upper).await?;
     room_for(&node.store, expected)?;
     let located_ms = millis(begun.elapsed());
@@ -181,25 +180,6 @@ async fn run(
         tracing::warn!(%error, "a failed dump is left");
     }
     outcome
-}
-
-async fn locate(node: &Arc<Node>, wanted: &ContainerRef) -> Result<(Container, PathBuf), Failure> {
-    let Some(container) = node.find(wanted).await? else {
-        let pod = &wanted.pod;
-        let what = format!(
-            "no container {} of pod {}/{} ({}) runs here",
-            wanted.container, pod.namespace, pod.name, pod.uid
-        );
-        return Err(Failure::new(Refusal::ContainerNotFound, what));
-    };
-    let Some(upper) = node.containers.upper_dir(&container)? else {
-        let what = format!(
-            "root file system of container {} is no overlay: its changed files cannot be told",
-            container.id
-        );
-        return Err(Failure::new(Refusal::RuntimeFailed, what));
-    };
-    Ok((container, upper))
 }
 
 #[expect(clippy::too_many_arguments, reason = "one dump's whole context, used once")]

@@ -1,6 +1,7 @@
 //! What all orders of this agent share. Holds no state of its own but locks and running dumps.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -14,7 +15,7 @@ use super::engine::Engine;
 use super::failure::Failure;
 use super::host::Host;
 use super::store::Store;
-use crate::api::{ContainerRef, PodUid, Refusal};
+use crate::api::{ContainerRef, Objection, PodUid, Reason, Refusal};
 use crate::kit::tls::TlsStore;
 
 /// The agent of one node.
@@ -37,6 +38,39 @@ impl Node {
     pub async fn find(&self, wanted: &ContainerRef) -> Result<Option<Container>, Failure> {
         find(&self.containers, wanted).await
     }
+
+    /// The container and where its changed files lie; why it cannot be dumped, where that is already clear.
+    pub async fn locate(&self, wanted: &ContainerRef) -> Result<(Container, PathBuf), Failure> {
+        let Some(container) = self.find(wanted).await? else {
+            let elsewhere = self.containers.is_under_another_runtime(wanted)?;
+            return Err(if elsewhere { another_runtime(wanted) } else { not_here(wanted) });
+        };
+        match self.containers.upper_dir(&container)? {
+            Some(upper) => Ok((container, upper)),
+            None => Err(lasting(format!(
+                "root file system of container {} is no overlay: its changed files cannot be told; let containerd use its overlayfs snapshotter",
+                wanted.container
+            ))),
+        }
+    }
+}
+
+fn lasting(message: String) -> Failure {
+    Failure::objecting(Objection { reason: Reason::RuntimeNotSupported, message, passes: false })
+}
+
+fn another_runtime(wanted: &ContainerRef) -> Failure {
+    lasting(format!(
+        "container {} runs under another runtime than runc, its node's default: only runc's can be moved; let a RuntimeClass of runc run it",
+        wanted.container
+    ))
+}
+
+fn not_here(wanted: &ContainerRef) -> Failure {
+    let (pod, container) = (&wanted.pod, &wanted.container);
+    let what =
+        format!("no container {container} of pod {}/{} ({}) runs here", pod.namespace, pod.name, pod.uid);
+    Failure::new(Refusal::ContainerNotFound, what)
 }
 
 /// The container, if it runs.

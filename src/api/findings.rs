@@ -3,7 +3,7 @@
 //! Nothing of the content of memory, files or command lines is among them.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,8 @@ pub struct Findings {
     pub visitors: Vec<Visitor>,
     pub entangled: Vec<Entangled>,
     pub mounts: Vec<FoundMount>,
+    /// Addresses of the pod's network namespace, but loopback ones.
+    pub addresses: Vec<IpAddr>,
     /// Files in the sandbox's /dev/shm.
     pub shm: FoundTree,
     pub ipc: FoundIpc,

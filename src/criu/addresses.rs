@@ -59,6 +59,14 @@ impl Kind {
     }
 }
 
+/// Those of the namespace's addresses of which it could not be told which one `address` becomes, for there is more than
+/// itself of its kind.
+pub fn alternatives(of_namespace: &[IpAddr], address: IpAddr) -> Vec<IpAddr> {
+    let kind = Kind::of(address);
+    let alike: Vec<_> = of_namespace.iter().copied().filter(|other| Kind::of(*other) == kind).collect();
+    if alike.len() > 1 && alike.contains(&address) { alike } else { Vec::new() }
+}
+
 impl Moves {
     /// The one address of a kind that the source had and the new pod has not becomes the one that only the new pod has.
     /// Where there are several it cannot be told which is which: they stay, and a socket that is bound to one of them

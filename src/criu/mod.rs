@@ -10,7 +10,7 @@ mod remaps;
 mod sockets;
 mod wire;
 
-pub use addresses::{Moves, of_namespace};
+pub use addresses::{Moves, alternatives, of_namespace};
 pub use image::ImageError;
 pub use remaps::{Remap, remaps};
 pub use sockets::{FILES_IMAGE, rewrite_addresses};

@@ -1,11 +1,14 @@
 //! Findings in, what stands against a move out.
 
+use std::net::IpAddr;
+
 use crate::api::{
     DescriptorKind, Entangled, Findings, FoundDescriptor, FoundMount, FoundSocket, MountKind, Objection,
     Reason, SocketKind, Tie, Visitor, sentence,
 };
 
 use super::Circumstances;
+use crate::criu::alternatives;
 
 /// CRIU keeps open files without a name in its images up to this size (`ghost-limit`).
 const LARGEST_DELETED: u64 = 256 << 20;
@@ -27,6 +30,7 @@ pub struct Judgement {
 pub fn judge(findings: &Findings, circumstances: &Circumstances) -> Judgement {
     let mut refusals: Vec<Objection> = Vec::new();
     refusals.extend(findings.sockets.iter().filter_map(of_socket));
+    refusals.extend(findings.sockets.iter().filter_map(|socket| of_address(socket, &findings.addresses)));
     refusals.extend(findings.descriptors.iter().filter_map(of_descriptor));
     refusals.extend(findings.entangled.iter().map(of_entangled));
     refusals.extend(findings.mounts.iter().filter_map(of_mount));
@@ -67,12 +71,33 @@ fn passing(reason: Reason, message: String) -> Objection {
     Objection { reason, message, passes: true }
 }
 
-fn of_socket(socket: &FoundSocket) -> Option<Objection> {
+fn object(socket: &FoundSocket) -> String {
     let role = if socket.listens { "listener" } else { "socket" };
-    let object = match (socket.local, &socket.owner) {
+    match (socket.local, &socket.owner) {
         (Some(local), _) => format!("{role} {}", shown(local)),
         (None, owner) => format!("{role} of {owner}"),
-    };
+    }
+}
+
+/// Of several addresses of a kind it cannot be told which of the new pod's each becomes.
+fn of_address(socket: &FoundSocket, all: &[IpAddr]) -> Option<Objection> {
+    let local = socket.local.filter(|_| socket.kind == SocketKind::OwnAddress)?;
+    let alternatives = alternatives(all, local.ip());
+    let others: Vec<_> =
+        alternatives.iter().filter(|other| **other != local.ip()).map(ToString::to_string).collect();
+    let object = object(socket);
+    let all = if local.is_ipv6() { "::" } else { "0.0.0.0" };
+    (!others.is_empty()).then(|| {
+        let why = format!(
+            "{object} is bound to one of the pod's addresses and there is another ({}): let it listen on {all}",
+            others.join(", ")
+        );
+        lasting(Reason::UnsupportedSocket, why)
+    })
+}
+
+fn of_socket(socket: &FoundSocket) -> Option<Objection> {
+    let object = object(socket);
     match socket.kind {
         SocketKind::Mptcp => Some(lasting(Reason::MptcpSocket, format!("{object} is MPTCP: {MPTCP_REMEDY}"))),
         SocketKind::Unknown => Some(lasting(

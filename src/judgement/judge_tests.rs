@@ -38,6 +38,24 @@ fn an_mptcp_listener_is_named_with_what_helps() {
 }
 
 #[test]
+fn a_socket_on_one_of_several_addresses_of_its_kind_is_named() {
+    let on = |local: &str, all: &[&str]| {
+        let sockets = vec![socket(SocketKind::OwnAddress, local, "TCP")];
+        let addresses = all.iter().map(|address| address.parse().unwrap()).collect();
+        refusals(&Findings { sockets, addresses, ..Findings::default() })
+    };
+    assert_eq!(on("10.0.0.7:80", &["10.0.0.7", "fd00::7", "fe80::7"]), []);
+    assert_eq!(on("0.0.0.0:80", &["10.0.0.7", "10.1.0.7"]), []);
+    let told = on("10.0.0.7:80", &["10.0.0.7", "10.1.0.7", "fd00::7"]);
+    assert_eq!(
+        told[0].message,
+        "listener 10.0.0.7:80 is bound to one of the pod's addresses and there is another (10.1.0.7): let it listen on 0.0.0.0"
+    );
+    assert_eq!((told[0].reason, told[0].passes), (Reason::UnsupportedSocket, false));
+    assert!(on("[fd00::7]:80", &["fd00::7", "fd00::8"])[0].message.ends_with("listen on ::"));
+}
+
+#[test]
 fn what_is_carried_is_no_objection() {
     let findings = Findings {
         sockets: vec![

@@ -7,17 +7,19 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
+use super::agents::AgentError;
 use super::announce::Announcer;
 use super::context::Context;
 use super::driver::DriveError;
 use super::journal::Book;
-use super::look::{circumstances, first, look_into};
+use super::look::{circumstances, first, judged, look_into};
 use super::measured::Measured;
 use super::preflight::{Accepted, preflight};
+use super::properties;
 use super::subject::{Journal, OwnerKind, Subject};
 use super::surroundings::held_against_surroundings;
 use crate::api::{Hold, NodeName, PodIdentity, PodUid, Reason};
-use crate::judgement::{Circumstances, judge};
+use crate::judgement::Circumstances;
 use crate::protocol::{Event, Plan, State, Step, step};
 
 /// Reads the source and decides; writes the first journal. `None`: the pod is gone, so it ended at once.
@@ -49,29 +51,26 @@ pub async fn accept(
     let accepted = match preflight(&pod, &spec, &services?.items) {
         Ok(accepted) => {
             let subject = accepted.subject.clone();
-            let (accepted, findings) =
+            let (accepted, looked) =
                 tokio::join!(held_against_surroundings(ctx, &pod, accepted), look_into(ctx, &subject));
-            accepted?.map(|accepted| (accepted, findings))
+            accepted?.map(|accepted| (accepted, looked))
         }
         Err(refused) => Err(refused),
     };
     let journal = match accepted {
-        Ok((Accepted { subject, plan, warnings }, findings)) => {
+        Ok((Accepted { subject, plan, warnings }, looked)) => {
             for warning in warnings {
                 announcer.warning(&subject, Reason::WrongPolicy, &warning);
             }
             let target = spec.target_node.clone().map(NodeName);
             let state = State::new(plan, target);
-            let judgement = findings.map(|findings| {
-                // Nearly every pod has a token: that is for a check to tell, not for each drain.
-                let known = Circumstances { has_bound_token: false, ..circumstances(&pod, &subject) };
-                judge(&findings, &known)
-            });
-            let judgement = judgement.unwrap_or_default();
+            // Nearly every pod has a token: that is for a check to tell, not for each drain.
+            let known = Circumstances { has_bound_token: false, ..circumstances(&pod, &subject) };
+            let judgement = judged(&looked, &known);
             for warning in &judgement.warnings {
                 announcer.warning(&subject, Reason::Noted, warning);
             }
-            match first(&judgement) {
+            match first(&judgement).or_else(|| properties::obstacle(&pod)) {
                 Some(failure) => {
                     announcer.warning(&subject, failure.reason, &failure.message);
                     let (state, _) = step(&state, Event::Refused(failure));
@@ -95,18 +94,16 @@ pub async fn accept(
     Ok(Some(journal))
 }
 
-/// How large its archive would be now, by the source's agent; nothing where that does not answer.
-pub async fn expected_bytes(ctx: &Context, subject: &Subject) -> Option<u64> {
+/// How large its archive would be now, by the source's agent.
+pub async fn expected_bytes(ctx: &Context, subject: &Subject) -> Result<u64, AgentError> {
     let asked = match ctx.agents.on(&subject.node) {
         Ok(agent) => agent.size(&subject.source_container()).await,
         Err(error) => Err(error),
     };
-    asked
-        .inspect_err(
-            |error| tracing::warn!(pod = subject.source.name, %error, "size of its archive not known"),
-        )
-        .ok()
-        .map(|size| size.bytes)
+    let asked = asked.inspect_err(
+        |error| tracing::warn!(pod = subject.source.name, %error, "size of its archive not known"),
+    );
+    Ok(asked?.bytes)
 }
 
 /// What is known of a pod that is refused: enough to evict it.

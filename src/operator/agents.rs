@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use super::courier::Courier;
 use crate::api::{
     AGENT_PORT, ArchiveSize, AwaitOrder, AwaitedTicket, CarryOrder, CloseOrder, ContainerOrder, ContainerRef,
-    DumpOrder, DumpReport, Epoch, Findings, ImageUsed, Kept, MigrationUid, NodeName, OpenTicketOrder,
-    OrderError, Refusal, Role, SpendOrder,
+    DumpOrder, DumpReport, Epoch, Findings, ImageUsed, Kept, MigrationUid, NodeName, Objection,
+    OpenTicketOrder, OrderError, Refusal, Role, SpendOrder,
 };
 
 /// Quick orders: the agent answers as soon as runc has.
@@ -40,7 +40,15 @@ impl AgentError {
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::Refused { error, .. } => Some(error.refusal),
-            _ => None,
+            Self::NoAgent(_) | Self::Unreachable { .. } => None,
+        }
+    }
+
+    /// What the agent has against the container, if that is why.
+    pub fn objection(&self) -> Option<&Objection> {
+        match self {
+            Self::Refused { error, .. } => error.objection.as_ref(),
+            Self::NoAgent(_) | Self::Unreachable { .. } => None,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! "Can this pod move, where to, and if not, why?" over HTTP, without touching anything: what `accept`, the leader's loop
-//! and the scheduler would find now. Any replica answers. Reads the API server and asks the source's agent for the
+//! "Can this pod move, where to, and if not, why?" over HTTP, without touching anything: what `accept`, the leader's loop,
+//! the first effect and the scheduler would find now. Any replica answers. Reads the API server and asks the source's agent for the
 //! archive's size and for what is in its container.
 //!
 //! `kubectl shadow check` comes through the API server's proxy, which knows who asks. The port itself is plain HTTP, as for
@@ -25,23 +25,26 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::accept::expected_bytes;
+use super::agents::AgentError;
 use super::context::Context;
-use super::look::{circumstances, look_into};
-use super::perform::admitted;
+use super::look::{circumstances, judged, look_into};
+use super::perform::{EffectError, admitted, budget_allows, owner_keeps, owner_makes_at_once, too_large};
 use super::placing::{Placing, Unfit, Verdicts};
 use super::preflight::{Accepted, preflight};
 use super::properties;
 use super::retention::is_ended;
 use super::scheduling;
 use super::shadow_pod::{Placement, shadow_pod};
+use super::subject::Subject;
 use super::surroundings::held_against_surroundings;
 use crate::api::{
-    Check, CheckRefusal, CheckedNode, Epoch, Findings, LABEL_MIGRATION, MigrationUid, NodeName, PodUid,
-    PolicyError, Reason, StatefulMigration, StatefulMigrationSpec, pod_policy, sentence,
+    Check, CheckRefusal, CheckedNode, Epoch, LABEL_MIGRATION, LONGEST_DEADLINE, MigrationUid, NodeName,
+    PodUid, PolicyError, Reason, StatefulMigration, StatefulMigrationSpec, pod_policy, sentence,
 };
-use crate::judgement::{Circumstances, judge};
+use crate::judgement::Circumstances;
 use crate::kit::{OwnerError, owner_annotations};
 use crate::placement::{Need, Stale, score};
+use crate::protocol::{Failure, Plan};
 
 /// At a time: each is a few calls to the API server.
 const AT_A_TIME: usize = 4;
@@ -94,8 +97,10 @@ enum CheckError {
     NotAnnotated(String),
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    #[error("the agent on {0} does not tell how large the archive would be: try again")]
-    NoSize(NodeName),
+    #[error("how large the archive would be is not known: {0}; try again")]
+    NoSize(AgentError),
+    #[error("what is around the pod was not read: {0}; try again")]
+    NotAsked(EffectError),
     #[error("the answer cannot be written: {0}")]
     Unwritable(#[from] serde_json::Error),
     #[error("what is known of the nodes may be old: {0}; try again")]
@@ -105,7 +110,9 @@ enum CheckError {
 impl CheckError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::NotReady | Self::NoSize(_) | Self::Stale(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReady | Self::NoSize(_) | Self::NotAsked(_) | Self::Stale(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::Unwritable(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NoPod(_) => StatusCode::NOT_FOUND,
@@ -171,21 +178,21 @@ async fn check(
         Err(failure) => return Ok(refused(&pod, failure.reason, failure.message)),
     };
     warnings.extend(advice.iter().map(|one| sentence(one)));
-    let findings = look_into(ctx, &subject).await.unwrap_or_else(|error| {
-        warnings.push(sentence(&format!("not looked into: {error}")));
-        Findings::default()
-    });
+    let (looked, around) =
+        tokio::join!(look_into(ctx, &subject), stands_against_it(ctx, &subject, &plan, &pod));
     let known = circumstances(&pod, &subject);
-    let judgement = judge(&findings, &known);
-    let mut refusals =
+    let judgement = judged(&looked, &known);
+    let found =
         judgement.refusals.into_iter().map(|one| CheckRefusal { reason: one.reason, message: one.message });
+    let around =
+        around?.into_iter().map(|one| CheckRefusal { reason: one.reason, message: sentence(&one.message) });
+    let mut refusals = found.chain(around);
     if let Some(refusal) = refusals.next() {
         warnings.extend(judgement.warnings);
         let (further, source_node) = (refusals.collect(), Some(subject.node));
         return Ok(Check { refusal: Some(refusal), further, warnings, source_node, ..Check::default() });
     }
-    let bytes =
-        expected_bytes(ctx, &subject).await.ok_or_else(|| CheckError::NoSize(subject.node.clone()))?;
+    let bytes = expected_bytes(ctx, &subject).await.map_err(CheckError::NoSize)?;
     let view = ctx.views.newest();
     view.must_be_current()?;
     let migration = own_migration(ctx, namespace, &pod).await?;
@@ -209,12 +216,49 @@ async fn check(
     warnings.extend(
         ask_scheduling(ctx, &need.migration, &shadow.spec.unwrap_or_default(), &all, &mut verdicts).await?,
     );
+    in_time(bytes, Duration::from_secs(spec.deadline_seconds).min(LONGEST_DEADLINE), &mut verdicts);
     let known = Circumstances { archive_bytes: Some(bytes), bytes_per_second: best_rate(&verdicts), ..known };
-    warnings.extend(judge(&findings, &known).warnings);
+    warnings.extend(judged(&looked, &known).warnings);
     let nodes = tell(verdicts);
     let movable = nodes.iter().any(|node| node.reason.is_none());
     let (source_node, archive_bytes) = (Some(subject.node), Some(bytes));
     Ok(Check { movable, warnings, source_node, archive_bytes, nodes, ..Check::default() })
+}
+
+/// What a drain would find around the pod before it stops anything: who debugs it, its owner, its budget. Such a thing may
+/// pass.
+async fn stands_against_it(
+    ctx: &Context,
+    subject: &Subject,
+    plan: &Plan,
+    pod: &Pod,
+) -> Result<Vec<Failure>, CheckError> {
+    let client = &ctx.client;
+    let (kept, at_once, allowed) = tokio::join!(
+        owner_keeps(client, subject),
+        owner_makes_at_once(client, subject),
+        budget_allows(client, plan, pod)
+    );
+    let mut found: Vec<_> = properties::obstacle(pod).into_iter().collect();
+    for failed in [kept, at_once, allowed].into_iter().filter_map(Result::err) {
+        match failed.failure.reason {
+            Reason::StepTimedOut => return Err(CheckError::NotAsked(failed)), // the API server did not answer
+            _ => found.push(failed.failure),
+        }
+    }
+    // For good before for now.
+    found.sort_by_key(|failure| failure.retry);
+    Ok(found)
+}
+
+/// Takes the nodes away where the archive could not be in time.
+fn in_time(bytes: u64, deadline: Duration, verdicts: &mut Verdicts) {
+    for (_, found) in verdicts {
+        let late = found.as_ref().ok().and_then(|room| too_large(bytes, room.stream, deadline, deadline));
+        if let Some(why) = late {
+            *found = Err(Unfit::TooLarge(why));
+        }
+    }
 }
 
 /// How fast archives came to the best of the nodes that fit.
@@ -309,6 +353,16 @@ mod tests {
         let short: Vec<_> =
             told.iter().map(|node| (node.node.as_str(), node.score, node.reason.as_deref())).collect();
         assert_eq!(short, [("a", Some(0), None), ("b", None, Some("cordoned")), ("c", Some(10), None)]);
+    }
+
+    #[test]
+    fn a_node_that_the_archive_cannot_reach_in_time_says_so_with_the_numbers() {
+        let room = |stream| Ok(Room { free: 1 << 40, bytes: 1 << 30, transfers: 1, stream });
+        let mut verdicts = vec![("slow".into(), room(Some(1 << 20))), ("new".into(), room(None))];
+        in_time(1 << 30, Duration::from_secs(120), &mut verdicts);
+        let told = tell(verdicts);
+        assert!(told[0].reason.as_deref().unwrap().starts_with("1024.0 MiB need 1035 s"), "{told:?}");
+        assert_eq!(told[1].reason, None);
     }
 
     #[tokio::test]

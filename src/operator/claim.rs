@@ -25,11 +25,11 @@ pub enum Standing {
 }
 
 /// How large the next attempt's archive will be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     NotAsked,
-    /// The source's agent did not answer.
-    Unknown,
+    /// The source's agent did not say; why.
+    Unknown(String),
     Bytes(u64),
 }
 
@@ -44,8 +44,8 @@ pub struct Claim {
     /// RFC 3339, sorts as text.
     pub created: String,
     pub standing: Standing,
-    /// Expected size of its archive, if its agent tells.
-    pub bytes: Option<u64>,
+    /// Expected size of its archive; why it is not known.
+    pub bytes: Result<u64, String>,
     /// The node that somebody wants it on.
     pub wanted: Option<NodeName>,
     /// Room that it holds.
@@ -59,7 +59,7 @@ impl Claim {
         object: &StatefulMigration,
         journal: &Journal,
         room: Option<&HeldRoom>,
-        expected: Expected,
+        expected: &Expected,
         slot: Slot,
     ) -> Self {
         let Journal { subject, state } = journal;
@@ -80,8 +80,9 @@ impl Claim {
             created: object.creation_timestamp().map(|t| t.0.to_string()).unwrap_or_default(),
             standing: standing(state.step, expected, slot),
             bytes: match expected {
-                Expected::Bytes(bytes) => Some(bytes),
-                Expected::NotAsked | Expected::Unknown => None,
+                Expected::Bytes(bytes) => Ok(*bytes),
+                Expected::NotAsked => Err("its agent was not asked yet".to_owned()),
+                Expected::Unknown(why) => Err(why.clone()),
             },
             wanted: object.spec.target_node.clone().map(NodeName),
             reservation,
@@ -94,7 +95,7 @@ impl Claim {
     pub fn on_record(object: &StatefulMigration) -> Option<Self> {
         let journal = on_record(object)?.ok()?;
         let room = object.status.as_ref().and_then(|status| status.reservation.as_ref());
-        Some(Self::of(object, &journal, room, Expected::NotAsked, Slot::Held))
+        Some(Self::of(object, &journal, room, &Expected::NotAsked, Slot::Held))
     }
 
     /// No other pod of its owner may begin to move.
@@ -107,9 +108,9 @@ impl Claim {
 /// `PodDisruptionBudget` likes: it keeps nobody else waiting. The same where a person is waited for; and a machine or a
 /// broker that is silent, as far as the migration's own [`Slot`] knows. Names of shadows and of their queues are the
 /// owner's: while they are tidied up, no other pod of it may begin to move.
-fn standing(step: Step, expected: Expected, slot: Slot) -> Standing {
+fn standing(step: Step, expected: &Expected, slot: Slot) -> Standing {
     match step {
-        Step::Accepted if expected == Expected::NotAsked => Standing::Rests,
+        Step::Accepted if *expected == Expected::NotAsked => Standing::Rests,
         Step::Accepted => Standing::Waits,
         Step::Spending | Step::Stranded | Step::GivingUp | Step::StartingFresh | Step::Cleaning => {
             Standing::TidiesUp
@@ -180,13 +181,14 @@ mod tests {
             assert_eq!((tidying.standing, tidying.holds_owner()), (Standing::TidiesUp, true), "{step:?}");
         }
         let waiting =
-            Claim::of(&object(json!(null)), &journal(Step::Accepted), None, Expected::Bytes(3), Slot::Held);
-        assert_eq!((waiting.standing, waiting.bytes), (Standing::Waits, Some(3)));
+            Claim::of(&object(json!(null)), &journal(Step::Accepted), None, &Expected::Bytes(3), Slot::Held);
+        assert_eq!((waiting.standing, waiting.bytes), (Standing::Waits, Ok(3)));
     }
 
     #[test]
     fn while_a_silent_machine_is_waited_for_the_slot_is_free_and_the_owner_is_not() {
-        let of = |step, slot| Claim::of(&object(json!(null)), &journal(step), None, Expected::NotAsked, slot);
+        let of =
+            |step, slot| Claim::of(&object(json!(null)), &journal(step), None, &Expected::NotAsked, slot);
         for step in [Step::Freezing, Step::Deleting, Step::Replacing, Step::Resuming] {
             let claim = of(step, Slot::GivenBack);
             assert_eq!((claim.standing, claim.holds_owner()), (Standing::TidiesUp, true), "{step:?}");

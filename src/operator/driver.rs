@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::accept::{accept, expected_bytes};
 use super::admission::{Orders, is_no_node};
+use super::agents::AgentError;
 use super::announce::Announcer;
 use super::attempt::attempt;
 use super::claim::{Claim, Expected};
@@ -130,7 +131,7 @@ impl Driver {
 
     pub fn claim(&self) -> Claim {
         let room = self.measured.reservation.as_ref();
-        Claim::of(self.book.object(), &self.journal, room, self.expected, self.slot.get())
+        Claim::of(self.book.object(), &self.journal, room, &self.expected, self.slot.get())
     }
 
     /// Whether it needs its slot where it stands now; effects hear of it before anybody else may have it. True if that has
@@ -147,7 +148,7 @@ impl Driver {
     fn expected_bytes(&self) -> Option<u64> {
         match self.expected {
             Expected::Bytes(bytes) => Some(bytes),
-            Expected::NotAsked | Expected::Unknown => None,
+            Expected::NotAsked | Expected::Unknown(_) => None,
         }
     }
 
@@ -292,7 +293,7 @@ impl Driver {
     }
 
     /// Asks the source's agent how large the archive would be, after a pause.
-    fn sizing(&self, after: Duration) -> BoxFuture<'static, Option<u64>> {
+    fn sizing(&self, after: Duration) -> BoxFuture<'static, Result<u64, AgentError>> {
         let (ctx, journal) = (self.ctx.clone(), Arc::clone(&self.journal));
         Box::pin(async move {
             sleep(after).await;
@@ -301,9 +302,12 @@ impl Driver {
     }
 
     /// The agent's answer. No less than the last attempt's archive was.
-    fn expect(&mut self, bytes: Option<u64>) {
+    fn expect(&mut self, bytes: Result<u64, AgentError>) {
         let least = self.last_archive.unwrap_or_default();
-        self.expected = bytes.map_or(Expected::Unknown, |bytes| Expected::Bytes(bytes.max(least)));
+        self.expected = match bytes {
+            Ok(bytes) => Expected::Bytes(bytes.max(least)),
+            Err(error) => Expected::Unknown(error.to_string()),
+        };
     }
 
     fn perform_outstanding(&self, running: &mut FuturesUnordered<BoxFuture<'static, Attempt>>) {

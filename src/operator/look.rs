@@ -8,9 +8,10 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use super::admission::Orders;
+use super::agents::AgentError;
 use super::context::Context;
 use super::subject::{Journal, Subject};
-use crate::api::{Findings, Objection};
+use crate::api::{Findings, Objection, sentence};
 use crate::judgement::{Circumstances, Judgement, Liveness, judge};
 use crate::protocol::{Event, Failure};
 
@@ -20,16 +21,27 @@ const LOOK_HOLDS: Duration = Duration::from_secs(10);
 const STALE_FIELDS: [&str; 5] =
     ["status.podIP", "status.podIPs", "status.hostIP", "status.hostIPs", "spec.nodeName"];
 
-/// What is in the source's container; why not, where its agent does not say.
-pub async fn look_into(ctx: &Context, subject: &Subject) -> Result<Findings, String> {
+/// What is in the source's container.
+pub async fn look_into(ctx: &Context, subject: &Subject) -> Result<Findings, AgentError> {
     let found = match ctx.agents.on(&subject.node) {
         Ok(agent) => agent.look(&subject.source_container()).await,
         Err(error) => Err(error),
     };
-    found.map_err(|error| {
-        tracing::warn!(pod = subject.source.name, %error, "not looked into");
-        error.to_string()
-    })
+    found.inspect_err(|error| tracing::warn!(pod = subject.source.name, %error, "not looked into"))
+}
+
+/// What to make of it. Where nothing was seen, only what the agent itself says stands against a move.
+pub fn judged(looked: &Result<Findings, AgentError>, known: &Circumstances) -> Judgement {
+    match looked {
+        Ok(findings) => judge(findings, known),
+        Err(error) => match error.objection() {
+            Some(objection) => Judgement { refusals: vec![objection.clone()], warnings: Vec::new() },
+            None => Judgement {
+                refusals: Vec::new(),
+                warnings: vec![sentence(&format!("not looked into: {error}"))],
+            },
+        },
+    }
 }
 
 /// Whether the attempt may begin. A pod that waited is looked into once more before anything is made for it.
@@ -38,8 +50,8 @@ pub async fn admission(ctx: &Context, orders: &Orders, journal: &Journal, looked
     if event != Event::Admitted || looked.is_some_and(|at| at.elapsed() < LOOK_HOLDS) {
         return event;
     }
-    let findings = look_into(ctx, &journal.subject).await.unwrap_or_default();
-    first(&judge(&findings, &Circumstances::default())).map_or(event, Event::Refused)
+    let looked = look_into(ctx, &journal.subject).await;
+    first(&judged(&looked, &Circumstances::default())).map_or(event, Event::Refused)
 }
 
 /// The objection that decides.
@@ -95,6 +107,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::{OrderError, Reason, Refusal};
     use crate::operator::preflight::preflight;
 
     fn told(pod: serde_json::Value) -> Circumstances {
@@ -128,6 +141,25 @@ mod tests {
         assert_eq!(found.hostname.as_deref(), Some("worker"));
         assert_eq!(found.liveness, Some(Liveness { patience: Duration::from_secs(15) }));
         assert!(found.has_bound_token && !found.has_queue);
+    }
+
+    #[test]
+    fn an_agent_that_objects_is_heard_and_one_that_is_silent_is_told() {
+        let error = |objection| OrderError {
+            refusal: Refusal::CannotBeDumped,
+            message: "no overlay".into(),
+            objection,
+        };
+        let judged = |objection| {
+            let looked = Err(AgentError::Refused { node: "n1".into(), error: error(objection) });
+            judged(&looked, &Circumstances::default())
+        };
+        let objection =
+            Objection { reason: Reason::RuntimeNotSupported, message: "no overlay".into(), passes: false };
+        assert_eq!(judged(Some(objection.clone())).refusals, [objection]);
+        let silent = judged(None);
+        assert!(silent.refusals.is_empty());
+        assert_eq!(silent.warnings, ["not looked into: no overlay (agent on node n1)"]);
     }
 
     #[test]

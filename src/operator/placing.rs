@@ -28,6 +28,8 @@ pub enum Unfit {
     Refused(Refusal),
     /// The scheduler would not take it; not looked at before a migration, whose shadow the scheduler sees itself.
     Scheduling(Misfit),
+    /// The archive could not be there before the deadline; looked at again when the shadow has its node.
+    TooLarge(String),
 }
 
 impl std::fmt::Display for Unfit {
@@ -39,6 +41,7 @@ impl std::fmt::Display for Unfit {
             Self::Tried => f.write_str("the pod could not be restored there"),
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Scheduling(misfit) => misfit.fmt(f),
+            Self::TooLarge(why) => f.write_str(why),
         }
     }
 }
@@ -95,9 +98,10 @@ impl Placing {
 
     /// Takes room for it if a node has some; says why not otherwise.
     pub fn place(&mut self, claim: &Claim, since: &str) -> Result<Reservation, String> {
-        let Some(bytes) = claim.bytes else {
-            return Err(format!("the agent on {} does not tell how large the archive will be", claim.node));
-        };
+        let bytes = *claim
+            .bytes
+            .as_ref()
+            .map_err(|why| format!("how large the archive will be is not known: {why}"))?;
         let need = Need { migration: claim.uid.clone(), source: claim.node.clone(), bytes };
         let verdicts = self.verdicts(&need, claim.wanted.as_ref());
         if !verdicts.iter().any(|(_, found)| found.is_ok()) {
@@ -177,7 +181,7 @@ mod tests {
             priority: 0,
             created: String::new(),
             standing: Standing::Waits,
-            bytes: Some(bytes),
+            bytes: Ok(bytes),
             wanted: None,
             reservation: None,
             is_placed: false,
@@ -236,6 +240,16 @@ mod tests {
             &Bookings::default(),
         );
         assert!(placing.place(&claim("m2", 6 * MIB), "2").is_err());
+    }
+
+    #[test]
+    fn why_its_size_is_not_known_is_told() {
+        let claim = Claim { bytes: Err("no overlay (agent on node a)".into()), ..claim("m", 1) };
+        let why = Placing::new(vec![], snapshot(&[]), &[], &Bookings::default()).place(&claim, "1");
+        assert_eq!(
+            why.unwrap_err(),
+            "how large the archive will be is not known: no overlay (agent on node a)"
+        );
     }
 
     #[test]

@@ -292,8 +292,7 @@ mod tests {
     #[test]
     fn what_cannot_be_carried_is_refused_with_its_reason() {
         type Case = (Reason, fn(&mut Value));
-        let cases: [Case; 14] = [
-            (Reason::SeveralContainers, |v| v["spec"]["ephemeralContainers"] = json!([{"name": "debug"}])),
+        let cases: [Case; 13] = [
             (Reason::NotManaged, |v| {
                 v["metadata"]["ownerReferences"][0]["apiVersion"] = json!("apps.kruise.io/v1beta1");
             }),

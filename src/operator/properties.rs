@@ -7,11 +7,18 @@ use kube::ResourceExt as _;
 use crate::api::{
     ANNOTATION_PREPARED, NOT_PREPARED, PREPARED, PREPARED_RESTORED, Prepare, RUNTIME_CLASS, Reason,
 };
+use crate::protocol::Failure;
 
-/// The first of them.
+/// The first of those that last.
 pub fn refusal(pod: &Pod) -> Option<(Reason, String)> {
     let spec = pod.spec.as_ref()?;
-    foreign_runtime(spec).or_else(|| running_debugger(pod, spec)).or_else(|| repeated_hook(spec))
+    foreign_runtime(spec).or_else(|| repeated_hook(spec))
+}
+
+/// One that passes: whoever debugs will have done.
+pub fn obstacle(pod: &Pod) -> Option<Failure> {
+    let (reason, message) = running_debugger(pod, pod.spec.as_ref()?)?;
+    Some(Failure::retryable(reason, format!("pod {}: {message}", pod.name_any())))
 }
 
 fn foreign_runtime(spec: &PodSpec) -> Option<(Reason, String)> {
@@ -127,10 +134,10 @@ mod tests {
     #[test]
     fn a_debug_container_is_in_the_way_only_while_it_runs() {
         let debugged = |state: Value| {
-            found(|v| {
+            obstacle(&pod(|v| {
                 v["spec"]["ephemeralContainers"] = json!([{ "name": "debug" }]);
                 v["status"]["ephemeralContainerStatuses"] = state;
-            })
+            }))
         };
         let with = |state: Value| {
             debugged(json!([{ "name": "debug", "image": "", "imageID": "", "ready": false,
@@ -139,8 +146,8 @@ mod tests {
         assert_eq!(with(json!({ "terminated": { "exitCode": 1 } })), None);
         assert_eq!(with(json!({ "waiting": { "reason": "ErrImagePull" } })), None);
         for running in [with(json!({ "running": {} })), debugged(json!([])), debugged(Value::Null)] {
-            let (reason, message) = running.unwrap();
-            assert_eq!(reason, Reason::SeveralContainers);
+            let Failure { reason, message, retry } = running.unwrap();
+            assert_eq!((reason, retry), (Reason::SeveralContainers, true));
             assert!(message.contains("`debug` is running"), "{message}");
         }
     }

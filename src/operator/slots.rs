@@ -112,7 +112,7 @@ mod tests {
             priority,
             created: format!("2026-01-01T00:00:0{}Z", uid.len()),
             standing,
-            bytes: Some(0),
+            bytes: Ok(0),
             wanted: None,
             reservation: None,
             is_placed: false,

@@ -12,6 +12,7 @@ mod sample;
 mod after;
 mod after_archive_damaged;
 mod after_image_removed;
+mod after_not_made;
 mod after_restores_fail;
 mod after_target_lost;
 mod after_without_queue;

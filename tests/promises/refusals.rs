@@ -103,11 +103,21 @@ fn another_runtime() -> Result {
 }
 
 #[test]
-fn a_debug_container_while_it_runs() -> Result {
+fn a_debug_container_is_waited_for_while_it_runs() -> Result {
     on_cluster("debugged", async |lab| {
         let app = App::counter("app");
-        debug(lab, &blocking(&app), "600", "running").await?;
-        is_refused(lab, app, Reason::SeveralContainers).await
+        debug(lab, &app, "15", "running").await?;
+        let before = lab.only_pod(&app).await?;
+        let cookie = before.state().await?.cookie;
+        let drained = lab.drain(&before.node, &DrainOptions::of("app")).await?;
+        assert_eq!(drained.code, 0, "{}", drained.text());
+        assert_eq!(lab.only_pod(&app).await?.state().await?.cookie, cookie, "it moved");
+        let events = lab
+            .cluster
+            .kubectl(&["-n", &lab.namespace, "get", "events", "-o", "jsonpath={..note}{..message}"])
+            .await?;
+        assert!(events.contains("ephemeral container `debug` is running in it: end its program"), "{events}");
+        Ok(())
     })
 }
 

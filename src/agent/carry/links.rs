@@ -4,23 +4,18 @@
 //! Guarantees: each link that the images name is in its tree, as one more name of the file that it stands for; what a
 //! CRIU that was killed has left is removed only while the file has another name, and never through a symbolic link.
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::process::Pid;
 
+use super::deleted::{Deleted, deleted};
 use super::tree::Open;
 use super::{CarryError, Tree};
 use crate::criu::{FILES_IMAGE, REMAPS_IMAGE, Remap, remaps};
-
-/// What the kernel puts behind the name of an open file that is gone.
-const DELETED: &[u8] = b" (deleted)";
 
 /// Adds the links that a restore from `images` will look for. `tree_of` finds the tree that a file of the container is in:
 /// nothing for a mount that is not carried.
@@ -31,18 +26,17 @@ pub fn add<'a>(
     open: &mut [Open],
 ) -> Result<(), CarryError> {
     let Some(wanted) = wanted(images)? else { return Ok(()) };
-    let opened = deleted_files(pids);
+    let opened = deleted(pids);
     for Remap { opened: name, link } in wanted {
         let at = |source| CarryError::Io { path: name.clone(), source };
         let Some((number, tree)) = tree_of(&Path::new("/").join(&link)) else { continue };
         let Some(open) = open.get_mut(number) else { continue };
         let link = Path::new("/").join(&link);
         let Ok(link) = link.strip_prefix(&tree.at) else { continue };
-        let handle =
-            opened.get(&name).ok_or_else(|| at(io::Error::other("deleted, and open in no process")))?;
-        let file = fs::metadata(handle).map_err(at)?;
-        match named(&tree.root, Path::new(""), &file).map_err(at)? {
-            Some(target) => open.link(link, &target, &file)?,
+        let Deleted { handle, file, .. } =
+            only_one(&opened, &name).map_err(|why| at(io::Error::other(why)))?;
+        match named(&tree.root, Path::new(""), file).map_err(at)? {
+            Some(target) => open.link(link, &target, file)?,
             // Of the image's own files: what is open is what counts.
             None => open.file(link, File::open(handle).map_err(at)?)?,
         }
@@ -64,26 +58,16 @@ fn wanted(images: &Path) -> Result<Option<Vec<Remap>>, CarryError> {
     Ok(Some(wanted).filter(|wanted| !wanted.is_empty()))
 }
 
-/// Files that these processes have open or mapped and whose name is gone: that name, and where each can be reached.
-fn deleted_files(pids: &[Pid]) -> HashMap<PathBuf, PathBuf> {
-    let mut found = HashMap::new();
-    for pid in pids {
-        let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
-        let folders = ["fd", "map_files"].map(|folder| fs::read_dir(process.join(folder)));
-        let handles = folders.into_iter().flatten().flatten().flatten().map(|entry| entry.path());
-        for handle in handles.chain([process.join("exe")]) {
-            let Ok(name) = fs::read_link(&handle) else { continue };
-            let name = name.as_os_str().as_bytes();
-            if let Some(name) = name.strip_prefix(b"/").and_then(|name| name.strip_suffix(DELETED)) {
-                // Of the same name's files the one that still has another is meant.
-                let is_linked = fs::metadata(&handle).is_ok_and(|file| file.nlink() > 0);
-                if is_linked {
-                    found.insert(OsStr::from_bytes(name).into(), handle);
-                }
-            }
-        }
+/// The file of that name which still has another: CRIU's images do not say which, where there are several.
+fn only_one<'a>(opened: &'a [Deleted], name: &Path) -> Result<&'a Deleted, &'static str> {
+    let mut linked = opened.iter().filter(|one| one.name == name && one.file.nlink() > 0);
+    let first = linked.next().ok_or("deleted, and open in no process")?;
+    match linked.next() {
+        None => Ok(first),
+        Some(_) => Err(
+            "several deleted files of that name are open, and cannot be told apart: let the program close them",
+        ),
     }
-    found
 }
 
 /// A name that this file has below `root`.
@@ -157,12 +141,23 @@ mod tests {
         fs::hard_link(at("a"), at("d/other")).unwrap();
         fs::remove_file(at("a")).unwrap();
         let me = rustix::process::getpid();
-        let opened = deleted_files(&[me]);
-        let handle = &opened[at("a").strip_prefix("/").unwrap()];
-        let file = fs::metadata(handle).unwrap();
-        assert_eq!(named(dir.path(), Path::new(""), &file).unwrap().unwrap(), Path::new("d/other"));
+        let opened = deleted(&[me]);
+        let name = at("a").strip_prefix("/").unwrap().to_owned();
+        let file = &only_one(&opened, &name).unwrap().file;
+        assert_eq!(named(dir.path(), Path::new(""), file).unwrap().unwrap(), Path::new("d/other"));
+        fs::write(at("a"), "another").unwrap();
+        let _other = File::open(at("a")).unwrap();
+        fs::rename(at("a"), at("moved")).unwrap();
+        fs::hard_link(at("moved"), at("a")).unwrap();
+        fs::remove_file(at("a")).unwrap();
+        assert!(only_one(&deleted(&[me]), &name).is_ok(), "one of that name was renamed");
+        fs::write(at("a"), "a third").unwrap();
+        let _third = File::open(at("a")).unwrap();
+        fs::hard_link(at("a"), at("d/third")).unwrap();
+        fs::remove_file(at("a")).unwrap();
+        assert!(only_one(&deleted(&[me]), &name).unwrap_err().contains("several"));
         fs::remove_file(at("d/other")).unwrap();
-        assert_eq!(named(dir.path(), Path::new(""), &file).unwrap(), None);
+        assert_eq!(named(dir.path(), Path::new(""), file).unwrap(), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Guarantees: the container's own files and nothing of the node or of the pod's volumes; how much it is can be told
 //! before it is copied.
 
+mod deleted;
 mod links;
 mod sparse;
 mod survey;
@@ -31,8 +32,8 @@ use super::failure::Failure;
 use super::host::Host;
 use super::store::{self, Durability};
 use crate::api::{
-    CARRIED_FILE, Carried, IMAGE_VOLUMES, IMAGE_VOLUMES_CAP, Refusal, SHM_FILE, image_volume,
-    is_image_volume, is_sandbox_shm,
+    CARRIED_FILE, Carried, IMAGE_VOLUMES, IMAGE_VOLUMES_CAP, Objection, Reason, Refusal, SHM_FILE,
+    image_volume, is_image_volume, is_sandbox_shm,
 };
 use crate::criu::{ImageError, of_namespace};
 use crate::runtime::TreeKind;
@@ -46,14 +47,29 @@ pub enum CarryError {
     Tree(#[from] TreeError),
     #[error("{}: {source}", path.display())]
     Image { path: PathBuf, source: ImageError },
-    #[error("the image declares {0} volumes, more than {IMAGE_VOLUMES_CAP}")]
+    #[error(
+        "the image declares {0} volumes, more than the {IMAGE_VOLUMES_CAP} that are carried: let it declare fewer"
+    )]
     TooManyVolumes(usize),
 }
 
 impl From<CarryError> for Failure {
     fn from(error: CarryError) -> Self {
-        Self::new(Refusal::RuntimeFailed, error.to_string())
+        let message = error.to_string();
+        match error {
+            CarryError::TooManyVolumes(_) => {
+                Self::objecting(Objection { reason: Reason::ForeignMount, message, passes: false })
+            }
+            CarryError::Io { .. } | CarryError::Tree(_) | CarryError::Image { .. } => {
+                Self::new(Refusal::RuntimeFailed, message)
+            }
+        }
     }
+}
+
+/// So many volumes of an image can be, or an error.
+pub fn may_be_carried(image_volumes: usize) -> Result<(), CarryError> {
+    if image_volumes > IMAGE_VOLUMES_CAP { Err(CarryError::TooManyVolumes(image_volumes)) } else { Ok(()) }
 }
 
 /// A folder of the container.
@@ -94,8 +110,9 @@ struct Mount {
 }
 
 impl Load {
-    /// Looks through what belongs to the container; `upper` holds its changed files. Blocking: it counts them.
-    pub fn of(host: &Host, container: &Container, upper: PathBuf) -> Result<Self, CarryError> {
+    /// Looks through what belongs to the container; `upper` holds its changed files, `pids` are its processes. Blocking: it
+    /// counts them.
+    pub fn of(host: &Host, container: &Container, upper: PathBuf, pids: &[Pid]) -> Result<Self, CarryError> {
         let path = host.path(&container.bundle.join("config.json"));
         let text =
             fs::read_to_string(&path).map_err(|source| CarryError::Io { path: path.clone(), source })?;
@@ -109,6 +126,7 @@ impl Load {
             load.bytes = load.bytes.saturating_add(found.bytes);
             load.stale.extend(found.stale.iter().map(|name| tree.at.join(name)));
         }
+        load.bytes = load.bytes.saturating_add(deleted::bytes(&deleted::deleted(pids)));
         Ok(load)
     }
 
@@ -133,15 +151,14 @@ impl Load {
                 file,
             });
         }
-        if facts.image_volumes.len() > IMAGE_VOLUMES_CAP {
-            return Err(CarryError::TooManyVolumes(facts.image_volumes.len()));
-        }
+        may_be_carried(facts.image_volumes.len())?;
         let mounts = config.mounts.into_iter().map(|mount| mount.destination).collect();
         Ok(Self { trees, mounts, facts, stale: Vec::new(), bytes: 0 })
     }
 
     /// That the files would take in an archive, roughly. What lies in /dev/shm counts as memory of the container too, if it
-    /// made it itself: an archive that is smaller than was said harms less than one that is larger.
+    /// made it itself and was not restored with it: an archive that is smaller than was said harms less than one that is
+    /// larger, and an engine makes /dev/shm no larger than 64 MiB.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::imports::{covers, imports, with_import};
+use super::quiet::quiet;
 use super::restart::{Changes, daemon, is_outdated, restart, started};
 use super::{Files, InstallError, RUNTIME, Site};
 use crate::agent::engine::Engine;
@@ -53,7 +54,11 @@ pub async fn configure(site: &Site, files: &Files<'_>, edit_config: bool) -> Res
     };
     // Somebody else may have restarted it meanwhile.
     if is_outdated(start(host, engine).await?, changes()?) {
-        restart(host, engine, daemon(host, engine).await?).await?;
+        let containerd = daemon(host, engine).await?;
+        if !quiet(host, engine, containerd).await {
+            tracing::warn!("containerd is restarted though it makes a container: it did all the time");
+        }
+        restart(host, engine, containerd).await?;
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 //!
 //! Guarantees: each file is written only if it differs, atomically, and root only writes it; a user's own files are
 //! never edited unless that was asked for; containerd is restarted only if it started before its configuration changed,
-//! and on one node of the cluster at a time; repeating it changes nothing.
+//! on one node of the cluster at a time, and while it makes no container, if it ever makes none; repeating it changes nothing.
 
 mod containerd;
 mod criu;
 mod imports;
+mod quiet;
 mod restart;
 mod turn;
 

@@ -16,6 +16,7 @@ use crate::api::{
     DescriptorKind, Entangled, Findings, FoundDescriptor, FoundMount, FoundSocket, MountKind, ProcessName,
     SocketKind, Tie, Visitor,
 };
+use crate::criu::of_namespace;
 
 /// Processes that are looked at.
 const PROCESSES: usize = 1024;
@@ -97,6 +98,9 @@ pub fn gather(proc: &Proc, scene: &Scene, depth: Depth, deadline: Instant) -> Fi
     }
     kept.findings.selinux_label = scene.config.selinux_label().map(str::to_owned);
     kept.findings.user_namespace = scene.config.has_user_namespace();
+    // A kernel without IPv6 has no such table.
+    let table = |name: &str| proc.text(scene.init, name).unwrap_or_default();
+    kept.findings.addresses = of_namespace(&table("net/fib_trie"), &table("net/if_inet6"));
     let counting = deadline.min(Instant::now() + COUNTING);
     for mount in &scene.config.mounts {
         let Some(kind) = mounts::kind(mount, &scene.pod) else { continue };

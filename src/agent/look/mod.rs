@@ -27,10 +27,11 @@ use tokio::sync::Semaphore;
 use self::gather::{Depth, Scene, gather};
 use self::mounts::Config;
 use self::proc::Proc;
+use super::carry::may_be_carried;
 use super::containers::Container;
 use super::failure::Failure;
 use super::node::Node;
-use crate::api::{ContainerRef, Findings, Refusal};
+use crate::api::{ContainerRef, Findings, MountKind, Refusal};
 use crate::judgement::{Circumstances, judge};
 
 /// For a look at a pod that runs on.
@@ -44,12 +45,7 @@ static LOOKS: Semaphore = Semaphore::const_new(4);
 
 /// What is in the container.
 pub async fn look(node: &Arc<Node>, wanted: &ContainerRef) -> Result<Findings, Failure> {
-    let Some(container) = node.find(wanted).await? else {
-        let pod = &wanted.pod;
-        let what =
-            format!("no container {} of pod {}/{} runs here", wanted.container, pod.namespace, pod.name);
-        return Err(Failure::new(Refusal::ContainerNotFound, what));
-    };
+    let (container, _) = node.locate(wanted).await?;
     look_at(node, &container, wanted, Depth::Full, LIMIT).await
 }
 
@@ -100,6 +96,8 @@ fn scene(node: &Node, container: &Container, pod: String) -> Result<Scene, Failu
     };
     let text = fs::read_to_string(&path).map_err(|error| failed(&error))?;
     let config: Config = serde_json::from_str(&text).map_err(|error| failed(&error))?;
+    let is_image_volume = |mount: &&mounts::Mount| mounts::kind(mount, &pod) == Some(MountKind::ImageVolume);
+    may_be_carried(config.mounts.iter().filter(is_image_volume).count())?;
     let (host, freezer) = (node.host.clone(), container.freezer.clone());
     freezer.members()?; // what cannot be read now is no empty container
     Ok(Scene {

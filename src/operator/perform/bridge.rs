@@ -3,11 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::{Api, ResourceExt as _};
 
+use super::super::policies;
+use super::super::shadow_pod::shadow_name;
 use super::super::subject::{Bridge, Journal};
 use super::{EffectError, Performer, target};
 use crate::api::{LABEL_MIGRATION, MANAGER, Reason};
@@ -22,8 +26,28 @@ impl Performer {
     pub(super) async fn add_bridge(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let ip = journal.state.shadow.as_ref().and_then(|shadow| shadow.ip.clone());
         let ip = ip.ok_or_else(|| EffectError::failed(Reason::RestoreFailed, "the shadow has no address"))?;
-        self.lead_readers_to(journal, &ip).await?;
+        match self.policy_against_it(journal).await? {
+            // Made since the migration was accepted. Nobody is led to where he would wait in vain.
+            Some(policy) => {
+                tracing::warn!(migration = %self.uid, why = policies::warning(&policy), "no bridge");
+            }
+            None => self.lead_readers_to(journal, &ip).await?,
+        }
         Ok(Outcome::BridgeAdded)
+    }
+
+    /// A NetworkPolicy that tells the shadow from its pod.
+    async fn policy_against_it(&self, journal: &Journal) -> Result<Option<NetworkPolicy>, EffectError> {
+        let (client, source) = (&self.ctx.client, &journal.subject.source);
+        let pods: Api<Pod> = Api::namespaced(client.clone(), &source.namespace);
+        let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), &source.namespace);
+        let (name, all) = (shadow_name(&source.name, journal.state.epoch), ListParams::default());
+        let asked = tokio::join!(policies.list(&all), pods.get_opt(&source.name), pods.get_opt(&name));
+        let listed = asked.0.map_err(EffectError::api("list NetworkPolicies"))?.items;
+        let pod = asked.1.map_err(EffectError::api("get source pod"))?;
+        let shadow = asked.2.map_err(EffectError::api("get shadow pod"))?;
+        let (Some(pod), Some(shadow)) = (pod, shadow) else { return Ok(None) };
+        Ok(policies::telling_apart(&listed, pod.labels(), shadow.labels()).cloned())
     }
 
     /// Points every slice of the bridge at `ip`, creating those that are missing.

@@ -4,35 +4,31 @@
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Client, ResourceExt as _};
 
 use super::super::selectors::selects;
-use super::super::subject::Journal;
-use super::{EffectError, Performer};
+use super::EffectError;
 use crate::api::Reason;
+use crate::protocol::Plan;
 
-impl Performer {
-    /// Fails, to be tried again, while a budget allows no disruption of the pod.
-    pub(super) async fn budget_allows(&self, journal: &Journal, pod: &Pod) -> Result<(), EffectError> {
-        if journal.state.plan.bridge {
-            return Ok(());
+/// Fails, to be tried again, while a budget allows no disruption of the pod, if the move is one.
+pub async fn budget_allows(client: &Client, plan: &Plan, pod: &Pod) -> Result<(), EffectError> {
+    if plan.bridge {
+        return Ok(());
+    }
+    let namespace = pod.namespace().unwrap_or_default();
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), &namespace);
+    let budgets = budgets.list(&ListParams::default()).await;
+    let budgets = budgets.map_err(EffectError::api("list PodDisruptionBudgets"))?;
+    match exhausted(&budgets.items, pod) {
+        Some(budget) => {
+            let message = format!(
+                "PodDisruptionBudget {} allows no disruption now, and without a bridge the move is one: waits for others to be ready",
+                budget.name_any()
+            );
+            Err(EffectError::failed(Reason::BudgetExhausted, message))
         }
-        let namespace = &journal.subject.source.namespace;
-        let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.ctx.client.clone(), namespace);
-        let budgets = budgets
-            .list(&ListParams::default())
-            .await
-            .map_err(EffectError::api("list PodDisruptionBudgets"))?;
-        match exhausted(&budgets.items, pod) {
-            Some(budget) => {
-                let message = format!(
-                    "PodDisruptionBudget {} allows no disruption now, and without a bridge the move is one: waits for others to be ready",
-                    budget.name_any()
-                );
-                Err(EffectError::failed(Reason::BudgetExhausted, message))
-            }
-            None => Ok(()),
-        }
+        None => Ok(()),
     }
 }
 

@@ -49,7 +49,7 @@ fn at_rate(bytes: u64, rate: u64) -> Duration {
 
 /// Why a move of so many bytes cannot be committed in the time that is left: they are dumped, brought there, and restored for
 /// the rehearsal. Nothing where it can. Of a line that nobody has measured only the rest counts.
-fn too_large(bytes: u64, measured: Option<u64>, left: Duration, deadline: Duration) -> Option<String> {
+pub fn too_large(bytes: u64, measured: Option<u64>, left: Duration, deadline: Duration) -> Option<String> {
     let dumped_and_restored = at_rate(bytes, USUAL) * 2;
     let needed = dumped_and_restored + measured.map_or(Duration::ZERO, |rate| at_rate(bytes, rate));
     if needed <= left {

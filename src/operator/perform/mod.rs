@@ -29,7 +29,10 @@ mod waiting;
 mod wake;
 
 pub use admitted::admitted;
+pub use budget::budget_allows;
 pub use consumer::look_at_queue;
+pub use limits::too_large;
+pub use owner::{owner_keeps, owner_makes_at_once};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -182,7 +185,7 @@ impl Performer {
         }
         let outcome = outcome?;
         if commits(&journal.state, &outcome) {
-            self.owner_keeps(journal).await?;
+            owner_keeps(&self.ctx.client, &journal.subject).await?;
         }
         Ok(outcome)
     }

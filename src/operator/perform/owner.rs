@@ -1,9 +1,10 @@
 //! Whether the source's owner will make its pod again, and from the same template. Network I/O, but for the decision.
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::api::ListParams;
-use kube::{Api, ResourceExt as _};
+use kube::core::Selector;
+use kube::{Api, Client, ResourceExt as _};
 
 use super::super::subject::{Journal, OwnerKind, Subject};
 use super::{EffectError, Performer};
@@ -25,81 +26,105 @@ enum Again {
 impl Performer {
     /// True where nobody makes the pod again. Its state then goes with it, as whenever a pod is scaled away.
     pub(super) async fn is_pod_unwanted(&self, journal: &Journal) -> Result<bool, EffectError> {
-        Ok(self.again(journal).await? == Again::Never)
+        Ok(again(&self.ctx.client, &journal.subject).await? == Again::Never)
     }
+}
 
-    /// Fails where the pod's state would have nowhere to go: nobody would make the pod again, or from another template.
-    pub(super) async fn owner_keeps(&self, journal: &Journal) -> Result<(), EffectError> {
-        let Subject { source, revision, .. } = &journal.subject;
-        let pod = &source.name;
-        match self.again(journal).await? {
-            Again::AsItIs => Ok(()),
-            Again::Never => {
-                let message = format!(
-                    "the owner of pod {pod} is gone or was scaled down: nobody would make the pod again"
-                );
-                Err(EffectError::terminal(Reason::OwnerChanged, message))
-            }
-            Again::FromAnother(now) => {
-                let was = revision.as_deref().unwrap_or_default();
-                let message = format!(
-                    "its StatefulSet would make pod {pod} from revision {now} now, it is of {was}: roll back, or let it start fresh"
-                );
-                Err(EffectError::terminal(Reason::OwnerChanged, message))
-            }
-            Again::NotTold => {
-                let message = format!("the StatefulSet of pod {pod} was changed a moment ago: tried again");
-                Err(EffectError::transient(Reason::OwnerChanged, message))
-            }
+/// Fails where the pod's state would have nowhere to go: nobody would make the pod again, or from another template.
+pub async fn owner_keeps(client: &Client, subject: &Subject) -> Result<(), EffectError> {
+    let Subject { source, revision, .. } = subject;
+    let pod = &source.name;
+    match again(client, subject).await? {
+        Again::AsItIs => Ok(()),
+        Again::Never => {
+            let message =
+                format!("the owner of pod {pod} is gone or was scaled down: nobody would make the pod again");
+            Err(EffectError::terminal(Reason::OwnerChanged, message))
+        }
+        Again::FromAnother(now) => {
+            let was = revision.as_deref().unwrap_or_default();
+            let message = format!(
+                "its StatefulSet would make pod {pod} from revision {now} now, it is of {was}: roll back, or let it start fresh"
+            );
+            Err(EffectError::terminal(Reason::OwnerChanged, message))
+        }
+        Again::NotTold => {
+            let message = format!("the StatefulSet of pod {pod} was changed a moment ago: tried again");
+            Err(EffectError::transient(Reason::OwnerChanged, message))
         }
     }
+}
 
-    /// Fails, as long as that stands, where the StatefulSet would not make the pod again at once, because an earlier one is
-    /// not ready.
-    pub(super) async fn owner_makes_at_once(&self, journal: &Journal) -> Result<(), EffectError> {
-        let Subject { source, owner_kind, owner_uid, .. } = &journal.subject;
-        if *owner_kind == OwnerKind::ReplicaSet {
-            return Ok(());
-        }
-        let (client, all) = (self.ctx.client.clone(), ListParams::default());
-        let sets = Api::<StatefulSet>::namespaced(client.clone(), &source.namespace).list(&all).await;
-        let sets = sets.map_err(EffectError::api("list StatefulSets"))?.items;
-        let Some(set) = sets.iter().find(|set| set.uid().as_ref() == Some(owner_uid)) else { return Ok(()) };
-        let earlier = earlier_pods(set, &source.name);
-        let pods = Api::<Pod>::namespaced(client, &source.namespace);
-        for name in earlier {
-            let pod = pods.get_opt(&name).await.map_err(EffectError::api("get an earlier pod"))?;
-            if !pod.as_ref().is_some_and(is_ready) {
-                let message = format!(
-                    "pod {name} is not ready, and its StatefulSet makes {} again only when it is (podManagementPolicy OrderedReady): waits",
-                    source.name
-                );
-                return Err(EffectError::transient(Reason::Queued, message));
-            }
-        }
-        Ok(())
+/// Fails, as long as that stands, where the StatefulSet would not make the pod again at once, because an earlier one is not
+/// ready.
+pub async fn owner_makes_at_once(client: &Client, subject: &Subject) -> Result<(), EffectError> {
+    let pod = &subject.source.name;
+    let Some(Owner::StatefulSet(set)) = owner(client, subject).await? else { return Ok(()) };
+    let earlier = earlier_pods(&set, pod);
+    if earlier.is_empty() {
+        return Ok(());
     }
+    let pods = Api::<Pod>::namespaced(client.clone(), &subject.source.namespace);
+    let selected = Selector::try_from(set.spec.selector.clone()).unwrap_or_default();
+    let there = pods.list(&ListParams::default().labels_from(&selected)).await;
+    let there = there.map_err(EffectError::api("list the StatefulSet's pods"))?.items;
+    let is_there = |name: &String| there.iter().any(|pod| pod.name_any() == *name && is_ready(pod));
+    match earlier.iter().find(|name| !is_there(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!(
+                "pod {name} is not ready, and its StatefulSet makes {pod} again only when it is (podManagementPolicy OrderedReady): waits"
+            );
+            Err(EffectError::transient(Reason::Queued, message))
+        }
+    }
+}
 
-    async fn again(&self, journal: &Journal) -> Result<Again, EffectError> {
-        let subject = &journal.subject;
-        let (client, namespace, all) =
-            (self.ctx.client.clone(), &subject.source.namespace, ListParams::default());
-        match subject.owner_kind {
-            OwnerKind::StatefulSet => {
-                let sets = Api::<StatefulSet>::namespaced(client, namespace).list(&all).await;
-                let sets = sets.map_err(EffectError::api("list StatefulSets"))?.items;
-                Ok(of_stateful_set(
-                    sets.iter().find(|set| set.uid().as_ref() == Some(&subject.owner_uid)),
-                    subject,
-                ))
-            }
-            OwnerKind::ReplicaSet => {
-                let sets = Api::<ReplicaSet>::namespaced(client, namespace).list(&all).await;
-                let sets = sets.map_err(EffectError::api("list ReplicaSets"))?.items;
-                Ok(of_replica_set(sets.iter().find(|set| set.uid().as_ref() == Some(&subject.owner_uid))))
-            }
+/// What its owner makes pods from; nothing where that is gone.
+pub(super) async fn template(client: &Client, subject: &Subject) -> Result<Option<PodSpec>, EffectError> {
+    Ok(owner(client, subject).await?.and_then(|owner| match owner {
+        Owner::StatefulSet(set) => set.spec.template.spec,
+        Owner::ReplicaSet(set) => set.spec.template?.spec,
+    }))
+}
+
+enum Owner {
+    StatefulSet(Box<StatefulSet>),
+    ReplicaSet(Box<ReplicaSet>),
+}
+
+/// The object of that UID, whatever its name.
+async fn owner(client: &Client, subject: &Subject) -> Result<Option<Owner>, EffectError> {
+    let (namespace, uid) = (&subject.source.namespace, &subject.owner_uid);
+    let all = ListParams::default();
+    match subject.owner_kind {
+        OwnerKind::StatefulSet => {
+            let sets = Api::<StatefulSet>::namespaced(client.clone(), namespace).list(&all).await;
+            let sets = sets.map_err(EffectError::api("list StatefulSets"))?.items;
+            Ok(sets
+                .into_iter()
+                .find(|set| set.uid().as_ref() == Some(uid))
+                .map(Box::new)
+                .map(Owner::StatefulSet))
+        }
+        OwnerKind::ReplicaSet => {
+            let sets = Api::<ReplicaSet>::namespaced(client.clone(), namespace).list(&all).await;
+            let sets = sets.map_err(EffectError::api("list ReplicaSets"))?.items;
+            Ok(sets
+                .into_iter()
+                .find(|set| set.uid().as_ref() == Some(uid))
+                .map(Box::new)
+                .map(Owner::ReplicaSet))
         }
     }
+}
+
+async fn again(client: &Client, subject: &Subject) -> Result<Again, EffectError> {
+    Ok(match owner(client, subject).await? {
+        Some(Owner::StatefulSet(set)) => of_stateful_set(&set, subject),
+        Some(Owner::ReplicaSet(set)) => of_replica_set(&set),
+        None => Again::Never,
+    })
 }
 
 /// Those that must be ready before this one is made.
@@ -114,13 +139,19 @@ fn earlier_pods(set: &StatefulSet, pod: &str) -> Vec<String> {
 }
 
 fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    pod.metadata.deletion_timestamp.is_none()
-        && conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
+    pod.metadata.deletion_timestamp.is_none() && says_ready(pod)
 }
 
-fn of_stateful_set(set: Option<&StatefulSet>, subject: &Subject) -> Again {
-    let Some(set) = set.filter(|set| set.metadata.deletion_timestamp.is_none()) else { return Again::Never };
+/// By its condition.
+pub(super) fn says_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
+}
+
+fn of_stateful_set(set: &StatefulSet, subject: &Subject) -> Again {
+    if set.metadata.deletion_timestamp.is_some() {
+        return Again::Never;
+    }
     let (rollout, ordinal) = (Rollout::from(set), ordinal(&subject.source.name));
     let wanted = ordinal.map_or(rollout.replicas > 0, |ordinal| rollout.wants(ordinal));
     let seen = set.status.as_ref().and_then(|status| status.observed_generation);
@@ -135,10 +166,9 @@ fn of_stateful_set(set: Option<&StatefulSet>, subject: &Subject) -> Again {
 }
 
 /// It has one template in all its life.
-fn of_replica_set(set: Option<&ReplicaSet>) -> Again {
-    let makes =
-        |set: &ReplicaSet| set.metadata.deletion_timestamp.is_none() && set.spec.replicas.unwrap_or(1) > 0;
-    if set.is_some_and(makes) { Again::AsItIs } else { Again::Never }
+fn of_replica_set(set: &ReplicaSet) -> Again {
+    let makes = set.metadata.deletion_timestamp.is_none() && set.spec.replicas.unwrap_or(1) > 0;
+    if makes { Again::AsItIs } else { Again::Never }
 }
 
 #[cfg(test)]
@@ -173,13 +203,12 @@ mod tests {
 
     #[test]
     fn a_stateful_set_wants_the_pods_of_its_ordinals() {
-        let is = |spec, pod| of_stateful_set(Some(&set(spec, json!(null))), &subject(pod, None));
+        let is = |spec, pod| of_stateful_set(&set(spec, json!(null)), &subject(pod, None));
         assert_eq!(is(json!({}), "web-1"), Again::AsItIs);
         assert_eq!(is(json!({ "ordinals": { "start": 5 } }), "web-5"), Again::AsItIs);
         assert_eq!(is(json!({}), "web-2"), Again::Never);
         assert_eq!(is(json!({ "ordinals": { "start": 5 } }), "web-4"), Again::Never);
         assert_eq!(is(json!({ "replicas": 0 }), "web-0"), Again::Never);
-        assert_eq!(of_stateful_set(None, &subject("web-0", None)), Again::Never);
     }
 
     #[test]
@@ -209,9 +238,8 @@ mod tests {
     #[test]
     fn a_pod_that_would_come_back_from_another_template_is_not_kept() {
         let status = |seen| json!({ "replicas": 2, "observedGeneration": seen, "currentRevision": "a", "updateRevision": "b" });
-        let is = |spec, seen, revision| {
-            of_stateful_set(Some(&set(spec, status(seen))), &subject("web-0", revision))
-        };
+        let is =
+            |spec, seen, revision| of_stateful_set(&set(spec, status(seen)), &subject("web-0", revision));
         let on_delete = || json!({ "updateStrategy": { "type": "OnDelete" } });
         assert_eq!(is(on_delete(), 2, Some("a")), Again::FromAnother("b".into()));
         assert_eq!(is(on_delete(), 2, Some("b")), Again::AsItIs);
@@ -227,8 +255,8 @@ mod tests {
         let is = |replicas| {
             let set: ReplicaSet =
                 serde_json::from_value(json!({ "spec": { "replicas": replicas, "selector": {} } })).unwrap();
-            of_replica_set(Some(&set))
+            of_replica_set(&set)
         };
-        assert_eq!((is(1), is(0), of_replica_set(None)), (Again::AsItIs, Again::Never, Again::Never));
+        assert_eq!((is(1), is(0)), (Again::AsItIs, Again::Never));
     }
 }

@@ -10,6 +10,7 @@ use super::super::check::ask_scheduling;
 use super::super::placing::{Placing, Unfit, Verdicts, explain};
 use super::super::shadow_pod::{HOSTNAME_LABEL, shadow_name};
 use super::super::subject::Journal;
+use super::owner::template;
 use super::ticket::archive;
 use super::{EffectError, Performer};
 use crate::api::{ANNOTATION_PLACED_ON, NodeName, Reason};
@@ -46,23 +47,25 @@ impl Performer {
         Ok(Outcome::NodeChosen(node))
     }
 
-    /// What its owner's pod asks of a node: read off the replacement that failed, else off the shadow.
+    /// What its owner's pod asks of a node: read off the replacement that failed, else off the shadow, else off its owner.
     async fn wanted_spec(&self, journal: &Journal) -> Result<Option<PodSpec>, EffectError> {
         let source = &journal.subject.source;
         let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &source.namespace);
         let list = pods.list(&ListParams::default()).await.map_err(EffectError::api("list pods"))?.items;
         let shadow = shadow_name(&source.name, journal.state.epoch);
         let failed = list.iter().find(|pod| self.shown_life(journal, pod).is_some());
-        let pod = failed.or_else(|| list.iter().find(|pod| pod.name_any() == shadow));
-        Ok(pod.and_then(|pod| {
-            let mut spec = pod.spec.clone()?;
+        let Some(pod) = failed.or_else(|| list.iter().find(|pod| pod.name_any() == shadow)) else {
+            return template(&self.ctx.client, &journal.subject).await;
+        };
+        Ok({
+            let mut spec = pod.spec.clone();
             if pod.annotations().contains_key(ANNOTATION_PLACED_ON)
-                && let Some(selector) = &mut spec.node_selector
+                && let Some(selector) = spec.as_mut().and_then(|spec| spec.node_selector.as_mut())
             {
                 selector.remove(HOSTNAME_LABEL); // ours
             }
-            Some(spec)
-        }))
+            spec
+        })
     }
 }
 

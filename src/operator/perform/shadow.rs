@@ -11,10 +11,13 @@ use kube::{Api, ResourceExt as _};
 
 use super::super::agents::AgentError;
 use super::super::bookings::BookingError;
+use super::super::properties;
 use super::super::shadow_pod::{Placement, shadow_name, shadow_pod};
 use super::super::subject::Journal;
 use super::admitted::{nothing_was_added, refusal};
+use super::budget::budget_allows;
 use super::image::pulls_always;
+use super::owner::{owner_keeps, owner_makes_at_once, says_ready};
 use super::wake::Waker;
 use super::{EffectError, Performer, target};
 use crate::api::{ContainerRef, LABEL_MIGRATION, NodeName, PodIdentity, PodUid, Reason};
@@ -40,10 +43,13 @@ impl Performer {
         if live.uid().as_deref() != Some(source.uid.as_str()) {
             return Err(EffectError::failed(Reason::SourceGone, "another pod has the source's name"));
         }
-        // The template may have changed while it waited.
-        self.owner_keeps(journal).await?;
-        self.owner_makes_at_once(journal).await?;
-        self.budget_allows(journal, &live).await?;
+        // Pod and template may have changed while it waited.
+        if let Some(failure) = properties::obstacle(&live) {
+            return Err(EffectError { failure, transient: false });
+        }
+        owner_keeps(&self.ctx.client, &journal.subject).await?;
+        owner_makes_at_once(&self.ctx.client, &journal.subject).await?;
+        budget_allows(&self.ctx.client, &journal.state.plan, &live).await?;
         let view = self.ctx.views.newest();
         let alike =
             view.snapshot.nodes.get(&journal.subject.node).map(|node| node.capacity.compatibility.labels());
@@ -253,16 +259,8 @@ impl Performer {
     async fn ready(&self, journal: &Journal, name: &str, uid: &str) {
         let pods: Api<Pod> =
             Api::namespaced(self.ctx.watch_client.clone(), &journal.subject.source.namespace);
-        let is_ready = |pod: Option<&Pod>| {
-            pod.is_none_or(|pod| {
-                pod.uid().as_deref() != Some(uid)
-                    || pod
-                        .status
-                        .iter()
-                        .flat_map(|s| s.conditions.iter().flatten())
-                        .any(|c| c.type_ == "Ready" && c.status == "True")
-            })
-        };
+        let is_ready =
+            |pod: Option<&Pod>| pod.is_none_or(|pod| pod.uid().as_deref() != Some(uid) || says_ready(pod));
         let waited = kube::runtime::wait::await_condition(pods, name, is_ready);
         if !matches!(tokio::time::timeout(READY_PATIENCE, waited).await, Ok(Ok(_))) {
             tracing::warn!(pod = name, "the replacement is not ready; its bridge goes all the same");

@@ -30,13 +30,16 @@ const NO_IMAGE: [&str; 7] = [
     "SignatureValidationFailed",
 ];
 
+/// The same, where it does not even ask for it.
+const NEVER: [&str; 2] = ["ErrImageNeverPull", "InvalidImageName"];
+
 /// What keeps a shadow from its ticket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Waits {
     /// For its image, which is on its way.
     Pulls,
-    /// In vain: the kubelet's words.
-    NoImage(String),
+    /// In vain: the kubelet's words, and whether that may pass. A registry is back after a while.
+    NoImage { why: String, passes: bool },
     /// For something else; with the last warning, if there was one.
     Other(Option<String>),
 }
@@ -71,11 +74,10 @@ impl Performer {
                     moved = Instant::now();
                     continue;
                 }
-                (_, Waits::NoImage(why)) => {
+                (_, Waits::NoImage { why, passes }) => {
                     let message = format!("node {node} does not get the image: {why}");
-                    return Err(
-                        EffectError::failed(Reason::ImageUnavailable, message).final_if_again(journal)
-                    );
+                    let failed = EffectError::failed(Reason::ImageUnavailable, message);
+                    return Err(if passes { failed } else { failed.final_if_again(journal) });
                 }
                 (Some(error), _) => EffectError::from(error),
                 (None, Waits::Other(warning)) => {
@@ -114,7 +116,8 @@ fn judge(pod: Option<&Pod>, events: &[Event]) -> Waits {
         |reason: &Option<String>| reason.as_deref().is_some_and(|reason| NO_IMAGE.contains(&reason));
     if let Some(state) = waiting.into_iter().find(|state| refused(&state.reason)) {
         let (reason, message) = (state.reason.clone().unwrap_or_default(), state.message.as_deref());
-        return Waits::NoImage(message.map_or(reason, ToOwned::to_owned));
+        let passes = !NEVER.contains(&reason.as_str());
+        return Waits::NoImage { why: message.map_or(reason, ToOwned::to_owned), passes };
     }
     let times = |reason: &str| -> i32 {
         let of = events.iter().filter(|event| event.reason.as_deref() == Some(reason));
@@ -159,8 +162,11 @@ mod tests {
             judged(creating(), json!([event("FailedMount", "Warning")])),
             Waits::Other(Some("FailedMount!".to_owned()))
         );
-        let refused = json!({ "reason": "ErrImagePull", "message": "manifest unknown" });
-        assert_eq!(judged(refused, json!([pulling])), Waits::NoImage("manifest unknown".to_owned()));
+        for (reason, passes) in [("ErrImagePull", true), ("ErrImageNeverPull", false)] {
+            let refused = json!({ "reason": reason, "message": "manifest unknown" });
+            let why = "manifest unknown".to_owned();
+            assert_eq!(judged(refused, json!([pulling])), Waits::NoImage { why, passes });
+        }
         assert_eq!(judge(None, &[]), Waits::Other(None));
     }
 }

@@ -1,5 +1,6 @@
 """A bad line: packets of one machine are lost by chance in both directions, and those that
-come in are held back for a while.
+come in are held back for a while. By netem, or by rules and a program of our own where the kernel
+has none.
 
 Guarantees: only what passes the machine's network card is touched, all of it or what concerns
 one other machine; `restore` takes everything away again; if the program
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import network, state
+from . import netem, network, state
 from .config import BROKER, CONTROL_PLANE, HERE, MACHINES, address, pod_cidr
 from .run import Failure, tail
 
@@ -34,6 +35,8 @@ def worsen(machine: Machine, delay_ms: float, loss_percent: float, to: str | Non
         raise Failure("a slow line has a --delay in milliseconds, a --loss of 1 to 100 percent, or both")
     restore(machine)
     _mark(machine.name).touch()
+    if netem.worsen(machine.name, delay_ms, loss_percent, _ends(to)):
+        return
     lines = [f"-N {CHAIN}"]
     if loss_percent:
         lines.append(f"-A {CHAIN} -m statistic --mode random --probability {loss_percent / 100} -j DROP")
@@ -51,6 +54,7 @@ def restore(machine: Machine) -> None:
     """The line is as good as new; nothing happens if it is."""
     if not is_bad(machine.name):
         return
+    netem.restore(machine.name)
     if machine.pid():
         machine.run("sh", "-ec", REMOVE, limit=20)
     end(machine.name)

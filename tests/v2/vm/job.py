@@ -16,7 +16,7 @@ GUEST = V2 / "guest"
 OUT = ROOT / "target/x86_64-unknown-linux-gnu/release"
 OURS = ("shadow", "shadow-runc")
 IMAGE = "localhost/v2:1"
-IMAGES = tuple(f"target/image/{name}.tar" for name in ("shadow", "examples", "scheduler"))
+IMAGES = tuple(f"target/image/{name}.tar" for name in ("shadow", "examples"))
 OBJECTS = {"install.yaml": "overlay", "samples.yaml": "samples"}
 PACKAGES = ["default-jre-headless", "passwd"]
 # Read by a container, it fills its page cache.
@@ -58,7 +58,7 @@ def _cluster(folder: Path, _: Board) -> None:
     (folder / "images").mkdir()
     for image in IMAGES:
         if not (ROOT / image).exists():
-            raise Failure(f"{image} is not there: make image examples-image scheduler-image")
+            raise Failure(f"{image} is not there: make image examples-image")
         shutil.copy2(ROOT / image, folder / "images")
     (folder / "objects").mkdir()
     for name, overlay in OBJECTS.items():
