@@ -1,5 +1,5 @@
 //! A pod that holds what moves only if all of it does: sockets on its own address, files in /dev/shm, open files that have
-//! lost their names, a volume of its image, a file with more holes than any disk has room.
+//! lost their names, volumes of its image and of its pod, a file with more holes than any disk has room.
 //!
 //! GET /state says what it finds of that; POST /add appends the body to a file in each place. Port 8081 listens on the
 //! pod's own address and says how long /state is.
@@ -30,9 +30,15 @@ struct Options {
     /// Nothing is ever sent there: it tells which of its addresses the pod would use, and a socket stays connected to it.
     #[arg(long, env = "PEER", default_value = "192.0.2.1:9")]
     peer: String,
-    /// Volume that the image declares.
-    #[arg(long, env = "VOLUME", default_value = "/volume")]
-    volume: PathBuf,
+    /// Where the image declares a volume, and the pod mounts some.
+    #[arg(long, env = "VOLUMES", default_value = "/volume", value_delimiter = ',')]
+    volumes: Vec<PathBuf>,
+    /// Appends a line to this file and ends: an init container.
+    #[arg(long)]
+    append: Option<PathBuf>,
+    /// Such a file, to tell what is in it.
+    #[arg(long, env = "APPENDED")]
+    appended: Option<PathBuf>,
 }
 
 const SPARSE: u64 = 200 << 30;
@@ -46,8 +52,9 @@ struct Held {
     bound: UdpSocket,
     /// Connected to `bound`.
     own: UdpSocket,
+    appended: Option<PathBuf>,
     /// Where files are kept.
-    places: [PathBuf; 3],
+    places: Vec<PathBuf>,
     /// Opened by a name that is gone, while there is another.
     renamed: Vec<File>,
     /// No name is left.
@@ -67,7 +74,8 @@ impl Held {
         bound.set_read_timeout(Some(Duration::from_secs(1)))?;
         let own = UdpSocket::bind((address, 0))?;
         own.connect((address, 9000))?;
-        let places = [PathBuf::from("/dev/shm"), PathBuf::from("/tmp"), options.volume.clone()];
+        let mut places = vec![PathBuf::from("/dev/shm"), PathBuf::from("/tmp")];
+        places.extend(options.volumes.iter().cloned());
         let (mut renamed, mut nameless, mut open) = (Vec::new(), Vec::new(), Vec::new());
         for place in &places {
             fs::write(place.join("closed"), format!("closed in {}", place.display()))?;
@@ -90,7 +98,8 @@ impl Held {
         }
         let listener = TcpListener::bind((address, 8081))?;
         let cookie = hex::encode(cookie);
-        Ok(Self { cookie, listener, connected, bound, own, places, renamed, nameless, open })
+        let appended = options.appended.clone();
+        Ok(Self { cookie, listener, connected, bound, own, appended, places, renamed, nameless, open })
     }
 
     fn state(&self) -> io::Result<Value> {
@@ -105,6 +114,7 @@ impl Held {
         Ok(json!({
             "cookie": self.cookie,
             "files": files?,
+            "appended": self.appended.as_ref().map(fs::read_to_string).transpose()?,
             "sparse": { "size": facts.len(), "isSmall": facts.blocks() * 512 < 1 << 20, "marks": marks },
             "sockets": {
                 "listener": address(self.listener.local_addr()?.ip()),
@@ -191,6 +201,9 @@ async fn until_stopped(work: impl Future<Output = Result<(), Box<dyn Error>>>) -
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
+    if let Some(path) = &options.append {
+        return Ok(File::options().append(true).create(true).open(path)?.write_all(b"once\n")?);
+    }
     let held = Held::start(&options)?;
     let listener = held.listener.try_clone()?;
     let held = Arc::new(Mutex::new(held));

@@ -1,4 +1,4 @@
-//! The real operator and webhook, with the real desks of two agents, in a world in memory that strikes every call:
+//! The real operator and webhook, with the real tickets of two agents, in a world in memory that strikes every call:
 //! everything dies there, or the connection breaks, or a second operator starts.
 
 #![allow(

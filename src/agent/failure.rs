@@ -4,9 +4,9 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
-use super::containers::ScanError;
-use super::fence::Stale;
-use super::freezer::FreezerError;
+use super::node::containers::ScanError;
+use super::node::freezer::FreezerError;
+use super::restore::fence::Stale;
 use super::store::StoreError;
 use crate::api::{Objection, OrderError, Refusal};
 

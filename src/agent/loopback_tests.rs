@@ -9,17 +9,19 @@ use reqwest::StatusCode;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use super::archive::{self, IMAGES, LAYER, Origin};
-use super::containers::Containers;
-use super::desk::Desk;
-use super::engine::Engine;
+use super::context::{Locks, Node};
+use super::dump::jobs::Jobs;
 use super::failure::Failure;
-use super::host::Host;
-use super::node::{Locks, Node};
-use super::peer::Peer;
-use super::settle;
+use super::node::containers::Containers;
+use super::node::engine::Engine;
+use super::node::host::Host;
+use super::orders;
+use super::restore::settle;
+use super::restore::tickets::Tickets;
 use super::store::Store;
-use super::{dump, orders, transfer};
+use super::transfer::archive::{self, IMAGES, LAYER, Origin};
+use super::transfer::peer::Peer;
+use super::transfer::relocate;
 use crate::api::{
     CarryOrder, DumpReport, DumpTarget, Epoch, Life, MigrationUid, OpenTicketOrder, OrderError, Purpose,
     Refusal, Role, TLS_NAME_OPERATOR, tls_name_agent,
@@ -52,14 +54,14 @@ impl Cluster {
         let host = Host::at(&dir.path().join("node"));
         let store = Store::open(&dir.path().join("shadow")).unwrap();
         let containers = Containers::new(host.clone());
-        let desk = Arc::new(Desk::open(store.clone(), containers.clone()).unwrap());
-        let (jobs, locks, meter) = (dump::Jobs::default(), Locks::default(), Arc::default());
+        let tickets = Arc::new(Tickets::open(store.clone(), containers.clone()).unwrap());
+        let (jobs, locks, meter) = (Jobs::default(), Locks::default(), Arc::default());
         let target = Arc::new(Node {
             host,
             engine: Engine::default(),
             store,
             containers,
-            desk,
+            tickets,
             tls: tls.clone(),
             peer_port: port,
             jobs,
@@ -157,7 +159,7 @@ async fn an_archive_arrives_whole_and_may_be_sent_again_until_it_is_used() {
         std::fs::read(archive.join("images/pages-1.img")).unwrap(),
         std::fs::read(dir.path().join("images/pages-1.img")).unwrap()
     );
-    assert_eq!(cluster.target.desk.archive(&uid(), Epoch(1)).unwrap(), Some(sent.clone()));
+    assert_eq!(cluster.target.tickets.archive(&uid(), Epoch(1)).unwrap(), Some(sent.clone()));
     let settled = async {
         while !settle::is_settled(&archive).unwrap() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -171,7 +173,7 @@ async fn an_archive_arrives_whole_and_may_be_sent_again_until_it_is_used() {
         life: Life::FIRST,
         purpose: Purpose::Live,
     };
-    cluster.target.desk.open_ticket(&uid(), Role::Shadow, &order).unwrap();
+    cluster.target.tickets.open_ticket(&uid(), Role::Shadow, &order).unwrap();
     assert_eq!(refusal(peer.send(dir.path(), &origin(1), soon()).await), Refusal::StaleEpoch);
 }
 
@@ -216,7 +218,7 @@ async fn only_agents_bring_archives_and_only_in_time() {
     for name in [TLS_NAME_OPERATOR, "agent.shadow.internal", ".agent.shadow.internal.evil"] {
         assert_eq!(cluster.put(name, 1, stream(1).into()).await, (StatusCode::FORBIDDEN, Refusal::Forbidden));
     }
-    cluster.target.desk.close(&uid(), Epoch(2), false).unwrap();
+    cluster.target.tickets.close(&uid(), Epoch(2), false).unwrap();
     let peer = cluster.peer();
     assert_eq!(refusal(peer.reserve(&uid(), Epoch(2), 1, soon()).await), Refusal::StaleEpoch);
     let agent = tls_name_agent("n1");
@@ -249,12 +251,12 @@ impl Source {
         let host = Host::at(&dir.path().join("node"));
         let store = Store::open(&dir.path().join("shadow")).unwrap();
         let containers = Containers::new(host.clone());
-        let desk = Arc::new(Desk::open(store.clone(), containers.clone()).unwrap());
-        let (jobs, locks, meter) = (dump::Jobs::default(), Locks::default(), Arc::default());
+        let tickets = Arc::new(Tickets::open(store.clone(), containers.clone()).unwrap());
+        let (jobs, locks, meter) = (Jobs::default(), Locks::default(), Arc::default());
         let tls = credentials(&cluster.authority, &tls_name_agent("n1"));
         let peer_port = cluster.port;
         let engine = Engine::default();
-        let node = Node { host, engine, store, containers, desk, tls, peer_port, jobs, locks, meter };
+        let node = Node { host, engine, store, containers, tickets, tls, peer_port, jobs, locks, meter };
         Self { node: Arc::new(node), _dir: dir }
     }
 
@@ -271,7 +273,7 @@ impl Source {
     }
 
     async fn carry(&self, order: &CarryOrder) -> Result<DumpReport, Failure> {
-        transfer::carry(&self.node, &uid(), order).await
+        relocate::carry(&self.node, &uid(), order).await
     }
 }
 
@@ -292,12 +294,16 @@ async fn a_dump_and_every_archive_made_of_it_have_one_digest_wherever_it_is_carr
 
     // Home: the dump becomes an archive here, and stays a dump.
     assert_eq!(refusal(source.carry(&carry_order("00", None)).await), Refusal::DigestMismatch);
-    assert_eq!(source.node.desk.archive(&uid(), Epoch(1)).unwrap(), None, "nothing is left of the wrong one");
+    assert_eq!(
+        source.node.tickets.archive(&uid(), Epoch(1)).unwrap(),
+        None,
+        "nothing is left of the wrong one"
+    );
     for _ in 0..2 {
         let report = source.carry(&carry_order(digest, None)).await.unwrap();
         assert_eq!((report.digest.as_str(), report.bytes, report.frozen_ms), (digest, sent.bytes, 0));
     }
-    assert_eq!(source.node.desk.archive(&uid(), Epoch(1)).unwrap(), Some(sent.clone()));
+    assert_eq!(source.node.tickets.archive(&uid(), Epoch(1)).unwrap(), Some(sent.clone()));
     assert!(dir.join(LAYER).exists() && source.node.store.archive(&uid(), Epoch(1)).join(LAYER).exists());
 
     // To another node: from the archive, and where there is none from the dump.
@@ -310,7 +316,7 @@ async fn a_dump_and_every_archive_made_of_it_have_one_digest_wherever_it_is_carr
             let report = source.carry(&carry_order(digest, Some("n2"))).await.unwrap();
             assert_eq!(report.digest.as_str(), digest);
         }
-        assert_eq!(cluster.target.desk.archive(&uid(), Epoch(1)).unwrap(), Some(sent.clone()));
+        assert_eq!(cluster.target.tickets.archive(&uid(), Epoch(1)).unwrap(), Some(sent.clone()));
     }
 }
 
@@ -324,7 +330,7 @@ async fn what_was_damaged_here_replaces_nothing_there() {
     let digest = sent.digest.as_str();
     assert_eq!(refusal(source.carry(&carry_order(digest, Some("n2"))).await), Refusal::DigestMismatch);
     assert_eq!(refusal(source.carry(&carry_order(digest, None)).await), Refusal::DigestMismatch);
-    assert_eq!(cluster.target.desk.archive(&uid(), Epoch(1)).unwrap(), Some(sent.clone()));
-    source.node.desk.close(&uid(), Epoch(1), false).unwrap();
+    assert_eq!(cluster.target.tickets.archive(&uid(), Epoch(1)).unwrap(), Some(sent.clone()));
+    source.node.tickets.close(&uid(), Epoch(1), false).unwrap();
     assert_eq!(refusal(source.carry(&carry_order(digest, None)).await), Refusal::StaleEpoch);
 }

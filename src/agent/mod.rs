@@ -3,38 +3,20 @@
 //! What it knows it derives from the node's runtime or keeps in its folder; a restart loses nothing. It obeys the
 //! operator only and never takes a path, an image or a tag from the network.
 
-pub mod archive;
-pub mod capacity;
-mod carry;
-mod claims;
-pub mod containers;
-mod cri;
-pub mod desk;
-mod dump;
-pub mod engine;
+pub mod context;
+pub mod dump;
 pub mod failure;
-pub mod fence;
-mod freezer;
-pub mod host;
-mod install;
-mod leftovers;
-mod look;
-mod memory;
 mod metrics;
-mod node;
+pub mod node;
 mod orders;
-mod peer;
-pub mod processes;
-pub mod receive;
-mod settle;
+pub mod restore;
 pub mod store;
-pub mod ticket;
-mod transfer;
+pub mod transfer;
 
 #[cfg(test)]
 mod loopback_tests;
 
-pub use host::{SUBCOMMAND as HOST_EXEC, enter as host_exec};
+pub use node::host::{SUBCOMMAND as HOST_EXEC, enter as host_exec};
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -49,13 +31,13 @@ use crate::kit::{
     AgentIdentity, KitError, LogFormat, Readiness, Shutdown, agent_certificate, health_router, init_tracing,
     serve_plain, serve_tls,
 };
-use capacity::{Meter, Publisher};
-use containers::Containers;
-use desk::Desk;
-use engine::Engine;
-use host::Host;
-use install::{Site, Turns};
-use node::Node;
+use context::Node;
+use node::capacity::{Meter, Publisher};
+use node::containers::Containers;
+use node::engine::Engine;
+use node::host::Host;
+use node::install::{Site, Turns};
+use restore::tickets::Tickets;
 use store::Store;
 
 /// Between attempts to prepare a node that is not as it should be.
@@ -95,7 +77,7 @@ pub struct Args {
     #[command(flatten)]
     identity: AgentIdentity,
     #[command(flatten)]
-    install: install::InstallArgs,
+    install: node::install::InstallArgs,
     #[command(flatten)]
     engine: Engine,
 }
@@ -129,16 +111,16 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let host = Host::of_pid_1().with_programs(engine.programs.clone());
     let store = Store::open(&args.dir)?;
     let containers = Containers::of(host.clone(), &engine);
-    let desk = Arc::new(Desk::open(store.clone(), containers.clone())?);
+    let tickets = Arc::new(Tickets::open(store.clone(), containers.clone())?);
     let unsettled = store.clone();
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = settle::settle_all(&unsettled) {
+        if let Err(error) = restore::settle::settle_all(&unsettled) {
             tracing::warn!(%error, "an archive is not safe from a power failure");
         }
     });
-    dump::recover(&store, &containers).await.map_err(RunError::Recover)?;
+    dump::job::recover(&store, &containers).await.map_err(RunError::Recover)?;
     // The kubelet may be waiting for us already, and needs no operator for that: claims are served before orders.
-    let socket = claims::listen(&args.socket)
+    let socket = restore::claims::listen(&args.socket)
         .map_err(|source| RunError::Listen { what: args.socket.display().to_string(), source })?;
     let meter = Arc::new(Meter::default());
     let publisher = args.node_name.as_deref().map(|node| Publisher {
@@ -162,19 +144,21 @@ pub async fn run(args: Args) -> Result<(), RunError> {
             }
         })
     };
-    let sweeping = tokio::spawn(leftovers::sweep_leftovers(host.clone()));
-    let looking_after = tokio::spawn(Arc::clone(&desk).look_after());
-    let kept = tokio::spawn(sweep_kept(Arc::clone(&desk)));
-    let claims = tokio::spawn(claims::serve(socket, Arc::clone(&desk), store.clone(), shutdown.clone()));
+    let sweeping = tokio::spawn(restore::leftovers::sweep_leftovers(host.clone()));
+    let looking_after = tokio::spawn(Arc::clone(&tickets).look_after());
+    let kept = tokio::spawn(sweep_kept(Arc::clone(&tickets)));
+    let claims =
+        tokio::spawn(restore::claims::serve(socket, Arc::clone(&tickets), store.clone(), shutdown.clone()));
 
     let tls = match &args.tls_dir {
         Some(dir) => TlsStore::new(credentials(dir)?)?,
         None => agent_certificate(args.identity.clone(), shutdown.clone()).await?,
     };
     certified.open();
-    let (jobs, locks) = (dump::Jobs::default(), node::Locks::default());
+    let (jobs, locks) = (dump::jobs::Jobs::default(), context::Locks::default());
     let peer_port = args.port;
-    let node = Arc::new(Node { host, engine, store, containers, desk, tls, peer_port, jobs, locks, meter });
+    let node =
+        Arc::new(Node { host, engine, store, containers, tickets, tls, peer_port, jobs, locks, meter });
     let orders = listen(SocketAddr::new(args.address, args.port)).await?;
     tracing::info!(address = %args.address, port = args.port, "agent runs");
     serve_tls(orders, orders::router(Arc::clone(&node)), node.tls.clone(), ClientAuth::Required, shutdown)
@@ -187,12 +171,12 @@ pub async fn run(args: Args) -> Result<(), RunError> {
 }
 
 /// Removes what was kept for a person long enough, for ever.
-async fn sweep_kept(desk: Arc<Desk>) {
+async fn sweep_kept(tickets: Arc<Tickets>) {
     let mut ticks = tokio::time::interval(SWEEP_PERIOD);
     loop {
         ticks.tick().await;
-        let desk = Arc::clone(&desk);
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || desk.sweep_kept()).await {
+        let tickets = Arc::clone(&tickets);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || tickets.sweep_kept()).await {
             tracing::warn!(%error, "an archive that was kept long enough is left for now");
         }
     }
@@ -211,8 +195,8 @@ fn credentials(dir: &Path) -> Result<Credentials, RunError> {
 }
 
 /// Tries until the node is prepared: what is missing may be put right meanwhile.
-async fn install(site: Site, args: install::InstallArgs, gate: crate::kit::Gate, shutdown: Shutdown) {
-    while let Err(error) = install::install(&site, &args).await {
+async fn install(site: Site, args: node::install::InstallArgs, gate: crate::kit::Gate, shutdown: Shutdown) {
+    while let Err(error) = node::install::install(&site, &args).await {
         tracing::error!(%error, "this node cannot restore pods yet");
         tokio::select! {
             () = tokio::time::sleep(INSTALL_RETRY) => {}

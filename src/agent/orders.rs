@@ -16,12 +16,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::cri;
+use super::context::Node;
+use super::dump::job;
 use super::failure::Failure;
-use super::look::look;
-use super::node::Node;
-use super::receive::{receive_only, room_for};
-use super::{dump, transfer};
+use super::node::cri;
+use super::node::look::look;
+use super::transfer::receive::{receive_only, room_for};
+use super::transfer::relocate;
 use crate::api::{
     ArchiveDigest, ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef,
     DumpReport, Epoch, Findings, ImageUsed, Kept, LONGEST_AWAIT, MigrationReport, MigrationUid,
@@ -112,7 +113,7 @@ async fn dump_container(
     Path(of): Path<String>,
     bytes: Bytes,
 ) -> Answer<DumpReport> {
-    dump::dump(&node, &uid(&of)?, body(&bytes)?).await.map(Json)
+    job::dump(&node, &uid(&of)?, body(&bytes)?).await.map(Json)
 }
 
 /// Frozen for good, or gone: either way it will not act any more.
@@ -120,7 +121,7 @@ async fn freeze(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: By
     let (uid, order): (_, ContainerOrder) = (uid(&of)?, body(&bytes)?);
     let deadline = Instant::now() + PATIENCE;
     let _lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
-    node.desk.pass(&uid, |fence| fence.admit_forward(order.epoch))?;
+    node.tickets.pass(&uid, |fence| fence.admit_forward(order.epoch))?;
     if let Some(container) = node.find(&order.container).await? {
         container.freezer.freeze(deadline).await?;
     }
@@ -131,7 +132,7 @@ async fn freeze(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: By
 async fn thaw(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Bytes) -> Done {
     let (uid, order): (_, ContainerOrder) = (uid(&of)?, body(&bytes)?);
     // First of all, so that a dump that has not frozen anything yet never does.
-    node.desk.pass(&uid, |fence| fence.call_off(order.epoch))?;
+    node.tickets.pass(&uid, |fence| fence.call_off(order.epoch))?;
     let deadline = Instant::now() + THAW_PATIENCE;
     let _lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
     if let Some(container) = node.find(&order.container).await? {
@@ -145,8 +146,8 @@ async fn kill(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Byte
     let (uid, order): (_, ContainerOrder) = (uid(&of)?, body(&bytes)?);
     let deadline = Instant::now() + PATIENCE;
     let _lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
-    node.desk.pass(&uid, |fence| fence.admit_kill(order.epoch))?;
-    node.desk.call_off(&uid, &order.container.pod.uid)?;
+    node.tickets.pass(&uid, |fence| fence.admit_kill(order.epoch))?;
+    node.tickets.call_off(&uid, &order.container.pod.uid)?;
     if let Some(container) = node.find(&order.container).await? {
         container.freezer.kill(deadline).await?;
     }
@@ -157,8 +158,8 @@ async fn kill(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Byte
 async fn close(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Bytes) -> Done {
     let (uid, order): (_, CloseOrder) = (uid(&of)?, body(&bytes)?);
     // It waits for the disk: the tombstone must outlive a power failure.
-    let (desk, of) = (Arc::clone(&node.desk), uid.clone());
-    let closed = tokio::task::spawn_blocking(move || desk.close(&of, order.epoch, order.keep)).await;
+    let (tickets, of) = (Arc::clone(&node.tickets), uid.clone());
+    let closed = tokio::task::spawn_blocking(move || tickets.close(&of, order.epoch, order.keep)).await;
     closed.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??;
     node.jobs.forget(&uid, order.epoch);
     tracing::info!(migration = %uid, epoch = %order.epoch, keep = order.keep, "closed");
@@ -170,7 +171,7 @@ async fn carry_archive(
     Path(of): Path<String>,
     bytes: Bytes,
 ) -> Answer<DumpReport> {
-    transfer::carry(&node, &uid(&of)?, &body(&bytes)?).await.map(Json)
+    relocate::carry(&node, &uid(&of)?, &body(&bytes)?).await.map(Json)
 }
 
 async fn open_ticket(
@@ -181,8 +182,8 @@ async fn open_ticket(
     let (uid, role, order): (_, _, OpenTicketOrder) = (uid(&of)?, role(&of_role)?, body(&bytes)?);
     let (epoch, life, purpose) = (order.epoch, order.life, order.purpose);
     // From the second life on it reads the whole archive.
-    let (desk, of) = (Arc::clone(&node.desk), uid.clone());
-    let opened = tokio::task::spawn_blocking(move || desk.open_ticket(&of, role, &order)).await;
+    let (tickets, of) = (Arc::clone(&node.tickets), uid.clone());
+    let opened = tokio::task::spawn_blocking(move || tickets.open_ticket(&of, role, &order)).await;
     opened.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??;
     tracing::info!(migration = %uid, %epoch, %role, %life, ?purpose, "ticket open");
     done()
@@ -195,7 +196,7 @@ async fn await_ticket(
 ) -> Answer<AwaitedTicket> {
     let (uid, role, mut order): (_, _, AwaitOrder) = (uid(&of)?, role(&of_role)?, body(&bytes)?);
     order.timeout_ms = order.timeout_ms.min(u64::try_from(LONGEST_AWAIT.as_millis()).unwrap_or(u64::MAX));
-    node.desk.await_ticket(&uid, role, &order).await.map(Json)
+    node.tickets.await_ticket(&uid, role, &order).await.map(Json)
 }
 
 async fn spend_ticket(
@@ -204,17 +205,17 @@ async fn spend_ticket(
     bytes: Bytes,
 ) -> Done {
     let (uid, role, order): (_, _, SpendOrder) = (uid(&of)?, role(&of_role)?, body(&bytes)?);
-    node.desk.spend(&uid, role, &order, Instant::now() + PATIENCE).await?;
+    node.tickets.spend(&uid, role, &order, Instant::now() + PATIENCE).await?;
     tracing::info!(migration = %uid, epoch = %order.epoch, %role, life = %order.life, "ticket spent");
     done()
 }
 
 async fn report(State(node): State<Arc<Node>>, Path(of): Path<String>) -> Answer<MigrationReport> {
-    Ok(Json(node.desk.report(&uid(&of)?)?))
+    Ok(Json(node.tickets.report(&uid(&of)?)?))
 }
 
 async fn size(State(node): State<Arc<Node>>, bytes: Bytes) -> Answer<ArchiveSize> {
-    dump::size(&node, &body(&bytes)?).await.map(Json)
+    job::size(&node, &body(&bytes)?).await.map(Json)
 }
 
 async fn look_into(State(node): State<Arc<Node>>, bytes: Bytes) -> Answer<Findings> {
@@ -229,7 +230,7 @@ async fn image(State(node): State<Arc<Node>>, bytes: Bytes) -> Answer<ImageUsed>
 }
 
 async fn kept(State(node): State<Arc<Node>>) -> Answer<Kept> {
-    Ok(Json(node.desk.kept()?))
+    Ok(Json(node.tickets.kept()?))
 }
 
 #[derive(Deserialize)]
@@ -248,7 +249,7 @@ async fn put_archive(
     body: Body,
 ) -> Answer<DumpReport> {
     let (uid, expected) = (uid(&of)?, query.digest.as_ref());
-    receive_only(&node.desk, &node.store, &node.meter, &uid, query.epoch, expected, body).await.map(Json)
+    receive_only(&node.tickets, &node.store, &node.meter, &uid, query.epoch, expected, body).await.map(Json)
 }
 
 /// Asked before the source is stopped: would an archive of that size be taken?
@@ -257,7 +258,7 @@ async fn reserve(
     Path(of): Path<String>,
     Query(query): Query<ArchiveQuery>,
 ) -> Done {
-    node.desk.pass(&uid(&of)?, |fence| fence.admit_forward(query.epoch))?;
+    node.tickets.pass(&uid(&of)?, |fence| fence.admit_forward(query.epoch))?;
     room_for(&node.store, query.bytes)?;
     done()
 }

@@ -14,6 +14,8 @@ pub const CARRIED_FILE: &str = "carried.json";
 pub const SHM_FILE: &str = "shm.tar";
 /// In an archive: folder of what lay in the image's volumes.
 pub const IMAGE_VOLUMES: &str = "image-volumes";
+/// In an archive: folder of what lay in the pod's emptyDir volumes.
+pub const VOLUMES: &str = "volumes";
 /// No image declares more volumes.
 pub const IMAGE_VOLUMES_CAP: usize = 100;
 
@@ -21,6 +23,12 @@ pub const IMAGE_VOLUMES_CAP: usize = 100;
 const SHM: &str = "/dev/shm";
 /// Below it lie the volumes of pods, which are no part of a container.
 const PODS: &str = "pods";
+/// In the kubelet's folder of a pod: its emptyDir volumes, each by its name.
+const EMPTY_DIRS: &str = "volumes/kubernetes.io~empty-dir";
+/// In the kubelet's folder of a pod: what it mounts for a `subPath`, by volume, container and number.
+const SUBPATHS: &str = "volume-subpaths";
+/// Of a name (RFC 1123 label).
+const LONGEST_NAME: usize = 63;
 /// containerd's folder for what belongs to the kubelet's containers.
 const CRI_PLUGIN: &str = "io.containerd.grpc.v1.cri";
 
@@ -37,11 +45,49 @@ pub struct Carried {
     /// Where the image's volumes are mounted; what lay in the n-th is in [`image_volume`] n.
     #[serde(default)]
     pub image_volumes: Vec<PathBuf>,
+    /// Names of the pod's emptyDir volumes; what lay in each is in [`empty_dir`] of that name.
+    #[serde(default)]
+    pub empty_dirs: Vec<String>,
 }
 
 /// Name of an image volume's file in an archive.
 pub fn image_volume(number: usize) -> String {
     format!("{IMAGE_VOLUMES}/{number}.tar")
+}
+
+/// Name of an emptyDir volume's file in an archive.
+pub fn empty_dir(name: &str) -> String {
+    format!("{VOLUMES}/{name}.tar")
+}
+
+/// A volume can have this name: a DNS label (RFC 1123).
+pub fn is_volume_name(name: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !name.is_empty()
+        && name.len() <= LONGEST_NAME
+        && name.bytes().all(is_inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+/// The kubelet's folder of the pod, if this is the source of a mount that it made for it: `.../pods/UID`.
+pub fn pod_folder(source: &Path, pod: &str) -> Option<PathBuf> {
+    let parts: Vec<Component<'_>> = source.components().collect();
+    let at = parts
+        .windows(2)
+        .position(|two| two[0].as_os_str() == PODS && two[1] == Component::Normal(OsStr::new(pod)))?;
+    source.is_absolute().then(|| parts[..at + 2].iter().collect())
+}
+
+/// Where the kubelet has the emptyDir volumes of the pod of that folder.
+pub fn empty_dirs(pod_folder: &Path) -> PathBuf {
+    pod_folder.join(EMPTY_DIRS)
+}
+
+/// Of which volume this is the source of a `subPath` mount.
+pub fn subpath_volume(pod_folder: &Path, source: &Path) -> Option<String> {
+    let below = source.strip_prefix(pod_folder.join(SUBPATHS)).ok()?;
+    below.components().next().and_then(|name| name.as_os_str().to_str()).map(str::to_owned)
 }
 
 /// This mount is the sandbox's own /dev/shm: neither the node's nor a volume of the pod.
@@ -81,6 +127,32 @@ mod tests {
         assert!(!is("/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/shm"));
         assert!(!is("shm") && !is(""));
         assert!(!is_sandbox_shm(Path::new("/x"), Path::new("/run/sandboxes/ab/shm")));
+    }
+
+    #[test]
+    fn the_kubelets_folder_of_a_pod_is_found_wherever_the_kubelet_keeps_it() {
+        let of = |source: &str| pod_folder(Path::new(source), "u-1");
+        for root in ["/var/lib/kubelet", "/var/lib/k0s/kubelet"] {
+            let folder = format!("{root}/pods/u-1");
+            for below in ["etc-hosts", "volumes/kubernetes.io~empty-dir/tmp", "volume-subpaths/tmp/app/0"] {
+                assert_eq!(of(&format!("{folder}/{below}")), Some(folder.clone().into()));
+            }
+        }
+        assert_eq!(of("/var/lib/kubelet/pods/u-10/etc-hosts"), None);
+        assert_eq!(of("pods/u-1/etc-hosts"), None);
+        let subpath = |source: &str| subpath_volume(Path::new("/k/pods/u-1"), Path::new(source));
+        assert_eq!(subpath("/k/pods/u-1/volume-subpaths/tmp/app/0").as_deref(), Some("tmp"));
+        assert_eq!(subpath("/k/pods/u-1/volumes/x"), None);
+    }
+
+    #[test]
+    fn a_volumes_name_is_a_dns_label() {
+        for name in ["tmp", "a", "9-b", &"x".repeat(63)] {
+            assert!(is_volume_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "a/b", "A", "a.b", "-a", "a-", "a_b", &"x".repeat(64)] {
+            assert!(!is_volume_name(name), "{name}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod conditions;
 mod difference;
 mod findings;
 mod ids;
+mod init;
 mod manifest;
 mod migration;
 mod names;
@@ -20,8 +21,8 @@ mod ticket;
 
 pub use capacity::{NodeCapacity, NodeCapacitySpec};
 pub use carried::{
-    CARRIED_FILE, Carried, IMAGE_VOLUMES, IMAGE_VOLUMES_CAP, SHM_FILE, image_volume, is_image_volume,
-    is_sandbox_shm,
+    CARRIED_FILE, Carried, IMAGE_VOLUMES, IMAGE_VOLUMES_CAP, SHM_FILE, VOLUMES, empty_dir, empty_dirs,
+    image_volume, is_image_volume, is_sandbox_shm, is_volume_name, pod_folder, subpath_volume,
 };
 pub use check::{Check, CheckRefusal, CheckedNode};
 pub use compatibility::{CgroupNamespace, Compatibility};
@@ -32,6 +33,7 @@ pub use findings::{
     FoundTree, MountKind, Objection, ProcessName, SocketKind, Tie, Visitor,
 };
 pub use ids::{ArchiveDigest, Epoch, Life, MigrationUid, NodeName, PodIdentity, PodUid};
+pub use init::{InitRun, InitRuns, parse_init_runs, runs_again};
 pub use manifest::manifests;
 pub use migration::{
     EvictionPolicy, HeldRoom, MessageQueue, Phase, StateFrom, StatefulMigration, StatefulMigrationSpec,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::reflector::Store;
 
-use super::agents::Agents;
-use super::bookings::Bookings;
+use super::agents::client::Agents;
+use super::lead::bookings::Bookings;
 use super::metrics::Metrics;
 use crate::broker::{Broker, BrokerUrl};
 use crate::kit::events::Recorder;

@@ -6,51 +6,25 @@
 //! people (`scheduling`: what the scheduler would say); `surroundings` are a pod's queue and the NetworkPolicies of its
 //! namespace. Holds no state that is not in the objects.
 
-mod accept;
-mod admission;
-mod agents;
-mod announce;
-mod attempt;
-mod bookings;
-mod check;
-mod claim;
+pub mod agents;
+pub mod check;
 mod context;
-mod courier;
-mod driver;
-mod due;
-mod journal;
-mod look;
-mod measured;
+pub mod drive;
+pub mod lead;
 mod metrics;
-mod node_labels;
-mod orphans;
 mod perform;
-mod placing;
-mod policies;
-mod preflight;
-mod properties;
-mod retention;
-mod scheduling;
-mod selectors;
 mod serve;
 mod shadow_pod;
-mod slot;
-mod slots;
-mod source_watch;
-mod status;
-mod subject;
-mod supervisor;
-mod surroundings;
 
 pub mod certificates;
 
 // What [`lead`] is made of, for whoever runs it in a world of his own.
-pub use agents::Agents;
-pub use bookings::Bookings;
+pub use agents::client::Agents;
+pub use agents::transport::{OrderAnswer, Transport};
 pub use context::{Brokers, Context};
-pub use courier::{Courier, OrderAnswer};
+pub use lead::bookings::Bookings;
+pub use lead::slots::Limits;
+pub use lead::supervisor::lead;
 pub use metrics::Metrics;
-pub use slots::Limits;
-pub use supervisor::lead;
 
 pub use serve::{Args, RunError, run};

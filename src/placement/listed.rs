@@ -1,11 +1,15 @@
 //! One watch's objects, by name or UID. No I/O.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use kube::runtime::watcher::{self, Event};
 use tokio::time::Instant;
 
-use super::views::SILENCE;
+use crate::api::LEASE_SECONDS;
+
+/// An agent that was not heard of for this long, by this process's own clock, is taken for dead.
+pub(super) const SILENCE: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs() as u64);
 
 /// What a watch brought. While it lists anew what there is, the last whole list stands.
 pub struct Listed<V> {

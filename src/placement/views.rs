@@ -16,14 +16,12 @@ use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::listed::Listed;
+use super::listed::{Listed, SILENCE};
 use super::snapshot::{NodeView, Reservation, Snapshot};
 use crate::api::{
     LABEL_MIGRATION, LEASE_SECONDS, MigrationUid, NodeCapacity, NodeName, StatefulMigration, node_of_lease,
 };
 
-/// An agent that was not heard of for this long, by this process's own clock, is taken for dead.
-pub(super) const SILENCE: Duration = Duration::from_secs(LEASE_SECONDS.unsigned_abs() as u64);
 /// News of nodes is taken in that often: with thousands of them there is some at every moment.
 const TICK: Duration = Duration::from_millis(100);
 

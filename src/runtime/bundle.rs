@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{CreateError, hosts};
-use crate::api::{ANNOTATION_TICKET, ClaimRequest, TicketId};
+use crate::api::{ANNOTATION_COMPLETED_INIT, ANNOTATION_TICKET, ClaimRequest, TicketId, pod_folder};
 
 /// Annotations of containerd, then of CRI-O.
 pub(super) const TYPE: [&str; 2] = ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"];
@@ -105,6 +105,12 @@ impl Bundle {
         self.config.mounts.iter().map(|mount| (mount.destination.as_path(), mount.source.as_path()))
     }
 
+    /// The kubelet's folder of the pod, by what it has mounted from there.
+    pub fn pod_folder(&self) -> Option<PathBuf> {
+        let pod = self.config.annotation(&POD_UID)?;
+        self.config.mounts.iter().find_map(|mount| pod_folder(&mount.source, &pod))
+    }
+
     /// The sandbox's namespace that the container joins, `network` or `ipc`; nothing where it has its own or the node's.
     pub fn namespace(&self, kind: &str) -> Option<&Path> {
         let found = self.config.linux.namespaces.iter().find(|namespace| namespace.kind == kind)?;
@@ -120,6 +126,14 @@ impl Bundle {
     /// An annotation of the container, by the first of these names that it has.
     pub fn annotation(&self, keys: &[&str]) -> Option<String> {
         self.config.annotation(keys)
+    }
+
+    /// It is an init container whose work is in the pod's volumes.
+    fn is_completed_init(&self) -> bool {
+        let names = self.config.annotation(&[ANNOTATION_COMPLETED_INIT]);
+        let names: Vec<String> =
+            names.and_then(|names| serde_json::from_str(&names).ok()).unwrap_or_default();
+        self.container().is_some_and(|name| names.contains(&name))
     }
 
     /// Its name in the pod.
@@ -142,6 +156,7 @@ impl Bundle {
                 .ok_or_else(|| missing("name of the container"))?,
             container_id: id.to_str().ok_or_else(|| missing("id of the container in UTF-8"))?.to_owned(),
             pod_ip: self.pod_ip(),
+            init: self.is_completed_init(),
         })
     }
 

@@ -1,8 +1,8 @@
-//! Puts in place what moves beside processes and changed files: the image's volumes, the sandbox's /dev/shm, and the images
-//! for CRIU with the new pod's address. Does I/O.
+//! Puts in place what moves beside processes and changed files: the image's volumes, the pod's emptyDir volumes, the sandbox's
+//! /dev/shm, and the images for CRIU with the new pod's address. Does I/O.
 //!
-//! Guarantees: only folders are filled that the engine made for this container or this sandbox, whatever the archive
-//! says; it may be done again, and what an earlier attempt left in the sandbox is gone before.
+//! Guarantees: only folders are filled that the engine made for this container or this sandbox, or the kubelet for this pod,
+//! whatever the archive says; it may be done again, and what an earlier attempt left in the sandbox is gone before.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -14,7 +14,10 @@ use super::bundle::Bundle;
 use super::images::Images;
 use super::layer::{self, LayerError};
 use super::sandbox;
-use crate::api::{CARRIED_FILE, Carried, SHM_FILE, image_volume, is_image_volume, is_sandbox_shm};
+use crate::api::{
+    CARRIED_FILE, Carried, SHM_FILE, empty_dir, empty_dirs, image_volume, is_image_volume, is_sandbox_shm,
+    is_volume_name,
+};
 use crate::criu::{ImageError, Moves};
 
 /// What the source carries could not be put in place.
@@ -30,6 +33,8 @@ pub enum CarriedError {
     NoVolume(PathBuf),
     #[error("the source had a /dev/shm of its own, this pod has not: were its volumes changed?")]
     NoShm,
+    #[error("the source had an emptyDir volume {0}, this pod has not: were its volumes changed?")]
+    NoEmptyDir(String),
 }
 
 /// Fills the sandbox and the volumes, and gives the images that CRIU is to read.
@@ -39,6 +44,13 @@ pub fn put_in_place(bundle: &Bundle, id: &OsStr, archive: &Path) -> Result<Image
         let mut mounts = bundle.mounts().filter(|(to, from)| to == at && is_image_volume(from, id));
         let (_, folder) = mounts.next().ok_or_else(|| CarriedError::NoVolume(at.clone()))?;
         layer::replace(&archive.join(image_volume(number)), folder)?;
+    }
+    let pod = bundle.pod_folder();
+    for name in &carried.empty_dirs {
+        let folder = pod.as_ref().map(|pod| empty_dirs(pod).join(name));
+        let is_there = |folder: &PathBuf| is_volume_name(name) && folder.is_dir();
+        let folder = folder.filter(is_there).ok_or_else(|| CarriedError::NoEmptyDir(name.clone()))?;
+        layer::fill(&archive.join(empty_dir(name)), &folder)?;
     }
     // Beside other containers of the pod it is theirs too, and was filled before the first of them.
     let is_alone = bundle.namespace("ipc").is_some_and(sandbox::is_empty);
@@ -90,6 +102,7 @@ mod tests {
             "root": {"path": "rootfs"}, "mounts": mounts,
             "annotations": {
                 crate::api::ANNOTATION_TICKET: TICKET, "io.kubernetes.cri.container-type": "container",
+                "io.kubernetes.cri.sandbox-uid": "u-1",
             },
             "linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/proc/1/ns/no-such"}]},
         });
@@ -121,6 +134,24 @@ mod tests {
         assert!(volume.join("of-the-image").exists());
         put_in_place(&bundle, OsStr::new("ab"), &archive).unwrap();
         assert!(!volume.join("of-the-image").exists());
+    }
+
+    #[test]
+    fn only_the_pods_own_empty_dirs_are_filled() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = archive(dir.path(), &Carried { empty_dirs: vec!["tmp".into()], ..Carried::default() });
+        fs::create_dir_all(archive.join("volumes")).unwrap();
+        fs::copy(archive.join(image_volume(0)), archive.join(empty_dir("tmp"))).unwrap();
+        let pod = dir.path().join("pods/u-1");
+        let volume = pod.join("volumes/kubernetes.io~empty-dir/tmp");
+        let hosts = pod.join("etc-hosts");
+        let bundle = bundle(dir.path(), &serde_json::json!([{"destination": "/etc/hosts", "source": hosts}]));
+        let fill = || put_in_place(&bundle, OsStr::new("ab"), &archive);
+        assert!(matches!(fill().unwrap_err(), CarriedError::NoEmptyDir(name) if name == "tmp"));
+        fs::create_dir_all(&volume).unwrap();
+        fs::write(volume.join("of-an-earlier-attempt"), "").unwrap();
+        fill().unwrap();
+        assert!(!volume.join("of-an-earlier-attempt").exists());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Guarantees: nothing outside that root is touched, whatever names and links the tar or the root hold: every name is
 //! resolved beneath the root and through no symbolic link. Holes of files take no room.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
@@ -69,6 +70,52 @@ pub fn apply(tree: &Path, root: &Path, kind: TreeKind) -> Result<(), LayerError>
 pub fn replace(tree: &Path, root: &Path) -> Result<(), LayerError> {
     empty(open_root(root)?.as_fd()).map_err(|e| at(root, e))?;
     apply(tree, root, TreeKind::Plain)
+}
+
+/// Puts the tar file `tree` in place of all that the folder `root` holds; folders that both have stay the folders that they
+/// are, for a part of it may be mounted elsewhere already (`subPath`).
+pub fn fill(tree: &Path, root: &Path) -> Result<(), LayerError> {
+    let folders = folders(tree)?;
+    clear(open_root(root)?.as_fd(), Path::new(""), &folders).map_err(|e| at(root, e))?;
+    apply(tree, root, TreeKind::Plain)
+}
+
+/// Names of all folders in a tar.
+fn folders(tree: &Path) -> Result<HashSet<PathBuf>, LayerError> {
+    let file = File::open(tree).map_err(|e| at(tree, e))?;
+    let mut archive = Archive::new(io::BufReader::with_capacity(1 << 18, file));
+    let mut found = HashSet::new();
+    for entry in archive.entries_with_seek().map_err(|e| at(tree, e))? {
+        let entry = entry.map_err(|e| at(tree, e))?;
+        if entry.header().entry_type() == EntryType::Directory {
+            let path = entry.path().map_err(|e| at(tree, e))?;
+            if let Some((parent, name)) = split(&path).map_err(|e| at(&path, e))? {
+                found.insert(
+                    parent.join(name).components().filter(|part| *part != Component::CurDir).collect(),
+                );
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Removes everything but folders of these names.
+fn clear(folder: BorrowedFd<'_>, path: &Path, folders: &HashSet<PathBuf>) -> io::Result<()> {
+    let readable = rustix::fs::openat(folder, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    for entry in rustix::fs::Dir::read_from(&readable)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name == "." || name == ".." {
+            continue;
+        }
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::PATH | OFlags::CLOEXEC;
+        let below = path.join(name);
+        match rustix::fs::openat(&readable, name, flags, Mode::empty()) {
+            Ok(kept) if folders.contains(&below) => clear(kept.as_fd(), &below, folders)?,
+            _ => remove(readable.as_fd(), name)?,
+        }
+    }
+    Ok(())
 }
 
 fn at(path: &Path, source: io::Error) -> LayerError {

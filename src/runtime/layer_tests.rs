@@ -174,3 +174,36 @@ fn a_file_with_holes_is_what_its_map_says_and_nothing_beyond() {
         assert!(with_map(map, size, data).is_err(), "{map:?}");
     }
 }
+
+#[test]
+fn folders_that_both_have_stay_while_all_else_is_replaced() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut tar = tar::Builder::new(Vec::new());
+    for folder in [".", "part", "part/deep", "was-a-file"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o750);
+        header.set_size(0);
+        tar.append_data(&mut header, folder, std::io::empty()).unwrap();
+    }
+    let mut header = tar::Header::new_gnu();
+    header.set_size(5);
+    header.set_mode(0o640);
+    tar.append_data(&mut header, "part/deep/file", &b"state"[..]).unwrap();
+    let tree = from.path().join("tree.tar");
+    std::fs::write(&tree, tar.into_inner().unwrap()).unwrap();
+    let at = |name: &str| to.path().join(name);
+    std::fs::create_dir_all(at("part/gone")).unwrap();
+    std::fs::create_dir_all(at("gone")).unwrap();
+    for name in ["part/gone/file", "gone/file", "was-a-file", "part/deep"] {
+        std::fs::write(at(name), "old").unwrap();
+    }
+    let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(at(name)).unwrap());
+    let before = inode("part");
+    for _ in 0..2 {
+        fill(&tree, to.path()).unwrap();
+        assert_eq!(inode("part"), before);
+        assert_eq!(std::fs::read_to_string(at("part/deep/file")).unwrap(), "state");
+        assert!(!at("part/gone").exists() && !at("gone").exists() && at("was-a-file").is_dir());
+    }
+}

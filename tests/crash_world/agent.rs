@@ -1,4 +1,4 @@
-//! The agent of one node. Its desk, tickets, fences, tombstones, archives and store are the product's own, on a folder;
+//! The agent of one node. Its tickets, fences, tombstones, archives and store are the product's own, on a folder;
 //! what it does to containers is done to this world's processes, in the order in which `agent::orders` and `agent::dump`
 //! do it.
 
@@ -12,15 +12,15 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shadow::agent::archive::{IMAGES, LAYER, Origin, write};
-use shadow::agent::capacity::Meter;
-use shadow::agent::containers::Containers;
-use shadow::agent::desk::Desk;
 use shadow::agent::failure::Failure;
-use shadow::agent::fence::{Fence, Stale};
-use shadow::agent::host::Host;
-use shadow::agent::receive::receive;
+use shadow::agent::node::capacity::Meter;
+use shadow::agent::node::containers::Containers;
+use shadow::agent::node::host::Host;
+use shadow::agent::restore::fence::{Fence, Stale};
+use shadow::agent::restore::tickets::Tickets;
 use shadow::agent::store::{self, Durability, Store};
+use shadow::agent::transfer::archive::{IMAGES, LAYER, Origin, write};
+use shadow::agent::transfer::receive::receive;
 use shadow::api::{
     ArchiveSize, AwaitOrder, CarryOrder, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport,
     Epoch, Findings, Hold, MigrationUid, NodeName, OpenTicketOrder, Refusal, Role, SpendOrder,
@@ -51,7 +51,7 @@ struct Job {
 /// One life of a node's agent.
 pub struct Agent {
     pub store: Store,
-    pub desk: Arc<Desk>,
+    pub tickets: Arc<Tickets>,
     pub stopped: CancellationToken,
     node: String,
     line: Line,
@@ -85,11 +85,11 @@ impl Agent {
         let store = Store::open(&dir.join("shadow")).unwrap();
         std::fs::create_dir_all(bundles(dir)).unwrap();
         let containers = Containers::new(Host::at(&dir.join("node")));
-        let desk = Desk::over(store.clone(), containers, Arc::new(Hands(world.clone())));
-        let desk = Arc::new(desk.unwrap());
+        let tickets = Tickets::over(store.clone(), containers, Arc::new(Hands(world.clone())));
+        let tickets = Arc::new(tickets.unwrap());
         let agent = Arc::new(Self {
             store,
-            desk,
+            tickets,
             stopped: CancellationToken::new(),
             node: node.to_owned(),
             line: world.wire.line(&format!("agent {node}"), true),
@@ -97,10 +97,10 @@ impl Agent {
             lock: tokio::sync::Mutex::default(),
         });
         agent.recover(world);
-        let (desk, stopped) = (Arc::clone(&agent.desk), agent.stopped.clone());
+        let (tickets, stopped) = (Arc::clone(&agent.tickets), agent.stopped.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = desk.look_after() => {}
+                () = tickets.look_after() => {}
                 () = stopped.cancelled() => {}
             }
         });
@@ -160,7 +160,7 @@ impl Agent {
             }
             ["close"] => {
                 let order: CloseOrder = body(bytes)?;
-                self.desk.close(&uid, order.epoch, order.keep)?;
+                self.tickets.close(&uid, order.epoch, order.keep)?;
                 self.jobs
                     .lock()
                     .retain(|(of, at), job| *of != uid || *at > order.epoch || job.borrow().is_none());
@@ -168,17 +168,17 @@ impl Agent {
             }
             ["tickets", of] => {
                 let order: OpenTicketOrder = body(bytes)?;
-                self.desk.open_ticket(&uid, role(of), &order)?;
+                self.tickets.open_ticket(&uid, role(of), &order)?;
                 Ok(json!({}))
             }
             ["tickets", of, "await"] => {
                 let order: AwaitOrder = body(bytes)?;
-                Ok(json!(self.desk.await_ticket(&uid, role(of), &order).await?))
+                Ok(json!(self.tickets.await_ticket(&uid, role(of), &order).await?))
             }
             ["tickets", of, "spend"] => {
                 let order: SpendOrder = body(bytes)?;
                 let deadline = Instant::now() + SPEND_TIME;
-                self.desk.spend(&uid, role(of), &order, deadline).await?;
+                self.tickets.spend(&uid, role(of), &order, deadline).await?;
                 Ok(json!({}))
             }
             ["carry"] => Ok(json!(self.carry(world, &uid, &body(bytes)?).await?)),
@@ -190,7 +190,7 @@ impl Agent {
     async fn carry(&self, world: &World, uid: &MigrationUid, order: &CarryOrder) -> Outcome {
         self.pass(world, uid, order.epoch, Fence::admit_forward)?;
         let archive = self.store.archive(uid, order.epoch);
-        let here = self.desk.archive(uid, order.epoch)?.filter(|manifest| manifest.digest == order.digest);
+        let here = self.tickets.archive(uid, order.epoch)?.filter(|manifest| manifest.digest == order.digest);
         if let (Some(manifest), None) = (&here, &order.target) {
             let (digest, bytes) = (manifest.digest.clone(), manifest.bytes);
             return Ok(DumpReport { digest, bytes, frozen_ms: 0, total_ms: 0 });
@@ -205,7 +205,7 @@ impl Agent {
             None => {
                 let stream = streamed(&dir, &origin)?;
                 let (uid, meter) = (origin.migration.clone(), Meter::default());
-                receive(&self.desk, &self.store, &meter, &uid, origin.epoch, Body::from(stream)).await
+                receive(&self.tickets, &self.store, &meter, &uid, origin.epoch, Body::from(stream)).await
             }
         }
     }
@@ -217,7 +217,7 @@ impl Agent {
         epoch: Epoch,
         check: fn(&mut Fence, Epoch) -> Result<(), Stale>,
     ) -> Result<(), Failure> {
-        let passed = self.desk.pass(uid, |fence| check(fence, epoch));
+        let passed = self.tickets.pass(uid, |fence| check(fence, epoch));
         if world.scenario.has(Mistake::AgentsIgnoreFences) { Ok(()) } else { passed }
     }
 
@@ -339,7 +339,7 @@ impl Agent {
             let agent = there.node(to.as_str()).agent().ok_or_else(cut_off)?;
             let meter = Meter::default();
             tokio::select! {
-                taken = receive(&agent.desk, &agent.store, &meter, &origin.migration, origin.epoch, Body::from(stream)) => taken,
+                taken = receive(&agent.tickets, &agent.store, &meter, &origin.migration, origin.epoch, Body::from(stream)) => taken,
                 () = agent.stopped.cancelled() => Err(cut_off()),
             }
         };

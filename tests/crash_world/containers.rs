@@ -1,4 +1,4 @@
-//! The containers of this world as the agents' desks touch them: restored processes stand still until they are let go.
+//! The containers of this world as the agents' tickets touch them: restored processes stand still until they are let go.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use shadow::agent::failure::Failure;
-use shadow::agent::processes::Processes;
+use shadow::agent::restore::processes::Processes;
 use tokio::time::sleep;
 
 use super::World;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use shadow::agent::archive::MANIFEST;
 use shadow::agent::store;
+use shadow::agent::transfer::archive::MANIFEST;
 use shadow::api::{Epoch, MigrationUid};
 use std::sync::atomic::Ordering;
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use shadow::agent::desk::NotRecorded;
-use shadow::agent::ticket::Verdict;
+use shadow::agent::restore::ticket::Verdict;
+use shadow::agent::restore::tickets::NotRecorded;
 use shadow::api::{ANNOTATION_TICKET, ClaimRequest, RUNTIME_CLASS, RestoreFault, RestoreOutcome, Role};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -113,6 +113,7 @@ async fn run(world: World, node: String, pod: Value, started: Arc<Mutex<Option<A
                 container: "app".into(),
                 container_id: String::new(),
                 pod_ip: Some(ip.clone()),
+                init: false,
             };
             let line = world.wire.line(&format!("shadow-runc {node}"), false);
             let mut attempt = 0;
@@ -168,7 +169,7 @@ async fn create(
             *started.lock() = Some(App::start(world, node, pod, request.pod.as_str(), Memory::default()));
             return true;
         }
-        Verdict::Wait | Verdict::Refuse(_) | Verdict::Recorded => return false,
+        Verdict::Wait | Verdict::Complete | Verdict::Refuse(_) | Verdict::Recorded => return false,
     }
     let mut restoring = Restoring { agent: Arc::clone(&agent), request, ended: false };
     let ticket = &request.ticket;
@@ -248,7 +249,7 @@ async fn claim(
         if let Some(agent) = world.node(node).agent() {
             let claim = {
                 let (agent, request) = (Arc::clone(&agent), request.clone());
-                async move { agent.desk.claim(&request, deadline).await.unwrap() }
+                async move { agent.tickets.claim(&request, deadline).await.unwrap() }
             };
             let what = format!("claim {}", request.ticket);
             let waiting = Waiting { agent: &agent, request };
@@ -279,7 +280,7 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.agent.stopped.is_cancelled() {
-            let _ = self.agent.desk.left(&self.request.ticket);
+            let _ = self.agent.tickets.left(&self.request.ticket);
         }
     }
 }
@@ -298,7 +299,7 @@ async fn report(
             if agent.stopped.is_cancelled() {
                 return None;
             }
-            match agent.desk.ended(&ticket, &outcome) {
+            match agent.tickets.ended(&ticket, &outcome) {
                 Ok(()) => Some(true),
                 Err(NotRecorded::Spent) => Some(false),
                 Err(NotRecorded::Store(_)) => None,
@@ -319,6 +320,6 @@ fn broke_off(agent: &Agent, request: &ClaimRequest) {
     if !agent.stopped.is_cancelled() {
         let failed =
             RestoreOutcome::Failed { reason: "shadow-runc broke off".into(), fault: RestoreFault::BrokenOff };
-        let _ = agent.desk.ended(&request.ticket, &failed);
+        let _ = agent.tickets.ended(&request.ticket, &failed);
     }
 }

@@ -1,4 +1,4 @@
-//! A small world in memory for the real operator, the real webhook and the real desks of two agents: an API server, a
+//! A small world in memory for the real operator, the real webhook and the real tickets of two agents: an API server, a
 //! broker, kubelets, a StatefulSet controller, a consumer. Every call between its parts can be struck, see [`wire`].
 
 pub mod admission;
@@ -9,7 +9,6 @@ pub mod broker;
 pub mod client;
 pub mod cluster;
 pub mod containers;
-pub mod courier;
 pub mod handover;
 pub mod invariants;
 pub mod kubelet;
@@ -19,6 +18,7 @@ pub mod processes;
 pub mod run;
 pub mod scenario;
 pub mod sweep;
+pub mod transport;
 pub mod watch;
 pub mod wire;
 

@@ -22,8 +22,8 @@ use super::agent::Agent;
 use super::api_server::User;
 use super::client::client;
 use super::cluster::{NODES, agent_pods};
-use super::courier::WireCourier;
 use super::handover::MemoryBroker;
+use super::transport::WireCourier;
 
 /// `operator::serve::CALL_LIMIT` and `webhook::run::CALL_TIMEOUT`.
 const OPERATOR_LIMIT: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ impl Processes {
         let line = world.wire.line(&format!("operator {}", self.operators), true);
         let calls = client(world, &line, User::Operator, Some(OPERATOR_LIMIT));
         let agents = store::<Pod>(agent_pods());
-        let courier = Arc::new(WireCourier::new(world.clone(), line.clone()));
+        let transport = Arc::new(WireCourier::new(world.clone(), line.clone()));
         let brokers = {
             let (world, line) = (world.clone(), line.clone());
             Arc::new(move |_| {
@@ -80,7 +80,7 @@ impl Processes {
             recorder: Arc::new(Recorder::new(calls.clone(), "operator", None)),
             client: calls,
             watch_client: client(world, &line, User::Operator, None),
-            agents: Agents::new(agents.clone(), courier),
+            agents: Agents::new(agents.clone(), transport),
             brokers,
             nodes: store::<Node>(world.objects.list("nodes", None).0),
             agent_pods: agents,

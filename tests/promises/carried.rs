@@ -1,5 +1,5 @@
 //! What a pod holds beside its memory moves with it, there and back: sockets on its own address, /dev/shm, open files that
-//! have lost their names, volumes of its image, files with holes.
+//! have lost their names, volumes of its image, emptyDir volumes, files with holes; and what its init container has done.
 
 use std::time::Duration;
 
@@ -14,10 +14,30 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[test]
 fn everything_that_a_pod_holds_moves_there_and_back() -> Result {
     on_cluster("carried", async |lab| {
+        let mounts = json!([
+            { "name": "scratch", "mountPath": "/scratch" },
+            { "name": "quick", "mountPath": "/scratch/quick" },
+            { "name": "parts", "mountPath": "/part", "subPath": "a/b" },
+            { "name": "parts", "mountPath": "/other", "subPath": "c" },
+        ]);
+        let container =
+            json!({ "image": "localhost/shadow-carried:1", "command": ["/carried"], "volumeMounts": mounts });
+        let init = json!({ "name": "fill", "image": "localhost/shadow-carried:1", "imagePullPolicy": "Never",
+            "command": ["/carried", "--append", "/scratch/appended"],
+            "volumeMounts": [{ "name": "scratch", "mountPath": "/scratch" }] });
         let app = App::counter("carried")
-            .pod(
-                json!({ "containers": [{ "image": "localhost/shadow-carried:1", "command": ["/carried"] }] }),
-            )
+            .pod(json!({
+                "initContainers": [init],
+                "containers": [container],
+                "securityContext": { "fsGroup": 2000 },
+                "volumes": [
+                    { "name": "scratch", "emptyDir": {} },
+                    { "name": "quick", "emptyDir": { "medium": "Memory", "sizeLimit": "8Mi" } },
+                    { "name": "parts", "emptyDir": { "sizeLimit": "64Mi" } },
+                ],
+            }))
+            .env("VOLUMES", "/volume,/scratch,/scratch/quick,/part,/other")
+            .env("APPENDED", "/scratch/appended")
             .env("PEER", &format!("{}:9", lab.cluster.broker_ip));
         lab.deploy(&app).await?;
         let watch = lab.watch();
@@ -36,6 +56,7 @@ fn everything_that_a_pod_holds_moves_there_and_back() -> Result {
             let moved = lab.only_pod(&app).await?;
             let after = state(&moved).await?;
             assert_ne!((&moved.node, &moved.uid, &moved.ip), (&pod.node, &pod.uid, &pod.ip));
+            assert_eq!(after["appended"], "once\n", "the init container did not run again");
             for what in ["cookie", "files", "sparse"] {
                 assert_eq!(after[what], before[what], "round {round}");
             }

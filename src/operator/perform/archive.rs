@@ -5,10 +5,10 @@ use std::time::Duration;
 use futures::future::{try_join, try_join_all};
 use tokio::time::Instant;
 
-use super::super::agents::AgentError;
-use super::super::subject::Journal;
 use super::{EffectError, Performer, limits, target};
 use crate::api::{DumpOrder, DumpTarget, NodeName, Reason, Refusal};
+use crate::operator::agents::client::AgentError;
+use crate::operator::drive::subject::Journal;
 use crate::protocol::{Archive, Outcome};
 
 impl Performer {

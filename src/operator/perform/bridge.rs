@@ -10,11 +10,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 
-use super::super::policies;
-use super::super::shadow_pod::shadow_name;
-use super::super::subject::{Bridge, Journal};
 use super::{EffectError, Performer, target};
 use crate::api::{LABEL_MIGRATION, MANAGER, Reason};
+use crate::operator::check::policies;
+use crate::operator::drive::subject::{Bridge, Journal};
+use crate::operator::shadow_pod::shadow_name;
 use crate::protocol::Outcome;
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";

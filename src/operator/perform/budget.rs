@@ -6,9 +6,9 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 
-use super::super::selectors::selects;
 use super::EffectError;
 use crate::api::Reason;
+use crate::operator::check::selectors::selects;
 use crate::protocol::Plan;
 
 /// Fails, to be tried again, while a budget allows no disruption of the pod, if the move is one.

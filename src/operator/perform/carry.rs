@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use super::super::agents::AgentError;
-use super::super::subject::Journal;
 use super::ticket::{archive, patience_of};
 use super::trouble::transfer_time;
 use super::{EffectError, Performer, target};
 use crate::api::{CarryOrder, DumpTarget, NodeName, Reason, Refusal};
+use crate::operator::agents::client::AgentError;
+use crate::operator::drive::subject::Journal;
 use crate::protocol::Outcome;
 
 /// Beside the time that its bytes take.

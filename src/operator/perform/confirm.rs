@@ -11,11 +11,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 
-use super::super::subject::Journal;
 use super::rehearsal::LIVED;
 use super::ticket::{awaiting, has_come, patience_of};
 use super::{EffectError, Performer, target};
 use crate::api::{AwaitOrder, Reason, Role, TicketState};
+use crate::operator::drive::subject::Journal;
 use crate::protocol::{Outcome, Restored};
 
 /// Longest wait for one look; afterwards its pod is looked at.

@@ -8,12 +8,12 @@ use kube::Api;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::super::context::{Brokers, Context};
-use super::super::shadow_pod::shadow_name;
-use super::super::subject::{Journal, Subject};
 use super::{EffectError, Performer};
 use crate::api::{MessageQueue, Reason};
 use crate::broker::{Broker, BrokerError, BrokerUrl, MigrationQueues, ParkOrder, ResumeOrder};
+use crate::operator::context::{Brokers, Context};
+use crate::operator::drive::subject::{Journal, Subject};
+use crate::operator::shadow_pod::shadow_name;
 use crate::protocol::{Failure, Outcome};
 
 /// Keys of a Secret under which a broker's URL may stand.

@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
-use super::super::subject::{Journal, OwnerKind};
 use super::archive::{Keeps, Waits, others};
 use super::{EffectError, Performer};
+use crate::operator::drive::subject::{Journal, OwnerKind};
 use crate::protocol::Outcome;
 
 /// A webhook that has not heard of it yet may still hand out a ticket: the pods are looked at so often.

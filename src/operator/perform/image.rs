@@ -6,11 +6,11 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::super::agents::{Agent, AgentError};
-use super::super::placing::Placing;
-use super::super::subject::Journal;
 use super::{EffectError, Performer};
 use crate::api::{AwaitedTicket, ContainerRef, Life, NodeName, PodIdentity, PodUid, Reason};
+use crate::operator::agents::client::{Agent, AgentError};
+use crate::operator::drive::subject::Journal;
+use crate::operator::lead::placing::Placing;
 use crate::placement::Need;
 
 /// Shown of a digest.

@@ -11,9 +11,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
-use super::super::subject::Journal;
 use super::{EffectError, Performer};
 use crate::broker::PARK_LIVES;
+use crate::operator::drive::subject::Journal;
 use crate::protocol::{Effect, Outcome, State};
 
 /// By then every order to park has expired; as long as one may come back, from a connection that the broker has not

@@ -7,9 +7,9 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use super::super::subject::Journal;
 use super::{EffectError, Performer};
 use crate::api::{LONGEST_DEADLINE, Life, NodeName, Reason};
+use crate::operator::drive::subject::Journal;
 
 const MIB: u64 = 1 << 20;
 /// Of a line that nobody has measured, in bytes per second.

@@ -46,9 +46,9 @@ use tokio::sync::watch;
 use self::consumer::BrokerLink;
 use self::trouble::Patience;
 use self::unlike::Unlike;
-use super::agents::AgentError;
+use super::agents::client::AgentError;
 use super::context::Context;
-use super::subject::Journal;
+use super::drive::subject::Journal;
 use crate::api::{GROUP, MigrationUid, NodeName, Objection, OrderError, Reason, Refusal, StatefulMigration};
 use crate::protocol::{Effect, Event, Failure, Outcome, State, step};
 

@@ -6,10 +6,10 @@ use kube::api::ListParams;
 use kube::core::Selector;
 use kube::{Api, Client, ResourceExt as _};
 
-use super::super::subject::{Journal, OwnerKind, Subject};
 use super::{EffectError, Performer};
 use crate::api::Reason;
 use crate::kit::{Rollout, ordinal};
+use crate::operator::drive::subject::{Journal, OwnerKind, Subject};
 
 /// What the owner would make of the pod if it went now.
 #[derive(Clone, Debug, PartialEq, Eq)]

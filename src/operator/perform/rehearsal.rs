@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use super::super::subject::Journal;
 use super::ticket::{archive, awaiting, has_come, not_restored, opening, patience_of, until_there};
 use super::{EffectError, Performer, limits, target};
 use crate::api::{AwaitOrder, Life, OpenTicketOrder, Purpose, Role, TicketState};
+use crate::operator::drive::subject::Journal;
 use crate::protocol::Outcome;
 
 /// For the look whether it lives.

@@ -9,8 +9,6 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use tokio::time::Instant;
 
-use super::super::agents::AgentError;
-use super::super::subject::{Journal, OwnerKind};
 use super::ticket::{archive, awaiting, has_come, not_restored, on_node, opening};
 use super::trouble::Trouble;
 use super::{EffectError, Performer, limits, target};
@@ -18,6 +16,8 @@ use crate::api::{
     ANNOTATION_TICKET, AwaitedTicket, Life, NodeName, OpenTicketOrder, PodUid, Purpose, Reason, Refusal,
     RestoreFault, Role, StatefulMigration, TicketId, TicketState,
 };
+use crate::operator::agents::client::AgentError;
+use crate::operator::drive::subject::{Journal, OwnerKind};
 use crate::protocol::{Outcome, Restored};
 
 /// Longer than a restore that nothing stands against; after each such wait its pod is looked at.

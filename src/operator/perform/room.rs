@@ -6,9 +6,9 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
 
-use super::super::shadow_pod::shadow_name;
-use super::super::subject::Journal;
 use super::{EffectError, Performer};
+use crate::operator::drive::subject::Journal;
+use crate::operator::shadow_pod::shadow_name;
 use crate::protocol::Outcome;
 
 impl Performer {

@@ -6,14 +6,14 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
-use super::super::check::ask_scheduling;
-use super::super::placing::{Placing, Unfit, Verdicts, explain};
-use super::super::shadow_pod::{HOSTNAME_LABEL, shadow_name};
-use super::super::subject::Journal;
 use super::owner::template;
 use super::ticket::archive;
 use super::{EffectError, Performer};
 use crate::api::{ANNOTATION_PLACED_ON, NodeName, Reason};
+use crate::operator::check::answer::ask_scheduling;
+use crate::operator::drive::subject::Journal;
+use crate::operator::lead::placing::{Placing, Unfit, Verdicts, explain};
+use crate::operator::shadow_pod::{HOSTNAME_LABEL, shadow_name};
 use crate::placement::{Need, score};
 use crate::protocol::Outcome;
 

@@ -9,11 +9,6 @@ use kube::api::PostParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
 
-use super::super::agents::AgentError;
-use super::super::bookings::BookingError;
-use super::super::properties;
-use super::super::shadow_pod::{Placement, shadow_name, shadow_pod};
-use super::super::subject::Journal;
 use super::admitted::{nothing_was_added, refusal};
 use super::budget::budget_allows;
 use super::image::pulls_always;
@@ -21,6 +16,11 @@ use super::owner::{owner_keeps, owner_makes_at_once, says_ready};
 use super::wake::Waker;
 use super::{EffectError, Performer, target};
 use crate::api::{ContainerRef, LABEL_MIGRATION, NodeName, PodIdentity, PodUid, Reason};
+use crate::operator::agents::client::AgentError;
+use crate::operator::check::properties;
+use crate::operator::drive::subject::Journal;
+use crate::operator::lead::bookings::BookingError;
+use crate::operator::shadow_pod::{Placement, shadow_name, shadow_pod};
 use crate::placement::Need;
 use crate::protocol::{Outcome, ShadowAt};
 

@@ -5,10 +5,10 @@ use kube::api::{DeleteParams, EvictParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
-use super::super::agents::AgentError;
-use super::super::subject::Journal;
 use super::{EffectError, Performer};
 use crate::api::{NodeName, Reason, Refusal};
+use crate::operator::agents::client::AgentError;
+use crate::operator::drive::subject::Journal;
 use crate::protocol::Outcome;
 
 /// By this taint an administrator vouches that a node is down for good (Kubernetes' non-graceful node shutdown).

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::agents::{Agent, AgentError};
-use super::super::subject::Journal;
 use super::ticket::{awaiting, has_come};
 use super::{EffectError, Performer, target};
 use crate::api::{AwaitedTicket, Reason, Role, SpendOrder, TicketState};
+use crate::operator::agents::client::{Agent, AgentError};
+use crate::operator::drive::subject::Journal;
 use crate::protocol::Outcome;
 
 impl Performer {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::subject::Journal;
 use super::EffectError;
 use crate::api::{
     AwaitOrder, AwaitedTicket, LONGEST_AWAIT, Life, NodeName, OpenTicketOrder, Purpose, Reason, RestoreFault,
     Role, TicketState,
 };
+use crate::operator::drive::subject::Journal;
 use crate::protocol::Archive;
 
 /// Longest cause that people are told, in characters, beside what becomes of it; the log has all of it.

@@ -10,9 +10,9 @@ use kube::Api;
 use kube::api::ListParams;
 use tokio::time::{Instant, sleep};
 
-use super::super::subject::Journal;
 use super::{EffectError, Performer};
 use crate::api::{AwaitOrder, AwaitedTicket, NodeName, Reason, Role, TicketState};
+use crate::operator::drive::subject::Journal;
 
 /// Between looks at what the kubelet does.
 const LOOK: Duration = Duration::from_secs(5);

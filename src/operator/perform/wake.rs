@@ -11,8 +11,8 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::super::context::Context;
 use crate::api::{ANNOTATION_ROOM_SINCE, NodeName};
+use crate::operator::context::Context;
 use crate::placement::{Evaluator, Need, View};
 
 /// At most so often, unless a node has come to have room. The extender may hear of it a little after the scheduler has been

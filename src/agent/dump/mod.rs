@@ -1,0 +1,6 @@
+//! Dumps: processes by CRIU, and beside them the files that are the container's own.
+
+pub mod carry;
+pub mod job;
+pub mod jobs;
+pub mod written;

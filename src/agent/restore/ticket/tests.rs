@@ -1,0 +1,208 @@
+use super::*;
+use TicketState as S;
+
+fn holder(pod: &str, container: &str) -> Holder {
+    Holder {
+        pod: pod.into(),
+        container: container.into(),
+        pod_ip: None,
+        container_id: String::new(),
+        init: false,
+    }
+}
+
+fn opening() -> Opening {
+    Opening { container: "app".into(), digest: "d".into(), purpose: Purpose::Live }
+}
+
+#[test]
+fn an_init_container_waits_with_its_pod_and_is_then_completed_as_often_as_it_asks() {
+    let mut ticket = Ticket::default();
+    let init = Holder { init: true, ..holder("p", "fill") };
+    let app = holder("p", "app");
+    assert_eq!(ticket.claim(Role::Replacement, &init, false), Verdict::Wait);
+    assert_eq!(ticket.state, S::Waiting);
+    ticket.open(opening()).unwrap();
+    assert_eq!(ticket.claim(Role::Replacement, &init, false), Verdict::Complete);
+    assert_eq!(ticket.state, S::Waiting, "nothing is restored by it");
+    assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Restore);
+    assert_eq!(ticket.claim(Role::Replacement, &init, false), Verdict::Complete, "its sandbox is new");
+    let other = Holder { init: true, ..holder("q", "fill") };
+    assert_eq!(ticket.claim(Role::Replacement, &other, false), Verdict::Wait, "another pod is before it");
+    let plain = holder("p", "fill");
+    assert!(matches!(ticket.claim(Role::Replacement, &plain, false), Verdict::Fresh(_)), "it runs again");
+    ticket.spend();
+    assert!(matches!(ticket.claim(Role::Replacement, &init, false), Verdict::Refuse(_)));
+}
+
+#[test]
+fn a_claim_waits_until_it_is_opened_and_then_restores() {
+    let mut ticket = Ticket::default();
+    let app = holder("p", "app");
+    assert_eq!(ticket.claim(Role::Shadow, &app, false), Verdict::Wait);
+    assert_eq!(ticket.state, S::Waiting);
+    ticket.open(opening()).unwrap();
+    assert_eq!(ticket.claim(Role::Shadow, &app, false), Verdict::Restore);
+    assert_eq!(ticket.state, S::Restoring);
+    ticket.restored();
+    assert_eq!(ticket.state, S::Held);
+}
+
+#[test]
+fn opening_before_the_claim_is_the_same() {
+    let mut ticket = Ticket::default();
+    ticket.open(opening()).unwrap();
+    assert_eq!(ticket.state, S::Unclaimed);
+    assert_eq!(ticket.claim(Role::Replacement, &holder("p", "app"), false), Verdict::Restore);
+}
+
+#[test]
+fn nobody_restores_while_another_restore_runs() {
+    let mut ticket = Ticket::default();
+    ticket.open(opening()).unwrap();
+    let app = holder("p", "app");
+    assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Restore);
+    assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Wait);
+    ticket.failed(RestoreFault::Criu, "x".into());
+    assert_eq!((ticket.state, ticket.failure.as_deref()), (S::Waiting, Some("x")));
+    assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Restore);
+}
+
+#[test]
+fn a_process_that_died_before_the_close_is_restored_again() {
+    let mut ticket = Ticket::default();
+    ticket.open(opening()).unwrap();
+    let app = holder("p", "app");
+    ticket.claim(Role::Replacement, &app, false);
+    ticket.restored();
+    assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Restore);
+}
+
+#[test]
+fn whoever_has_restored_and_did_not_hear_that_it_is_on_record_restores_nothing_again() {
+    let mut ticket = Ticket::default();
+    ticket.open(opening()).unwrap();
+    let create = |id: &str| Holder { container_id: id.into(), ..holder("p", "app") };
+    assert_eq!(ticket.claim(Role::Replacement, &create("c1"), false), Verdict::Restore);
+    ticket.restored();
+    assert_eq!(ticket.claim(Role::Replacement, &create("c1"), false), Verdict::Recorded);
+    assert_eq!(ticket.state, S::Held);
+    assert_eq!(ticket.claim(Role::Replacement, &create("c2"), false), Verdict::Restore);
+}
+
+#[test]
+fn another_pod_or_container_gets_no_archive() {
+    for role in [Role::Shadow, Role::Replacement] {
+        let mut ticket = Ticket::default();
+        ticket.open(opening()).unwrap();
+        ticket.claim(role, &holder("p", "app"), false);
+        let of_pod = ticket.claim(role, &holder("q", "app"), false);
+        let of_container = ticket.claim(role, &holder("p", "sidecar"), false);
+        match role {
+            Role::Shadow => {
+                assert!(matches!((of_pod, of_container), (Verdict::Refuse(_), Verdict::Refuse(_))));
+            }
+            Role::Replacement => {
+                assert!(matches!((of_pod, of_container), (Verdict::Wait, Verdict::Fresh(_))));
+            }
+        }
+        assert_eq!(ticket.holder, Some(holder("p", "app")));
+    }
+}
+
+#[test]
+fn the_next_pod_takes_over_when_nothing_is_left_of_the_first() {
+    let mut ticket = Ticket::default();
+    ticket.open(opening()).unwrap();
+    ticket.claim(Role::Replacement, &holder("p", "app"), false);
+    ticket.failed(RestoreFault::BrokenOff, "pod deleted".into());
+    assert_eq!(ticket.claim(Role::Replacement, &holder("q", "app"), true), Verdict::Restore);
+    assert_eq!(ticket.holder, Some(holder("q", "app")));
+}
+
+#[test]
+fn a_shadow_never_starts_fresh() {
+    assert!(matches!(without_restore(Role::Shadow, String::new()), Verdict::Refuse(_)));
+    assert!(matches!(without_restore(Role::Replacement, String::new()), Verdict::Fresh(_)));
+}
+
+#[test]
+fn opening_twice_must_be_for_the_same() {
+    let mut ticket = Ticket::default();
+    ticket.open(opening()).unwrap();
+    ticket.open(opening()).unwrap();
+    let other = Opening { digest: "e".into(), ..opening() };
+    assert_eq!(ticket.open(other), Err(NotOpened::Differently(opening())));
+}
+
+#[test]
+fn late_reports_change_nothing() {
+    let mut ticket = Ticket::default();
+    assert!(!ticket.restored());
+    ticket.failed(RestoreFault::Criu, "x".into());
+    ticket.started("c");
+    assert!(!ticket.let_go("c") && !ticket.ended("c", RestoreFault::Ended, "x".into()));
+    assert_eq!(ticket, Ticket::default());
+}
+
+fn held(purpose: Purpose) -> Ticket {
+    let mut ticket = Ticket::default();
+    ticket.open(Opening { purpose, ..opening() }).unwrap();
+    let create = Holder { container_id: "c".into(), ..holder("p", "app") };
+    assert_eq!(ticket.claim(Role::Shadow, &create, false), Verdict::Restore);
+    assert!(ticket.restored());
+    ticket
+}
+
+#[test]
+fn what_stands_still_is_let_go_by_intent_and_then_effect_and_a_rehearsal_never() {
+    let mut ticket = held(Purpose::Live);
+    ticket.started("c");
+    assert_eq!(ticket.state, S::Held, "nobody meant to");
+    assert!(!ticket.let_go("d") && ticket.let_go("c") && ticket.let_go("c"));
+    assert_eq!((ticket.state, ticket.letting_go), (S::Held, true));
+    ticket.started("d");
+    assert_eq!(ticket.state, S::Held);
+    ticket.started("c");
+    assert_eq!((ticket.state, ticket.letting_go), (S::Started, false));
+    assert!(!ticket.let_go("c"), "it runs");
+
+    let mut rehearsal = held(Purpose::Rehearsal);
+    assert!(!rehearsal.let_go("c"));
+    rehearsal.started("c");
+    assert_eq!(rehearsal.state, S::Held);
+    assert_eq!(
+        rehearsal.open(opening()),
+        Err(NotOpened::Differently(Opening { purpose: Purpose::Rehearsal, ..opening() }))
+    );
+}
+
+#[test]
+fn what_has_ended_gives_its_ticket_back_with_the_reason() {
+    let mut ticket = held(Purpose::Live);
+    assert!(ticket.let_go("c"));
+    ticket.started("c");
+    assert_eq!(ticket.lives_in(), Some("c"));
+    assert!(!ticket.ended("d", RestoreFault::Ended, "x".into()));
+    assert!(ticket.ended("c", RestoreFault::Ended, "x".into()));
+    assert_eq!(
+        (ticket.state, ticket.fault, ticket.lives_in()),
+        (S::Waiting, Some(RestoreFault::Ended), None)
+    );
+}
+
+#[test]
+fn a_spent_ticket_restores_nothing_and_lets_nothing_go_and_cannot_be_opened() {
+    for mut ticket in [Ticket::default(), held(Purpose::Live)] {
+        ticket.spend();
+        for role in [Role::Shadow, Role::Replacement] {
+            assert!(matches!(ticket.claim(role, &holder("p", "app"), true), Verdict::Refuse(_)));
+        }
+        assert!(!ticket.restored(), "whoever restored meanwhile must kill it");
+        assert!(!ticket.let_go("c"));
+        ticket.started("c");
+        ticket.failed(RestoreFault::Criu, "x".into());
+        assert_eq!(ticket.state, S::Closed);
+        assert_eq!(ticket.open(opening()), Err(NotOpened::Spent));
+    }
+}

@@ -1,0 +1,8 @@
+//! Whether a pod can be moved, and if not, why: asked before anything is begun, and by `kubectl shadow check`.
+
+pub mod answer;
+pub mod policies;
+pub mod preflight;
+pub mod properties;
+pub mod scheduling;
+pub mod selectors;

@@ -1,0 +1,363 @@
+//! Can this pod be carried as it is, and what has to be known of it? Pure: pod and Services in, [`Subject`] and
+//! [`Plan`] or the reason against it out. What is not understood is refused: nothing is ever moved with a part of its
+//! state left behind in silence.
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service, ServicePort, Volume};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt as _;
+
+use super::properties;
+use crate::api::{
+    Hold, NodeName, PodIdentity, PodUid, Reason, StateFrom, StatefulMigrationSpec, Strategy, SyncMode,
+    revision_of,
+};
+use crate::operator::drive::subject::{Bridge, BridgePort, OwnerKind, Subject};
+use crate::protocol::{Failure, Plan};
+
+/// What the journal starts with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub subject: Subject,
+    pub plan: Plan,
+    /// Warnings for people.
+    pub warnings: Vec<String>,
+}
+
+/// Checks the pod against what can be carried.
+///
+/// # Errors
+/// A terminal [`Failure`] whose reason says which property of the pod stands against it.
+pub fn preflight(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) -> Result<Accepted, Failure> {
+    let refuse =
+        |reason, message: String| Failure::terminal(reason, format!("pod {}: {message}", pod.name_any()));
+    let (Some(uid), Some(namespace), Some(pod_spec)) = (pod.uid(), pod.namespace(), pod.spec.as_ref()) else {
+        return Err(refuse(Reason::NotManaged, "the object is not complete".into()));
+    };
+    let Some(node) = pod_spec.node_name.clone() else {
+        return Err(refuse(Reason::NotManaged, "it runs on no node yet".into()));
+    };
+    let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
+    let (owner_kind, owner_uid) = match owner {
+        Some(owner) if is_apps(owner) && owner.kind == "StatefulSet" => {
+            (OwnerKind::StatefulSet, owner.uid.clone())
+        }
+        Some(owner) if is_apps(owner) && owner.kind == "ReplicaSet" => {
+            (OwnerKind::ReplicaSet, owner.uid.clone())
+        }
+        _ => {
+            return Err(refuse(
+                Reason::NotManaged,
+                "no StatefulSet or Deployment would make it again on the other node".into(),
+            ));
+        }
+    };
+    if let Some((reason, message)) = properties::refusal(pod) {
+        return Err(refuse(reason, message));
+    }
+    let container =
+        movable_container(pod_spec, spec.container_name.as_deref()).map_err(|(r, m)| refuse(r, m))?;
+    refuse_what_stays_behind(pod_spec, container).map_err(|(reason, message)| refuse(reason, message))?;
+    let wanted = spec.migration_strategy;
+    if let (Strategy::ShadowPod, Some(port)) = (wanted, host_port(pod_spec)) {
+        return Err(refuse(Reason::HostPort, format!("a shadow cannot take hostPort {port} beside it")));
+    }
+    if spec.sync == SyncMode::Replay {
+        return Err(refuse(
+            Reason::StrategyNotSupported,
+            "sync Replay is not implemented yet; Auto or Quiesce is".into(),
+        ));
+    }
+    let queue = spec.message_queue.clone();
+    let hold = match (spec.state_from, &queue) {
+        (StateFrom::Queue, Some(_)) => Hold::Release,
+        _ => Hold::Frozen,
+    };
+    let mut warnings = Vec::new();
+    // A shadow that answers requests would acknowledge writes that the replacement, restored from the same archive,
+    // does not have: it may only answer where requests change nothing.
+    let bridge = wanted != Strategy::Sequential && hold == Hold::Release && host_port(pod_spec).is_none();
+    if wanted == Strategy::ShadowPod && hold == Hold::Frozen {
+        warnings.push(
+            "requests may change this pod's state (state-from: Any), so no shadow answers them meanwhile"
+                .to_owned(),
+        );
+    }
+    if queue.as_ref().is_some_and(|q| q.broker_url.is_some()) {
+        warnings
+            .push("the broker's URL stands in the migration in plain text; name a Secret instead".to_owned());
+    }
+    let bridges = if bridge { bridges(pod, pod_spec, services) } else { Vec::new() };
+    Ok(Accepted {
+        plan: Plan { bridge, queue: queue.is_some(), hold, policy: spec.policy },
+        subject: Subject {
+            source: PodIdentity { namespace, name: pod.name_any(), uid: PodUid(uid) },
+            node: NodeName(node),
+            container: container.name.clone(),
+            owner_kind,
+            owner_uid,
+            revision: revision_of(pod.labels()).cloned(),
+            queue,
+            bridges,
+            archive_bytes: None,
+        },
+        warnings,
+    })
+}
+
+type Refusal = (Reason, String);
+
+/// Others have StatefulSets too, whose pods the webhook does not know.
+fn is_apps(owner: &OwnerReference) -> bool {
+    owner.api_version.starts_with("apps/")
+}
+
+fn movable_container<'a>(spec: &'a PodSpec, wanted: Option<&str>) -> Result<&'a Container, Refusal> {
+    if spec.containers.len() != 1 {
+        let names: Vec<_> = spec.containers.iter().map(|c| c.name.as_str()).collect();
+        return Err((Reason::SeveralContainers, format!("it has several containers ({})", names.join(", "))));
+    }
+    let container = &spec.containers[0];
+    match wanted {
+        Some(name) if name != container.name => {
+            Err((Reason::ContainerUnknown, format!("it has no container `{name}`, but `{}`", container.name)))
+        }
+        _ => Ok(container),
+    }
+}
+
+fn refuse_what_stays_behind(spec: &PodSpec, container: &Container) -> Result<(), Refusal> {
+    let mut init = spec.init_containers.iter().flatten();
+    if let Some(sidecar) = init.find(|init| init.restart_policy.as_deref() == Some("Always")) {
+        let message = format!("sidecar `{}` is a second container, which is not carried yet", sidecar.name);
+        return Err((Reason::SeveralContainers, message));
+    }
+    if spec.host_network == Some(true) {
+        return Err((Reason::HostNetwork, "hostNetwork: its sockets belong to the node".into()));
+    }
+    if spec.host_pid == Some(true) || spec.host_ipc == Some(true) {
+        return Err((Reason::HostPid, "hostPID or hostIPC: it shares the node's processes".into()));
+    }
+    if spec.share_process_namespace == Some(true) {
+        return Err((Reason::SharedProcessNamespace, "shareProcessNamespace is not carried yet".into()));
+    }
+    if spec.host_users == Some(false) {
+        return Err((Reason::UserNamespace, "hostUsers: false (a user namespace) is not carried yet".into()));
+    }
+    let resources = container.resources.as_ref();
+    let extended = resources
+        .and_then(|r| r.limits.as_ref())
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name)
+        .find(|name| name.contains('/'));
+    let claims = resources.and_then(|r| r.claims.as_ref()).is_some_and(|claims| !claims.is_empty());
+    if let Some(name) = extended {
+        return Err((Reason::Devices, format!("resource {name} is a device: its state cannot be carried")));
+    }
+    if claims || container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return Err((Reason::Devices, "resource claims and block devices are not carried".into()));
+    }
+    for volume in spec.volumes.iter().flatten() {
+        if let Some(refusal) = volume_refusal(volume) {
+            return Err(refusal);
+        }
+    }
+    Ok(())
+}
+
+/// Volumes whose content the new pod gets by itself are fine, and emptyDirs are carried; everything else holds state on this
+/// node.
+fn volume_refusal(volume: &Volume) -> Option<Refusal> {
+    let content_comes_from_the_cluster = volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
+        || volume.nfs.is_some();
+    let in_huge_pages = |medium: &str| medium.starts_with("HugePages");
+    let huge = volume.empty_dir.as_ref().is_some_and(|dir| dir.medium.as_deref().is_some_and(in_huge_pages));
+    if content_comes_from_the_cluster || (volume.empty_dir.is_some() && !huge) {
+        return None;
+    }
+    let name = &volume.name;
+    Some(if huge {
+        let message =
+            format!("emptyDir `{name}` is of huge pages, which are not carried: leave `medium` out");
+        (Reason::EmptyDirWithContent, message)
+    } else if volume.host_path.is_some() {
+        (Reason::VolumeNotSharable, format!("hostPath `{name}` is another folder on another node"))
+    } else {
+        (Reason::VolumeNotSharable, format!("volume `{name}` is not carried yet"))
+    })
+}
+
+fn host_port(spec: &PodSpec) -> Option<i32> {
+    spec.containers
+        .iter()
+        .flat_map(|c| c.ports.iter().flatten())
+        .find_map(|port| port.host_port.filter(|number| *number != 0))
+}
+
+fn bridges(pod: &Pod, spec: &PodSpec, services: &[Service]) -> Vec<Bridge> {
+    let labels = pod.labels();
+    services
+        .iter()
+        .filter_map(|service| {
+            let service_spec = service.spec.as_ref()?;
+            let selector = service_spec.selector.as_ref().filter(|s| !s.is_empty())?;
+            selector.iter().all(|(key, value)| labels.get(key) == Some(value)).then_some(())?;
+            let ports =
+                service_spec.ports.iter().flatten().filter_map(|port| bridge_port(port, spec)).collect();
+            let name = service.name_any();
+            let hostname = spec.hostname.clone().filter(|_| spec.subdomain.as_ref() == Some(&name));
+            Some(Bridge { service: name, ports, hostname })
+        })
+        .collect()
+}
+
+fn bridge_port(port: &ServicePort, spec: &PodSpec) -> Option<BridgePort> {
+    let number = match &port.target_port {
+        None => port.port,
+        Some(IntOrString::Int(number)) if *number == 0 => port.port,
+        Some(IntOrString::Int(number)) => *number,
+        Some(IntOrString::String(wanted)) => spec
+            .containers
+            .iter()
+            .flat_map(|c| c.ports.iter().flatten())
+            .find(|p| p.name.as_ref() == Some(wanted))
+            .map(|p| p.container_port)?,
+    };
+    Some(BridgePort {
+        name: port.name.clone(),
+        protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+        port: number,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(change: impl FnOnce(&mut Value)) -> Pod {
+        let mut value = json!({
+            "metadata": {"name": "web-0", "namespace": "demo", "uid": "u1", "labels": {"app": "web"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "o1", "controller": true}]},
+            "spec": {"nodeName": "n1", "hostname": "web-0", "subdomain": "web",
+                "containers": [{"name": "app", "image": "i", "ports": [{"name": "http", "containerPort": 8080}]}],
+                "volumes": [{"name": "kube-api-access-x", "projected": {"sources": []}}]}
+        });
+        change(&mut value);
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn spec(change: impl FnOnce(&mut Value)) -> StatefulMigrationSpec {
+        let mut value = json!({"sourcePod": "web-0", "messageQueue": {"queue": "q"}, "stateFrom": "Queue"});
+        change(&mut value);
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn service(value: &Value) -> Service {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
+    #[test]
+    fn an_ordinary_pod_is_accepted_with_the_services_that_select_it() {
+        let services = [
+            service(
+                &json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "None", "selector": {"app": "web"},
+                "ports": [{"name": "h", "port": 80, "targetPort": "http"}]}}),
+            ),
+            service(
+                &json!({"metadata": {"name": "other"}, "spec": {"selector": {"app": "other"}, "ports": []}}),
+            ),
+            service(&json!({"metadata": {"name": "manual"}, "spec": {"ports": [{"port": 1}]}})),
+        ];
+        let accepted = preflight(&pod(|_| ()), &spec(|_| ()), &services).unwrap();
+        assert_eq!(accepted.plan.hold, Hold::Release);
+        assert!(accepted.plan.bridge && accepted.plan.queue);
+        assert_eq!(
+            accepted.subject.bridges,
+            [Bridge {
+                service: "web".into(),
+                ports: vec![BridgePort { name: Some("h".into()), protocol: "TCP".into(), port: 8080 }],
+                hostname: Some("web-0".into())
+            }]
+        );
+    }
+
+    #[test]
+    fn init_containers_and_empty_dirs_are_no_obstacle() {
+        let ordinary = pod(|v| {
+            v["spec"]["initContainers"] = json!([{"name": "fill"}]);
+            v["spec"]["volumes"] =
+                json!([{"name": "tmp", "emptyDir": {}}, {"name": "run", "emptyDir": {"medium": "Memory"}}]);
+        });
+        assert!(preflight(&ordinary, &spec(|_| ()), &[]).is_ok());
+    }
+
+    #[test]
+    fn without_a_queue_it_stands_still_from_the_dump_on() {
+        let accepted =
+            preflight(&pod(|_| ()), &spec(|s| *s = json!({"sourcePod": "web-0", "stateFrom": "Any"})), &[])
+                .unwrap();
+        assert_eq!((accepted.plan.queue, accepted.plan.hold), (false, Hold::Frozen));
+        assert!(!accepted.plan.bridge, "a shadow must not acknowledge writes");
+    }
+
+    #[test]
+    fn what_cannot_be_carried_is_refused_with_its_reason() {
+        type Case = (Reason, fn(&mut Value));
+        let cases: [Case; 13] = [
+            (Reason::NotManaged, |v| {
+                v["metadata"]["ownerReferences"][0]["apiVersion"] = json!("apps.kruise.io/v1beta1");
+            }),
+            (Reason::SeveralContainers, |v| {
+                v["spec"]["containers"] = json!([{"name": "a"}, {"name": "b"}]);
+            }),
+            (Reason::SeveralContainers, |v| {
+                v["spec"]["initContainers"] = json!([{"name": "log", "restartPolicy": "Always"}]);
+            }),
+            (Reason::EmptyDirWithContent, |v| {
+                v["spec"]["volumes"] = json!([{"name": "tmp", "emptyDir": {"medium": "HugePages-2Mi"}}]);
+            }),
+            (Reason::VolumeNotSharable, |v| {
+                v["spec"]["volumes"] = json!([{"name": "h", "hostPath": {"path": "/x"}}]);
+            }),
+            (Reason::VolumeNotSharable, |v| {
+                v["spec"]["volumes"] = json!([{"name": "c", "persistentVolumeClaim": {"claimName": "c"}}]);
+            }),
+            (Reason::HostNetwork, |v| v["spec"]["hostNetwork"] = json!(true)),
+            (Reason::HostPid, |v| v["spec"]["hostPID"] = json!(true)),
+            (Reason::SharedProcessNamespace, |v| v["spec"]["shareProcessNamespace"] = json!(true)),
+            (Reason::UserNamespace, |v| v["spec"]["hostUsers"] = json!(false)),
+            (Reason::Devices, |v| {
+                v["spec"]["containers"][0]["resources"] = json!({"limits": {"nvidia.com/gpu": "1"}});
+            }),
+            (Reason::NotManaged, |v| v["metadata"]["ownerReferences"] = json!([])),
+            (Reason::NotManaged, |v| v["spec"]["nodeName"] = Value::Null),
+        ];
+        for (reason, change) in cases {
+            let failure = preflight(&pod(change), &spec(|_| ()), &[]).unwrap_err();
+            assert_eq!((failure.reason, failure.retry), (reason, false), "{}", failure.message);
+            assert!(failure.message.contains("web-0"));
+        }
+    }
+
+    #[test]
+    fn a_host_port_needs_the_sequential_way() {
+        let with_port = |v: &mut Value| v["spec"]["containers"][0]["ports"][0]["hostPort"] = json!(80);
+        assert!(!preflight(&pod(with_port), &spec(|_| ()), &[]).unwrap().plan.bridge);
+        let failure = preflight(&pod(with_port), &spec(|s| s["migrationStrategy"] = json!("ShadowPod")), &[])
+            .unwrap_err();
+        assert_eq!(failure.reason, Reason::HostPort);
+    }
+
+    #[test]
+    fn a_container_that_is_not_there_is_refused() {
+        let failure =
+            preflight(&pod(|_| ()), &spec(|s| s["containerName"] = json!("nope")), &[]).unwrap_err();
+        assert_eq!(failure.reason, Reason::ContainerUnknown);
+    }
+}
