@@ -179,16 +179,23 @@ fn a_file_with_holes_is_what_its_map_says_and_nothing_beyond() {
 fn folders_that_both_have_stay_while_all_else_is_replaced() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut tar = tar::Builder::new(Vec::new());
+    let owned = |header: &mut Header| {
+        header.set_uid(rustix::process::getuid().as_raw().into());
+        header.set_gid(rustix::process::getgid().as_raw().into());
+        header.set_mtime(1);
+    };
     for folder in [".", "part", "part/deep", "was-a-file"] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Directory);
         header.set_mode(0o750);
         header.set_size(0);
+        owned(&mut header);
         tar.append_data(&mut header, folder, std::io::empty()).unwrap();
     }
     let mut header = tar::Header::new_gnu();
     header.set_size(5);
     header.set_mode(0o640);
+    owned(&mut header);
     tar.append_data(&mut header, "part/deep/file", &b"state"[..]).unwrap();
     let tree = from.path().join("tree.tar");
     std::fs::write(&tree, tar.into_inner().unwrap()).unwrap();
