@@ -18,9 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::listed::{Listed, SILENCE};
 use super::snapshot::{NodeView, Reservation, Snapshot};
-use crate::api::{
-    LABEL_MIGRATION, LEASE_SECONDS, MigrationUid, NodeCapacity, NodeName, StatefulMigration, node_of_lease,
-};
+use crate::api::{LABEL_MIGRATION, MigrationUid, NodeCapacity, NodeName, StatefulMigration, node_of_lease};
 
 /// News of nodes is taken in that often: with thousands of them there is some at every moment.
 const TICK: Duration = Duration::from_millis(100);

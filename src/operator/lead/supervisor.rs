@@ -332,7 +332,7 @@ async fn drive(
     object: &StatefulMigration,
     (orders, has_slot): (Orders, bool),
     reports: &mpsc::UnboundedSender<Report>,
-) -> Result<(), crate::operator::drive::driver::DriveError> {
+) -> Result<(), crate::operator::drive::error::DriveError> {
     // What the watch brought may be older than what another leader wrote.
     let api: Api<StatefulMigration> =
         Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
