@@ -1,10 +1,10 @@
 //! The operator: drives every `StatefulMigration` through the protocol.
 //!
-//! `preflight` accepts, `supervisor` (the leader's loop) starts a `driver` each and hands out `slots`, a driver feeds
-//! `protocol::step` and writes the `journal`, `perform` does what the protocol asks for. What a migration holds is its
-//! `claim` (its own `slot` may be given back meanwhile); `placing` finds out whether a node has room, `bookings` keep one from being given away twice. `check` answers
-//! people (`scheduling`: what the scheduler would say); `surroundings` are a pod's queue and the NetworkPolicies of its
-//! namespace. Holds no state that is not in the objects.
+//! `lead` is the leader's: its `supervisor` starts a driver for each migration, `slots` and `placing` say which may move and
+//! whether there is room, `bookings` keep a node from being given away twice. `drive` is one migration's: it is accepted, fed
+//! to `protocol::step`, written down in the `journal` and told. `perform` does what the protocol asks for, `agents` carries
+//! orders to the nodes. `check` holds a pod against all that is known before anything is begun, for a migration and for
+//! people who ask. Holds no state that is not in the objects.
 
 pub mod agents;
 pub mod check;

@@ -21,6 +21,9 @@ from .pki import ADMIN, CA
 from .run import Failure
 from .syscalls import in_netns
 
+# Of a write.
+ATTEMPTS = 3
+
 
 def inside(name: str, work: Callable[[], Any]) -> Any:
     return in_netns(str(network.handle(name)), work)
@@ -53,15 +56,26 @@ def get(path: str) -> Any:
 
 
 def apply(path: str, name: str, body: dict[str, Any]) -> None:
-    """Create an object, or replace the one of that name."""
+    """Create an object, or replace the one of that name; asked again where no answer comes: a server that has just started is slow."""
+    why: object = None
+    for _ in range(ATTEMPTS):
+        try:
+            status, why = _put(path, name, body)
+        except (OSError, http.client.HTTPException) as error:
+            why = error
+            continue
+        if status in (200, 201):
+            return
+    raise Failure(f"{API}{path}: {why}")
+
+
+def _put(path: str, name: str, body: dict[str, Any]) -> tuple[int, Any]:
     old = get(f"{path}/{name}")
-    if old:
-        body["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
-        status, answer = call("PUT", f"{path}/{name}", body)
-    else:
-        status, answer = call("POST", path, body)
-    if status not in (200, 201):
-        raise Failure(f"{API}{path}: {status}: {answer}")
+    body["metadata"].pop("resourceVersion", None)
+    if not old:
+        return call("POST", path, body)
+    body["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+    return call("PUT", f"{path}/{name}", body)
 
 
 def ready() -> bool:
