@@ -48,7 +48,9 @@ fn everything_that_a_pod_holds_moves_there_and_back() -> Result {
             let before = state(&pod).await?;
             assert_eq!(before["cookie"], first["cookie"]);
             must_be_of(&before, &pod, lab);
-            let drained = lab.drain(&pod.node, &DrainOptions::of(&app.name)).await?;
+            // Else kubectl leaves pods with an emptyDir alone.
+            let options = DrainOptions { delete_empty_dir: true, ..DrainOptions::of(&app.name) };
+            let drained = lab.drain(&pod.node, &options).await?;
             assert_eq!(drained.code, 0, "{}", drained.text());
             let ended = watch.ended(&pod.uid, Duration::from_secs(60)).await?;
             let status = ended.status.unwrap_or_default();
