@@ -9,3 +9,4 @@ pub mod host;
 pub mod install;
 pub mod look;
 pub mod memory;
+pub mod overlay;

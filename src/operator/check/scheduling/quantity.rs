@@ -29,6 +29,7 @@ impl Amount {
         Some(Self(product.div_euclid(divisor) + i128::from(product.rem_euclid(divisor) != 0)))
     }
 
+    #[must_use]
     pub fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0).max(0))
     }
