@@ -10,7 +10,6 @@ mod conditions;
 mod difference;
 mod findings;
 mod ids;
-mod init;
 mod manifest;
 mod migration;
 mod names;
@@ -33,7 +32,6 @@ pub use findings::{
     FoundTree, MountKind, Objection, ProcessName, SocketKind, Tie, Visitor,
 };
 pub use ids::{ArchiveDigest, Epoch, Life, MigrationUid, NodeName, PodIdentity, PodUid};
-pub use init::{InitRun, InitRuns, parse_init_runs, runs_again};
 pub use manifest::manifests;
 pub use migration::{
     EvictionPolicy, HeldRoom, MessageQueue, Phase, StateFrom, StatefulMigration, StatefulMigrationSpec,

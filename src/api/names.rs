@@ -53,9 +53,6 @@ pub const ANNOTATION_PRIORITY: &str = "migration.ms2m.io/priority";
 /// `true` | `false`: whether new pods are made so that they can be moved later; without it, where nothing is against it.
 pub const ANNOTATION_PREPARE: &str = "migration.ms2m.io/prepare";
 
-/// `NAME=Run,NAME=Skip`: init containers that run again where the pod is restored, or do not; see [`super::runs_again`].
-pub const ANNOTATION_INIT: &str = "migration.ms2m.io/init";
-
 /// On restored pods: the ticket that its container's `create` redeems (`<migration uid>.<epoch>.<role>`). Reserved.
 pub const ANNOTATION_TICKET: &str = "migration.ms2m.io/ticket";
 /// On restored pods: the node selector entry was put there by the webhook and is no wish of the user's.
@@ -72,9 +69,6 @@ pub const NOT_PREPARED: &str = "false: ";
 /// On restored pods: the command of each container's postStart hook, as a JSON object of lists; its restored process has
 /// been through it.
 pub const ANNOTATION_SKIP_POST_START: &str = "migration.ms2m.io/skip-post-start";
-
-/// On restored pods: names of the init containers that are completed without running, as a JSON list.
-pub const ANNOTATION_COMPLETED_INIT: &str = "migration.ms2m.io/completed-init";
 
 /// On shadow pods: the node that the pod comes from.
 pub const ANNOTATION_SOURCE_NODE: &str = "migration.ms2m.io/source-node";

@@ -13,7 +13,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 
-use super::check::scheduling::Amount;
 use super::drive::subject::Subject;
 use crate::api::{
     ANNOTATION_ARCHIVE_BYTES, ANNOTATION_PLACED_ON, ANNOTATION_SOURCE_NODE, ANNOTATION_TICKET, Epoch, GROUP,
@@ -149,8 +148,6 @@ fn strip(spec: &mut PodSpec) {
     spec.runtime_class_name = Some(RUNTIME_CLASS.to_owned());
     spec.overhead = None;
     spec.ephemeral_containers = None; // ended; no pod may be created with any
-    needs_room_for_init(spec);
-    spec.init_containers = None; // what they have done is in the volumes
     spec.restart_policy = Some("Never".to_owned());
     spec.termination_grace_period_seconds = Some(0);
     spec.hostname = None;
@@ -173,27 +170,6 @@ fn strip(spec: &mut PodSpec) {
     }
     if let Some(volumes) = &mut spec.volumes {
         volumes.retain(|volume| !volume.name.starts_with(TOKEN_VOLUME_PREFIX));
-    }
-}
-
-/// Its replacement is scheduled with init containers, which may ask for more than all others: there must be room for it. A
-/// container may not ask for more than its limit: what is above that is left to luck.
-fn needs_room_for_init(spec: &mut PodSpec) {
-    let init = spec.init_containers.iter().flatten();
-    let asked =
-        init.filter_map(|init| init.resources.as_ref()?.requests.clone()).flatten().collect::<Vec<_>>();
-    let Some(container) = spec.containers.first_mut().filter(|_| !asked.is_empty()) else { return };
-    let resources = container.resources.get_or_insert_default();
-    for (name, wanted) in asked {
-        let limit = resources.limits.as_ref().and_then(|limits| limits.get(&name)).and_then(Amount::of);
-        let requests = resources.requests.get_or_insert_default();
-        let present = requests.get(&name).and_then(Amount::of);
-        if let Some(amount) = Amount::of(&wanted)
-            && limit.is_none_or(|limit| amount <= limit)
-            && present.is_none_or(|present| present < amount)
-        {
-            requests.insert(name, wanted);
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{CreateError, hosts};
-use crate::api::{ANNOTATION_COMPLETED_INIT, ANNOTATION_TICKET, ClaimRequest, TicketId, pod_folder};
+use crate::api::{ANNOTATION_TICKET, ClaimRequest, TicketId, pod_folder};
 
 /// Annotations of containerd, then of CRI-O.
 pub(super) const TYPE: [&str; 2] = ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"];
@@ -128,14 +128,6 @@ impl Bundle {
         self.config.annotation(keys)
     }
 
-    /// It is an init container whose work is in the pod's volumes.
-    fn is_completed_init(&self) -> bool {
-        let names = self.config.annotation(&[ANNOTATION_COMPLETED_INIT]);
-        let names: Vec<String> =
-            names.and_then(|names| serde_json::from_str(&names).ok()).unwrap_or_default();
-        self.container().is_some_and(|name| names.contains(&name))
-    }
-
     /// Its name in the pod.
     pub fn container(&self) -> Option<String> {
         self.config.annotation(&CONTAINER_NAME)
@@ -156,7 +148,6 @@ impl Bundle {
                 .ok_or_else(|| missing("name of the container"))?,
             container_id: id.to_str().ok_or_else(|| missing("id of the container in UTF-8"))?.to_owned(),
             pod_ip: self.pod_ip(),
-            init: self.is_completed_init(),
         })
     }
 

@@ -9,7 +9,6 @@ mod bundle;
 mod carried;
 mod claim;
 mod cmdline;
-mod completed;
 mod criu;
 mod hosts;
 mod images;
@@ -129,7 +128,6 @@ fn created(line: &CommandLine, create: &Create, bundle: &Bundle, args: &[OsStrin
             ExitCode::SUCCESS
         }
         Ok(Redeemed::Fresh) => fresh(line, create, args),
-        Ok(Redeemed::Completed) => runc::exec(args),
         Err(error) => {
             runc::report_error(line, &error.to_string());
             ExitCode::FAILURE
@@ -140,8 +138,6 @@ fn created(line: &CommandLine, create: &Create, bundle: &Bundle, args: &[OsStrin
 enum Redeemed {
     Restored,
     Fresh,
-    /// Its bundle is one of a container that ends at once.
-    Completed,
 }
 
 fn redeem(line: &CommandLine, create: &Create, bundle: &Bundle) -> Result<Redeemed, CreateError> {
@@ -149,12 +145,6 @@ fn redeem(line: &CommandLine, create: &Create, bundle: &Bundle) -> Result<Redeem
     let mut agent = match claim::claim(&request)? {
         Claimed::Restore(agent) => agent,
         Claimed::Fresh => return Ok(Redeemed::Fresh),
-        Claimed::Complete => {
-            return match completed::complete(&create.bundle) {
-                Ok(()) => Ok(Redeemed::Completed),
-                Err(error) => Err(CreateError::Ticket(format!("init container not completed: {error}"))),
-            };
-        }
         Claimed::Recorded => {
             return Err(CreateError::Refused("a container of this ID was restored before".to_owned()));
         }

@@ -68,9 +68,8 @@ impl<C: Cluster> Webhook<C> {
             Err(error) => return Ok(unavailable(&request.uid, &error.to_string())),
         };
         let policy = self.policy_of(namespace, &wanted).await;
-        let prepares = policy.as_ref().is_none_or(|policy| policy.prepare != Prepare::Never);
-        let runs = policy.map(|policy| policy.init).unwrap_or_default();
-        let patch = replacement_patch(&wanted, &ticket, target, &hostname, prepares, &runs);
+        let prepares = policy.is_none_or(|policy| policy.prepare != Prepare::Never);
+        let patch = replacement_patch(&wanted, &ticket, target, &hostname, prepares);
         tracing::info!(
             namespace,
             pod = wanted.name,

@@ -6,15 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelector, SecurityContext, Toleration};
+use k8s_openapi::api::core::v1::{NodeSelector, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize;
 
 use super::cache::{MigrationFacts, OwnerKind, OwnerRef};
 use super::review::User;
 use crate::api::{
-    ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_TICKET, InitRuns, RUNTIME_CLASS, TicketId,
-    revision_of, runs_again,
+    ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_TICKET, RUNTIME_CLASS, TicketId, revision_of,
 };
 
 /// The parts of a pod under creation that are read.
@@ -54,31 +53,6 @@ struct Spec {
     affinity: Option<Affinity>,
     #[serde(default)]
     containers: Option<Vec<Container>>,
-    #[serde(default)]
-    init_containers: Option<Vec<InitContainer>>,
-}
-
-/// One that runs before the others.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct InitContainer {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    restart_policy: Option<String>,
-    #[serde(default)]
-    security_context: Option<SecurityContext>,
-}
-
-impl InitContainer {
-    /// Its name, if it does not run again where its pod is restored. A sidecar (`restartPolicy: Always`) is no such one.
-    pub fn completed(&self, runs: &InitRuns) -> Option<&str> {
-        let capabilities = self.security_context.as_ref().and_then(|context| context.capabilities.as_ref());
-        let added = capabilities.iter().flat_map(|capabilities| capabilities.add.iter().flatten());
-        let is_sidecar = self.restart_policy.as_deref() == Some("Always");
-        let runs = is_sidecar || runs_again(runs, &self.name, added.map(String::as_str));
-        (!runs).then_some(self.name.as_str())
-    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -147,7 +121,6 @@ pub struct Wanted {
     pub required_affinity: Option<NodeSelector>,
     /// Commands of postStart hooks by container.
     pub post_start: BTreeMap<String, Vec<String>>,
-    pub init_containers: Vec<InitContainer>,
 }
 
 impl From<NewPod> for Wanted {
@@ -168,7 +141,6 @@ impl From<NewPod> for Wanted {
                 .and_then(|affinity| affinity.node_affinity)
                 .and_then(|node| node.required_during_scheduling_ignored_during_execution),
             post_start: spec.containers.into_iter().flatten().filter_map(Container::post_start).collect(),
-            init_containers: spec.init_containers.unwrap_or_default(),
         }
     }
 }

@@ -11,22 +11,21 @@ use serde_json::{Value, json};
 use super::cache::LABEL_HOSTNAME;
 use super::pod::Wanted;
 use crate::api::{
-    ANNOTATION_COMPLETED_INIT, ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_SKIP_POST_START,
-    ANNOTATION_TICKET, InitRuns, NodeName, PREPARED_RESTORED, RUNTIME_CLASS, TicketId,
+    ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_SKIP_POST_START, ANNOTATION_TICKET, NodeName,
+    PREPARED_RESTORED, RUNTIME_CLASS, TicketId,
 };
 
 /// Taint of a node that takes no new pods.
 const CORDONED: &str = "node.kubernetes.io/unschedulable";
 
-/// Makes the pod the replacement: ticket, runtime, node; `prepares` what starts fresh in it later; its init containers do
-/// not run again, but for those by `runs`. Empty where everything is as it must be.
+/// Makes the pod the replacement: ticket, runtime, node; `prepares` what starts fresh in it later. Empty where everything
+/// is as it must be.
 pub fn replacement_patch(
     wanted: &Wanted,
     ticket: &TicketId,
     target: &NodeName,
     hostname: &str,
     prepares: bool,
-    runs: &InitRuns,
 ) -> Patch {
     let mut patch = Vec::new();
     let mut annotations =
@@ -36,10 +35,6 @@ pub fn replacement_patch(
     }
     if !wanted.post_start.is_empty() {
         annotations.push((ANNOTATION_SKIP_POST_START, json!(wanted.post_start).to_string()));
-    }
-    let completed: Vec<_> = wanted.init_containers.iter().filter_map(|init| init.completed(runs)).collect();
-    if !completed.is_empty() {
-        annotations.push((ANNOTATION_COMPLETED_INIT, json!(completed).to_string()));
     }
     put(&mut patch, &["metadata", "annotations"], wanted.annotations.as_ref(), &annotations);
     if wanted.runtime_class.as_deref() != Some(RUNTIME_CLASS) {
@@ -96,8 +91,7 @@ mod tests {
     }
 
     fn patched(mut value: Value) -> Value {
-        let runs = crate::api::parse_init_runs("asked=Run").unwrap();
-        let patch = replacement_patch(&pod(&value), &ticket(), &"n2".into(), "host-2", true, &runs);
+        let patch = replacement_patch(&pod(&value), &ticket(), &"n2".into(), "host-2", true);
         json_patch::patch(&mut value, &patch).unwrap();
         value
     }
@@ -114,9 +108,7 @@ mod tests {
             assert_eq!(once["spec"]["runtimeClassName"], "shadow");
             assert_eq!(once["spec"]["nodeSelector"], json!({ "kubernetes.io/hostname": "host-2" }));
             assert_eq!(once["spec"]["tolerations"][0]["key"], "node.kubernetes.io/unschedulable");
-            let again =
-                replacement_patch(&pod(&once), &ticket(), &"n2".into(), "host-2", true, &InitRuns::new());
-            assert!(again.is_empty());
+            assert!(replacement_patch(&pod(&once), &ticket(), &"n2".into(), "host-2", true).is_empty());
         }
     }
 
@@ -130,18 +122,6 @@ mod tests {
         let annotations = patched(hooked)["metadata"]["annotations"].take();
         assert_eq!(annotations[ANNOTATION_SKIP_POST_START], r#"{"a":["/x","y z"]}"#);
         assert_eq!(annotations[ANNOTATION_PREPARED], "restored");
-    }
-
-    #[test]
-    fn init_containers_that_have_done_their_work_are_told() {
-        let network = json!({ "capabilities": { "add": ["NET_ADMIN"] } });
-        let value = json!({ "metadata": {}, "spec": { "initContainers": [
-            { "name": "fill" },
-            { "name": "asked" },
-            { "name": "network", "securityContext": network },
-            { "name": "sidecar", "restartPolicy": "Always" },
-        ] } });
-        assert_eq!(patched(value)["metadata"]["annotations"][ANNOTATION_COMPLETED_INIT], r#"["fill"]"#);
     }
 
     #[test]

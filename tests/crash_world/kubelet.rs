@@ -113,7 +113,6 @@ async fn run(world: World, node: String, pod: Value, started: Arc<Mutex<Option<A
                 container: "app".into(),
                 container_id: String::new(),
                 pod_ip: Some(ip.clone()),
-                init: false,
             };
             let line = world.wire.line(&format!("shadow-runc {node}"), false);
             let mut attempt = 0;
@@ -169,7 +168,7 @@ async fn create(
             *started.lock() = Some(App::start(world, node, pod, request.pod.as_str(), Memory::default()));
             return true;
         }
-        Verdict::Wait | Verdict::Complete | Verdict::Refuse(_) | Verdict::Recorded => return false,
+        Verdict::Wait | Verdict::Refuse(_) | Verdict::Recorded => return false,
     }
     let mut restoring = Restoring { agent: Arc::clone(&agent), request, ended: false };
     let ticket = &request.ticket;

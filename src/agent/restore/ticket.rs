@@ -47,9 +47,6 @@ pub struct Holder {
     /// Of this one `create`; the next one of the same container has another.
     #[serde(default)]
     pub container_id: String,
-    /// It is an init container that is to be completed.
-    #[serde(default)]
-    pub init: bool,
 }
 
 impl From<&ClaimRequest> for Holder {
@@ -59,7 +56,6 @@ impl From<&ClaimRequest> for Holder {
             container: request.container.clone(),
             pod_ip: request.pod_ip.clone(),
             container_id: request.container_id.clone(),
-            init: request.init,
         }
     }
 }
@@ -70,8 +66,6 @@ pub enum Verdict {
     /// Not yet: ask again when something changed.
     Wait,
     Restore,
-    /// An init container that is not to run: its work is in what is restored.
-    Complete,
     Fresh(String),
     Refuse(String),
     /// It has restored already, and did not hear that this is on record.
@@ -111,8 +105,7 @@ impl Ticket {
         if self.state == TicketState::Closed {
             return Verdict::Refuse("its ticket is spent: this restore was given up".to_owned());
         }
-        let differs = |opened: &&Opening| opened.container != claimant.container && !claimant.init;
-        if let Some(opened) = self.opened.as_ref().filter(differs) {
+        if let Some(opened) = self.opened.as_ref().filter(|opened| opened.container != claimant.container) {
             return without_restore(role, format!("the ticket is for container {}", opened.container));
         }
         if let Some(holder) = self.holder.as_ref().filter(|holder| holder.pod != claimant.pod && !holder_gone)
@@ -121,9 +114,6 @@ impl Ticket {
                 Role::Replacement => Verdict::Wait,
                 Role::Shadow => Verdict::Refuse(format!("the ticket belongs to pod {}", holder.pod)),
             };
-        }
-        if claimant.init && self.opened.is_some() {
-            return Verdict::Complete;
         }
         if self.is_record_of(claimant) {
             return Verdict::Recorded;

@@ -127,10 +127,8 @@ fn movable_container<'a>(spec: &'a PodSpec, wanted: Option<&str>) -> Result<&'a 
 }
 
 fn refuse_what_stays_behind(spec: &PodSpec, container: &Container) -> Result<(), Refusal> {
-    let mut init = spec.init_containers.iter().flatten();
-    if let Some(sidecar) = init.find(|init| init.restart_policy.as_deref() == Some("Always")) {
-        let message = format!("sidecar `{}` is a second container, which is not carried yet", sidecar.name);
-        return Err((Reason::SeveralContainers, message));
+    if let Some(init) = spec.init_containers.as_ref().and_then(|list| list.first()) {
+        return Err((Reason::InitContainers, format!("init container `{}` would run again", init.name)));
     }
     if spec.host_network == Some(true) {
         return Err((Reason::HostNetwork, "hostNetwork: its sockets belong to the node".into()));
@@ -288,9 +286,8 @@ mod tests {
     }
 
     #[test]
-    fn init_containers_and_empty_dirs_are_no_obstacle() {
+    fn empty_dirs_are_no_obstacle() {
         let ordinary = pod(|v| {
-            v["spec"]["initContainers"] = json!([{"name": "fill"}]);
             v["spec"]["volumes"] =
                 json!([{"name": "tmp", "emptyDir": {}}, {"name": "run", "emptyDir": {"medium": "Memory"}}]);
         });
@@ -316,9 +313,7 @@ mod tests {
             (Reason::SeveralContainers, |v| {
                 v["spec"]["containers"] = json!([{"name": "a"}, {"name": "b"}]);
             }),
-            (Reason::SeveralContainers, |v| {
-                v["spec"]["initContainers"] = json!([{"name": "log", "restartPolicy": "Always"}]);
-            }),
+            (Reason::InitContainers, |v| v["spec"]["initContainers"] = json!([{"name": "init"}])),
             (Reason::EmptyDirWithContent, |v| {
                 v["spec"]["volumes"] = json!([{"name": "tmp", "emptyDir": {"medium": "HugePages-2Mi"}}]);
             }),

@@ -2,37 +2,11 @@ use super::*;
 use TicketState as S;
 
 fn holder(pod: &str, container: &str) -> Holder {
-    Holder {
-        pod: pod.into(),
-        container: container.into(),
-        pod_ip: None,
-        container_id: String::new(),
-        init: false,
-    }
+    Holder { pod: pod.into(), container: container.into(), pod_ip: None, container_id: String::new() }
 }
 
 fn opening() -> Opening {
     Opening { container: "app".into(), digest: "d".into(), purpose: Purpose::Live }
-}
-
-#[test]
-fn an_init_container_waits_with_its_pod_and_is_then_completed_as_often_as_it_asks() {
-    let mut ticket = Ticket::default();
-    let init = Holder { init: true, ..holder("p", "fill") };
-    let app = holder("p", "app");
-    assert_eq!(ticket.claim(Role::Replacement, &init, false), Verdict::Wait);
-    assert_eq!(ticket.state, S::Waiting);
-    ticket.open(opening()).unwrap();
-    assert_eq!(ticket.claim(Role::Replacement, &init, false), Verdict::Complete);
-    assert_eq!(ticket.state, S::Waiting, "nothing is restored by it");
-    assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Restore);
-    assert_eq!(ticket.claim(Role::Replacement, &init, false), Verdict::Complete, "its sandbox is new");
-    let other = Holder { init: true, ..holder("q", "fill") };
-    assert_eq!(ticket.claim(Role::Replacement, &other, false), Verdict::Wait, "another pod is before it");
-    let plain = holder("p", "fill");
-    assert!(matches!(ticket.claim(Role::Replacement, &plain, false), Verdict::Fresh(_)), "it runs again");
-    ticket.spend();
-    assert!(matches!(ticket.claim(Role::Replacement, &init, false), Verdict::Refuse(_)));
 }
 
 #[test]

@@ -179,7 +179,6 @@ fn request(role: Role, epoch: u32, pod: &str) -> ClaimRequest {
         container: "app".into(),
         container_id: "c".into(),
         pod_ip: Some("10.0.0.1".into()),
-        init: false,
     }
 }
 
