@@ -81,6 +81,9 @@ pub struct DumpReport {
     pub frozen_ms: u64,
     /// From the order to the verified archive.
     pub total_ms: u64,
+    /// Names of the emptyDir volumes that are in it; an agent that knows nothing of them leaves them behind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub empty_dirs: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -248,6 +248,7 @@ mod tests {
             queue: None,
             bridges: vec![],
             archive_bytes: Some(7),
+            empty_dirs: Vec::new(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::bundle::Bundle;
@@ -16,7 +17,7 @@ use super::layer::{self, LayerError};
 use super::sandbox;
 use crate::api::{
     CARRIED_FILE, Carried, SHM_FILE, empty_dir, empty_dirs, image_volume, is_image_volume, is_sandbox_shm,
-    is_volume_name,
+    is_volume_name, subpath_volume,
 };
 use crate::criu::{ImageError, Moves};
 
@@ -35,6 +36,12 @@ pub enum CarriedError {
     NoShm,
     #[error("the source had an emptyDir volume {0}, this pod has not: were its volumes changed?")]
     NoEmptyDir(String),
+    #[error(
+        "nothing of emptyDir volume {0} came with the archive: is the agent on the source's node of an earlier version?"
+    )]
+    LeftBehind(String),
+    #[error("{} would show a part of emptyDir volume {volume} that is no folder: mount a folder, or all of it", at.display())]
+    NoFolder { at: PathBuf, volume: String },
 }
 
 /// Fills the sandbox and the volumes, and gives the images that CRIU is to read.
@@ -45,13 +52,7 @@ pub fn put_in_place(bundle: &Bundle, id: &OsStr, archive: &Path) -> Result<Image
         let (_, folder) = mounts.next().ok_or_else(|| CarriedError::NoVolume(at.clone()))?;
         layer::replace(&archive.join(image_volume(number)), folder)?;
     }
-    let pod = bundle.pod_folder();
-    for name in &carried.empty_dirs {
-        let folder = pod.as_ref().map(|pod| empty_dirs(pod).join(name));
-        let is_there = |folder: &PathBuf| is_volume_name(name) && folder.is_dir();
-        let folder = folder.filter(is_there).ok_or_else(|| CarriedError::NoEmptyDir(name.clone()))?;
-        layer::fill(&archive.join(empty_dir(name)), &folder)?;
-    }
+    fill_volumes(bundle, archive, &carried)?;
     // Beside other containers of the pod it is theirs too, and was filled before the first of them.
     let is_alone = bundle.namespace("ipc").is_some_and(sandbox::is_empty);
     if is_alone && let Some(ipc) = bundle.namespace("ipc") {
@@ -68,6 +69,44 @@ pub fn put_in_place(bundle: &Bundle, id: &OsStr, archive: &Path) -> Result<Image
     let mut own = OsString::from("restore-");
     own.push(id);
     Images::of(&archive.join("images"), &archive.join(own), &moves)
+}
+
+/// The pod's emptyDir volumes: all that the kubelet has made, and no other.
+fn fill_volumes(bundle: &Bundle, archive: &Path, carried: &Carried) -> Result<(), CarriedError> {
+    let pod = bundle.pod_folder();
+    let there = pod.as_ref().map(|pod| names(&empty_dirs(pod))).transpose()?.unwrap_or_default();
+    if let Some(name) = there.iter().find(|name| !carried.empty_dirs.contains(name)) {
+        return Err(CarriedError::LeftBehind(name.clone()));
+    }
+    for name in &carried.empty_dirs {
+        let folder = pod.as_ref().filter(|_| is_volume_name(name) && there.contains(name));
+        let folder = folder.ok_or_else(|| CarriedError::NoEmptyDir(name.clone()))?;
+        layer::fill(&archive.join(empty_dir(name)), &empty_dirs(folder).join(name))?;
+    }
+    // What a `subPath` mount shows was made by the kubelet while the volume was empty, and must be there still.
+    for (at, source) in bundle.mounts() {
+        let volume = pod.as_ref().and_then(|pod| subpath_volume(pod, source));
+        let Some(volume) = volume.filter(|volume| carried.empty_dirs.contains(volume)) else { continue };
+        let shown = fs::metadata(source)
+            .map_err(|error| CarriedError::Io { path: source.to_owned(), source: error })?;
+        if shown.nlink() == 0 {
+            return Err(CarriedError::NoFolder { at: at.to_owned(), volume });
+        }
+    }
+    Ok(())
+}
+
+/// What lies in a folder, which may not be there.
+fn names(folder: &Path) -> Result<Vec<String>, CarriedError> {
+    let at = |source| CarriedError::Io { path: folder.to_owned(), source };
+    match fs::read_dir(folder) {
+        Ok(entries) => entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<_>>()
+            .map_err(at),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(at(error)),
+    }
 }
 
 /// An archive of an agent that knew none of this has no such file.
@@ -152,6 +191,8 @@ mod tests {
         fs::write(volume.join("of-an-earlier-attempt"), "").unwrap();
         fill().unwrap();
         assert!(!volume.join("of-an-earlier-attempt").exists());
+        fs::create_dir(volume.with_file_name("more")).unwrap();
+        assert!(matches!(fill().unwrap_err(), CarriedError::LeftBehind(name) if name == "more"));
     }
 
     #[test]

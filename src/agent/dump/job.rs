@@ -26,7 +26,9 @@ use crate::agent::store::{self, Durability, Store};
 use crate::agent::transfer::archive::{IMAGES, Origin};
 use crate::agent::transfer::peer::Peer;
 use crate::agent::transfer::receive::room_for;
-use crate::api::{ArchiveSize, ContainerRef, DumpOrder, DumpReport, Hold, MigrationUid, Refusal};
+use crate::api::{
+    ArchiveSize, ContainerRef, DumpOrder, DumpReport, Hold, MigrationUid, Objection, Reason, Refusal,
+};
 use crate::judgement::{cause, objection};
 use crate::runtime::CRIU_CONFIG_VARIABLE;
 
@@ -209,6 +211,7 @@ async fn dump_and_send(
             bytes: manifest.bytes,
             frozen_ms: millis(frozen_for),
             total_ms: millis(begun.elapsed()),
+            empty_dirs: load.empty_dirs().to_vec(),
         };
         store::write(&dir.join(REPORT), &report, Durability::Process)?;
         Ok(report)
@@ -239,6 +242,7 @@ async fn stop_and_dump(
     container.freezer.freeze(deadline).await?;
     let freeze_ms = millis(begun.elapsed());
     before_dump(node, container, wanted).await?;
+    is_alone(node, wanted)?;
     load.clear(container)?;
     let (images, work) = (dir.join(IMAGES), dir.join(WORK));
     let args: [&OsStr; 11] = [
@@ -274,6 +278,22 @@ async fn stop_and_dump(
         return Err(Failure::new(Refusal::TimedOut, "CRIU took longer than the order allows"));
     }
     Ok(())
+}
+
+/// Another container of the pod does not stand still: a debug container that was started just now. It may change files of
+/// the pod's volumes while they are copied.
+fn is_alone(node: &Node, wanted: &ContainerRef) -> Result<(), Failure> {
+    match node.containers.others(wanted)?.first() {
+        None => Ok(()),
+        Some(other) => Err(Failure::objecting(Objection {
+            reason: Reason::SeveralContainers,
+            message: format!(
+                "container `{other}` of pod {} is running beside it: end its program",
+                wanted.pod.name
+            ),
+            passes: true,
+        })),
+    }
 }
 
 /// After a restart: containers that stood still for a dump nobody finishes go on.

@@ -116,6 +116,20 @@ impl Containers {
         Ok(newest)
     }
 
+    /// Names of the other containers of its pod that run here.
+    pub fn others(&self, of: &ContainerRef) -> Result<Vec<String>, ScanError> {
+        let mut found = Vec::new();
+        for (id, config) in self.of_pod(&of.pod.uid)? {
+            let name = config.annotations.get(CONTAINER_NAME).filter(|name| **name != of.container);
+            if let Some(name) = name
+                && self.by_id(&id)?.is_some()
+            {
+                found.push(name.clone());
+            }
+        }
+        Ok(found)
+    }
+
     /// It runs, and not under runc: by the engine's records it has a process, and runc knows nothing of it.
     pub fn is_under_another_runtime(&self, wanted: &ContainerRef) -> Result<bool, ScanError> {
         for (id, config) in self.of_pod(&wanted.pod.uid)? {
@@ -293,6 +307,13 @@ mod tests {
         assert_eq!(found.id, "app");
         assert_eq!(found.freezer, Freezer::V1(root.path().join("sys/fs/cgroup/freezer/x")));
         assert!(containers.find(&wanted("u1", "web")).unwrap().is_none());
+        add(root.path(), "debug", "u1", Some("debug"), now);
+        assert_eq!(
+            containers.others(&wanted("u1", "app")).unwrap(),
+            ["debug"],
+            "no sandbox, and none that is dead"
+        );
+        assert!(containers.others(&wanted("u2", "app")).unwrap().is_empty());
         assert!(containers.find(&wanted("u", "app")).unwrap().is_none());
         assert!(containers.knows_pod(&"u2".into()) && !containers.knows_pod(&"u3".into()));
     }

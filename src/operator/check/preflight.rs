@@ -100,6 +100,7 @@ pub fn preflight(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) 
             queue,
             bridges,
             archive_bytes: None,
+            empty_dirs: mounted_empty_dirs(pod_spec, container),
         },
         warnings,
     })
@@ -187,6 +188,12 @@ fn volume_refusal(volume: &Volume) -> Option<Refusal> {
     } else {
         (Reason::VolumeNotSharable, format!("volume `{name}` is not carried yet"))
     })
+}
+
+fn mounted_empty_dirs(spec: &PodSpec, container: &Container) -> Vec<String> {
+    let is_mounted = |name: &str| container.volume_mounts.iter().flatten().any(|mount| mount.name == name);
+    let empty = spec.volumes.iter().flatten().filter(|volume| volume.empty_dir.is_some());
+    empty.map(|volume| volume.name.clone()).filter(|name| is_mounted(name)).collect()
 }
 
 fn host_port(spec: &PodSpec) -> Option<i32> {
@@ -290,8 +297,14 @@ mod tests {
         let ordinary = pod(|v| {
             v["spec"]["volumes"] =
                 json!([{"name": "tmp", "emptyDir": {}}, {"name": "run", "emptyDir": {"medium": "Memory"}}]);
+            v["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "tmp", "mountPath": "/tmp"}]);
         });
-        assert!(preflight(&ordinary, &spec(|_| ()), &[]).is_ok());
+        let accepted = preflight(&ordinary, &spec(|_| ()), &[]).unwrap();
+        assert_eq!(
+            accepted.subject.empty_dirs,
+            ["tmp"],
+            "the kubelet makes no folder for what nobody mounts"
+        );
     }
 
     #[test]

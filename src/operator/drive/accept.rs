@@ -122,5 +122,6 @@ fn bare_subject(namespace: &str, pod: &str, uid: Option<PodUid>, node: Option<St
         queue: None,
         bridges: Vec::new(),
         archive_bytes: None,
+        empty_dirs: Vec::new(),
     }
 }

@@ -248,6 +248,7 @@ mod tests {
             bridges: vec![],
             revision: None,
             archive_bytes: None,
+            empty_dirs: Vec::new(),
         };
         let mut state = State { step, ..State::new(plan, Some("n2".into())) };
         change(&mut state);

@@ -30,6 +30,9 @@ pub struct Subject {
     /// How large its archive will be, as its agent expected before the attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive_bytes: Option<u64>,
+    /// Names of the emptyDir volumes that its container mounts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub empty_dirs: Vec<String>,
 }
 
 /// One Service that selects the source, with what an `EndpointSlice` for it needs.

@@ -128,6 +128,7 @@ mod tests {
             queue: None,
             bridges: vec![],
             archive_bytes: None,
+            empty_dirs: Vec::new(),
         };
         Journal { subject, state: State { step, ..State::new(plan, Some("n2".into())) } }
     }

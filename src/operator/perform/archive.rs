@@ -11,6 +11,21 @@ use crate::operator::agents::client::AgentError;
 use crate::operator::drive::subject::Journal;
 use crate::protocol::{Archive, Outcome};
 
+/// An agent of a version that knows nothing of emptyDir volumes dumps the pod without them.
+fn left_behind(journal: &Journal, carried: &[String]) -> Result<(), EffectError> {
+    let subject = &journal.subject;
+    match subject.empty_dirs.iter().find(|name| !carried.contains(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!(
+                "the agent on node {} leaves the content of emptyDir `{name}` behind: is it of an earlier version? Update it",
+                subject.node
+            );
+            Err(EffectError::failed(Reason::EmptyDirWithContent, message))
+        }
+    }
+}
+
 impl Performer {
     pub(super) async fn dump(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let node = target(journal)?;
@@ -34,6 +49,7 @@ impl Performer {
                 error.into()
             }
         })?;
+        left_behind(journal, &report.empty_dirs)?;
         Ok(Outcome::Dumped(Archive {
             digest: report.digest,
             bytes: report.bytes,

@@ -189,6 +189,7 @@ mod tests {
             queue: None,
             bridges: vec![],
             archive_bytes: None,
+            empty_dirs: Vec::new(),
         }
     }
 

@@ -42,6 +42,9 @@ use crate::api::{
 use crate::criu::{ImageError, of_namespace};
 use crate::runtime::TreeKind;
 
+/// On its target a volume is in the archive, in the shadow's folder and in the replacement's at a time.
+const PLACES_OF_A_VOLUME: u64 = 3;
+
 /// What is to be carried could not be found, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CarryError {
@@ -55,13 +58,15 @@ pub enum CarryError {
         "the image declares {0} volumes, more than the {IMAGE_VOLUMES_CAP} that are carried: let it declare fewer"
     )]
     TooManyVolumes(usize),
+    #[error("{} shows a part of emptyDir volume {volume} that is no folder: mount a folder, or all of it", at.display())]
+    NoFolder { at: PathBuf, volume: String },
 }
 
 impl From<CarryError> for Failure {
     fn from(error: CarryError) -> Self {
         let message = error.to_string();
         match error {
-            CarryError::TooManyVolumes(_) => {
+            CarryError::TooManyVolumes(_) | CarryError::NoFolder { .. } => {
                 Self::objecting(Objection { reason: Reason::ForeignMount, message, passes: false })
             }
             CarryError::Io { .. } | CarryError::Tree(_) | CarryError::Image { .. } => {
@@ -134,7 +139,8 @@ impl Load {
         for (number, tree) in load.trees.iter().enumerate() {
             let found = survey::survey(&tree.root);
             let found = found.map_err(|source| CarryError::Io { path: tree.root.clone(), source })?;
-            load.bytes = load.bytes.saturating_add(found.bytes);
+            let laid_out = if load.is_volume(number) { PLACES_OF_A_VOLUME } else { 1 };
+            load.bytes = load.bytes.saturating_add(found.bytes.saturating_mul(laid_out));
             load.stale.extend(found.stale.iter().filter_map(|name| shown(&load.places, number, name)));
         }
         load.bytes = load.bytes.saturating_add(deleted::bytes(&deleted::deleted(pids)));
@@ -154,7 +160,7 @@ impl Load {
             facts.empty_dirs.push(name.to_owned());
         }
         for Mount { destination, source } in &config.mounts {
-            if let Some((volume, below)) = volumes.find(host, source)? {
+            if let Some((volume, below)) = volumes.find(host, source, destination)? {
                 places.push(Place { at: destination.clone(), tree: Some(first_volume + volume), below });
                 continue;
             }
@@ -175,7 +181,16 @@ impl Load {
         Ok(Self { trees, places, facts, stale: Vec::new(), bytes: 0 })
     }
 
-    /// That the files would take in an archive, roughly. What lies in /dev/shm counts as memory of the container too, if it
+    fn is_volume(&self, tree: usize) -> bool {
+        self.trees[tree].file.starts_with(VOLUMES)
+    }
+
+    /// Names of the pod's emptyDir volumes.
+    pub fn empty_dirs(&self) -> &[String] {
+        &self.facts.empty_dirs
+    }
+
+    /// That the files would take in an archive, roughly, and those of volumes where they are laid out beside it. What lies in /dev/shm counts as memory of the container too, if it
     /// made it itself and was not restored with it: an archive that is smaller than was said harms less than one that is
     /// larger, and an engine makes /dev/shm no larger than 64 MiB.
     pub fn bytes(&self) -> u64 {
@@ -362,6 +377,24 @@ mod tests {
         assert_eq!(of("/scratch/a/link_remap.1"), is("volumes/scratch.tar", "a/link_remap.1"));
         assert_eq!(of("/part/link_remap.1"), is("volumes/scratch.tar", "a/b/link_remap.1"));
         assert_eq!(of("/claim/link_remap.1"), None);
+    }
+
+    #[test]
+    fn a_part_of_a_volume_that_is_no_folder_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let pod = "/var/lib/kubelet/pods/u";
+        let part = format!("{pod}/volume-subpaths/conf/app/0");
+        let host = Host::at(root.path());
+        let volume = host.path(Path::new(&format!("{pod}/volumes/kubernetes.io~empty-dir/conf")));
+        fs::create_dir_all(&volume).unwrap();
+        fs::write(volume.join("app.conf"), "").unwrap();
+        fs::create_dir_all(host.path(Path::new(&part)).parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(volume.join("app.conf"), host.path(Path::new(&part))).unwrap();
+        let mounts = vec![Mount { destination: "/app.conf".into(), source: part.into() }];
+        let annotations = BTreeMap::from([(POD_UID.to_owned(), "u".to_owned())]);
+        let found = Load::found(&host, "ab", &Config { annotations, mounts }, "/upper".into());
+        let told = found.unwrap_err().to_string();
+        assert!(told.starts_with("/app.conf shows a part of emptyDir volume conf"), "{told}");
     }
 
     #[test]

@@ -78,8 +78,13 @@ impl Volumes {
         self.folder.join(name)
     }
 
-    /// The volume that a mount shows, by its place among the names, and which part of it.
-    pub fn find(&self, host: &Host, source: &Path) -> Result<Option<(usize, PathBuf)>, CarryError> {
+    /// The volume that the mount at `shown_at` shows, by its place among the names, and which part of it.
+    pub fn find(
+        &self,
+        host: &Host,
+        source: &Path,
+        shown_at: &Path,
+    ) -> Result<Option<(usize, PathBuf)>, CarryError> {
         if self.names.is_empty() {
             return Ok(None);
         }
@@ -95,17 +100,26 @@ impl Volumes {
         let at = |source| CarryError::Io { path: self.root(&self.names[volume]), source };
         let shown = fs::metadata(host.path(source)).map_err(at)?;
         let below = same_folder(&self.root(&self.names[volume]), Path::new(""), (shown.dev(), shown.ino()));
-        Ok(below.map_err(at)?.map(|below| (volume, below)))
+        match below.map_err(at)? {
+            Some(below) => Ok(Some((volume, below))),
+            // The kubelet of the new pod makes a folder of that name before there is anything in the volume.
+            None => Err(CarryError::NoFolder { at: shown_at.to_owned(), volume: self.names[volume].clone() }),
+        }
     }
 }
 
-/// The folder below `root` that is this inode.
+/// The folder below `root` that is this inode; what vanishes meanwhile is not there.
 fn same_folder(root: &Path, folder: &Path, wanted: (u64, u64)) -> io::Result<Option<PathBuf>> {
-    let metadata = fs::symlink_metadata(root.join(folder))?;
-    if (metadata.dev(), metadata.ino()) == wanted {
+    let read = fs::symlink_metadata(root.join(folder))
+        .and_then(|metadata| Ok(((metadata.dev(), metadata.ino()), fs::read_dir(root.join(folder))?)));
+    let (inode, entries) = match read {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        read => read?,
+    };
+    if inode == wanted {
         return Ok(Some(folder.to_owned()));
     }
-    for entry in fs::read_dir(root.join(folder))? {
+    for entry in entries {
         let entry = entry?;
         if entry.file_type()?.is_dir()
             && let Some(found) = same_folder(root, &folder.join(entry.file_name()), wanted)?
