@@ -8,12 +8,11 @@ use tokio::time::Instant;
 use super::{EffectError, Performer, limits, target};
 use crate::api::{DumpOrder, DumpTarget, NodeName, Reason, Refusal};
 use crate::operator::agents::client::AgentError;
-use crate::operator::drive::subject::Journal;
+use crate::operator::drive::subject::{Journal, Subject};
 use crate::protocol::{Archive, Outcome};
 
 /// An agent of a version that knows nothing of emptyDir volumes dumps the pod without them.
-fn left_behind(journal: &Journal, carried: &[String]) -> Result<(), EffectError> {
-    let subject = &journal.subject;
+fn nothing_left_behind(subject: &Subject, carried: &[String]) -> Result<(), EffectError> {
     match subject.empty_dirs.iter().find(|name| !carried.contains(name)) {
         None => Ok(()),
         Some(name) => {
@@ -49,7 +48,7 @@ impl Performer {
                 error.into()
             }
         })?;
-        left_behind(journal, &report.empty_dirs)?;
+        nothing_left_behind(&journal.subject, &report.empty_dirs)?;
         Ok(Outcome::Dumped(Archive {
             digest: report.digest,
             bytes: report.bytes,
@@ -155,7 +154,34 @@ pub(super) enum Keeps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::OrderError;
+    use crate::api::{OrderError, PodIdentity};
+    use crate::operator::drive::subject::OwnerKind;
+
+    #[test]
+    fn what_an_agent_of_an_earlier_version_leaves_behind_is_no_archive() {
+        let subject = |volumes: &[&str]| Subject {
+            source: PodIdentity { namespace: "demo".into(), name: "web-0".into(), uid: "u".into() },
+            node: "n1".into(),
+            container: "app".into(),
+            owner_kind: OwnerKind::StatefulSet,
+            owner_uid: "o".into(),
+            revision: None,
+            queue: None,
+            bridges: vec![],
+            archive_bytes: None,
+            empty_dirs: volumes.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let carried = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(nothing_left_behind(&subject(&[]), &[]), Ok(()));
+        assert_eq!(nothing_left_behind(&subject(&["tmp"]), &carried(&["other", "tmp"])), Ok(()));
+        let failure = nothing_left_behind(&subject(&["tmp", "run"]), &carried(&["tmp"])).unwrap_err().failure;
+        assert_eq!((failure.reason, failure.retry), (Reason::EmptyDirWithContent, true));
+        assert!(
+            failure.message.contains("`run`") && failure.message.contains("node n1"),
+            "{}",
+            failure.message
+        );
+    }
 
     #[test]
     fn what_breaks_off_when_its_time_is_over_was_too_slow_and_what_breaks_off_before_may_pass() {

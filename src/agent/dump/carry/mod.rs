@@ -5,6 +5,7 @@
 //! Guarantees: the container's and the pod's own files and nothing of the node or of volumes that outlive the pod; how much
 //! it is can be told before it is copied.
 
+mod addresses;
 mod deleted;
 mod links;
 mod places;
@@ -17,13 +18,13 @@ pub use tree::TreeError;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, ErrorKind};
-use std::net::IpAddr;
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::addresses::addresses;
 use self::places::{Place, Volumes, found, shown};
 use rustix::process::Pid;
 use serde::Deserialize;
@@ -39,7 +40,7 @@ use crate::api::{
     CARRIED_FILE, Carried, IMAGE_VOLUMES, IMAGE_VOLUMES_CAP, Objection, Reason, Refusal, SHM_FILE, VOLUMES,
     empty_dir, image_volume, is_image_volume, is_sandbox_shm, pod_folder,
 };
-use crate::criu::{ImageError, of_namespace};
+use crate::criu::ImageError;
 use crate::runtime::TreeKind;
 
 /// On its target a volume is in the archive, in the shadow's folder and in the replacement's at a time.
@@ -291,20 +292,6 @@ impl Written {
     }
 }
 
-/// Of a process's network namespace.
-fn addresses(proc: &Path, pid: u32) -> Result<Vec<IpAddr>, CarryError> {
-    let net = proc.join(pid.to_string()).join("net");
-    let read = |name: &str| {
-        let path = net.join(name);
-        match fs::read_to_string(&path) {
-            // A kernel without IPv6.
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-            read => read.map_err(|source| CarryError::Io { path, source }),
-        }
-    };
-    Ok(of_namespace(&read("fib_trie")?, &read("if_inet6")?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -395,14 +382,5 @@ mod tests {
         let found = Load::found(&host, "ab", &Config { annotations, mounts }, "/upper".into());
         let told = found.unwrap_err().to_string();
         assert!(told.starts_with("/app.conf shows a part of emptyDir volume conf"), "{told}");
-    }
-
-    #[test]
-    fn addresses_are_those_of_the_process_s_network() {
-        let proc = tempfile::tempdir().unwrap();
-        assert!(addresses(proc.path(), 7).unwrap().is_empty());
-        fs::create_dir_all(proc.path().join("7/net")).unwrap();
-        fs::write(proc.path().join("7/net/fib_trie"), "  |-- 10.0.0.7\n  /32 host LOCAL\n").unwrap();
-        assert_eq!(addresses(proc.path(), 7).unwrap(), ["10.0.0.7".parse::<IpAddr>().unwrap()]);
     }
 }
