@@ -23,6 +23,8 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "kmsg", "fuse", "
            *(f"loop{number}" for number in range(16)))
 LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+# Of whoever starts the cluster: Kubernetes' programs are Go's, and where a processor is emulated they look for work too eagerly.
+GO_SETTINGS = ("GOMAXPROCS", "GOGC")
 
 
 def main(spec_file: Path) -> int:
@@ -55,8 +57,9 @@ def first_process(spec: dict[str, Any], done: int) -> None:
         os.setsid()
         unshare(CLONE_NEWNS)
         lay_out(spec)
+        kept = {name: os.environ[name] for name in GO_SETTINGS if name in os.environ}
         os.environ.clear()
-        os.environ.update(ENVIRONMENT)
+        os.environ.update(ENVIRONMENT | kept)
         log = os.open("/var/log/init.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         for stream, target in ((os.open("/dev/null", os.O_RDONLY), 0), (log, 1), (log, 2)):
             os.dup2(stream, target)

@@ -16,7 +16,7 @@ from report import PATIENCE, check, close, eventually, same, say
 
 TOOL = JOB / "repository/tests/cluster"
 sys.path.insert(0, str(TOOL))
-os.environ["SHADOW_CLUSTER_PATIENCE"] = str(PATIENCE)
+os.environ.update({"SHADOW_CLUSTER_PATIENCE": str(PATIENCE), "GOMAXPROCS": "1", "GOGC": "400"})
 
 from lab import api  # noqa: E402
 from lab.config import CONTROL_PLANE, SWITCH, netns  # noqa: E402
