@@ -3,8 +3,8 @@
 //! What it knows it derives from the node's runtime or keeps in its folder; a restart loses nothing. It obeys the
 //! operator only and never takes a path, an image or a tag from the network.
 
-pub mod context;
-pub mod dump;
+mod context;
+mod dump;
 pub mod failure;
 mod metrics;
 pub mod node;

@@ -86,6 +86,13 @@ pub struct DumpReport {
     pub empty_dirs: Vec<String>,
 }
 
+impl DumpReport {
+    /// Of an archive that was brought from elsewhere: nobody stood still for it here.
+    pub fn arrived(digest: ArchiveDigest, bytes: u64, total_ms: u64) -> Self {
+        Self { digest, bytes, frozen_ms: 0, total_ms, empty_dirs: Vec::new() }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerOrder {

@@ -6,11 +6,11 @@
 //! orders to the nodes. `check` holds a pod against all that is known before anything is begun, for a migration and for
 //! people who ask. Holds no state that is not in the objects.
 
-pub mod agents;
-pub mod check;
+mod agents;
+mod check;
 mod context;
-pub mod drive;
-pub mod lead;
+mod drive;
+mod lead;
 mod metrics;
 mod perform;
 mod serve;

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch::Receiver;
 
 use super::agents::client::Agents;
-use super::agents::transport::MtlsCourier;
+use super::agents::transport::MtlsTransport;
 use super::certificates::{self, CertificateError, Settings};
 use super::check::answer::Checks;
 use super::context::Context;
@@ -140,7 +140,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         namespace: namespace.clone(),
         views,
         bookings: Bookings::default(),
-        agents: Agents::new(agent_pods.clone(), Arc::new(MtlsCourier::new(authority.tls()))),
+        agents: Agents::new(agent_pods.clone(), Arc::new(MtlsTransport::new(authority.tls()))),
         brokers: Arc::new(|url| Arc::new(AmqpBroker::new(url, "shadow-operator"))),
         agent_pods,
         nodes,

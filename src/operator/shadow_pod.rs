@@ -234,22 +234,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::PodIdentity;
-    use crate::operator::drive::subject::OwnerKind;
 
     fn subject() -> Subject {
-        Subject {
-            source: PodIdentity { namespace: "demo".into(), name: "web-0".into(), uid: "u".into() },
-            node: "n1".into(),
-            container: "app".into(),
-            owner_kind: OwnerKind::StatefulSet,
-            owner_uid: "o".into(),
-            revision: None,
-            queue: None,
-            bridges: vec![],
-            archive_bytes: Some(7),
-            empty_dirs: Vec::new(),
-        }
+        Subject { archive_bytes: Some(7), ..Subject::example("web-0") }
     }
 
     fn source() -> Pod {

@@ -193,7 +193,7 @@ impl Agent {
         let here = self.tickets.archive(uid, order.epoch)?.filter(|manifest| manifest.digest == order.digest);
         if let (Some(manifest), None) = (&here, &order.target) {
             let (digest, bytes) = (manifest.digest.clone(), manifest.bytes);
-            return Ok(DumpReport { digest, bytes, frozen_ms: 0, total_ms: 0, empty_dirs: Vec::new() });
+            return Ok(DumpReport::arrived(digest, bytes, 0));
         }
         let dir = if here.is_some() { archive } else { self.store.dump(uid, order.epoch) };
         if !dir.join(LAYER).exists() {

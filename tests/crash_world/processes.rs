@@ -23,7 +23,7 @@ use super::api_server::User;
 use super::client::client;
 use super::cluster::{NODES, agent_pods};
 use super::handover::MemoryBroker;
-use super::transport::WireCourier;
+use super::transport::WireTransport;
 
 /// `operator::serve::CALL_LIMIT` and `webhook::run::CALL_TIMEOUT`.
 const OPERATOR_LIMIT: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ impl Processes {
         let line = world.wire.line(&format!("operator {}", self.operators), true);
         let calls = client(world, &line, User::Operator, Some(OPERATOR_LIMIT));
         let agents = store::<Pod>(agent_pods());
-        let transport = Arc::new(WireCourier::new(world.clone(), line.clone()));
+        let transport = Arc::new(WireTransport::new(world.clone(), line.clone()));
         let brokers = {
             let (world, line) = (world.clone(), line.clone());
             Arc::new(move |_| {

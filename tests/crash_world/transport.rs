@@ -12,19 +12,19 @@ use shadow::operator::{OrderAnswer, Transport};
 use super::World;
 use super::wire::Line;
 
-pub struct WireCourier {
+pub struct WireTransport {
     world: World,
     line: Line,
 }
 
-impl WireCourier {
+impl WireTransport {
     pub fn new(world: World, line: Line) -> Self {
         Self { world, line }
     }
 }
 
 #[async_trait]
-impl Transport for WireCourier {
+impl Transport for WireTransport {
     async fn carry(
         &self,
         node: &NodeName,

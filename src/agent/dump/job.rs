@@ -241,8 +241,7 @@ async fn stop_and_dump(
     let begun = Instant::now();
     container.freezer.freeze(deadline).await?;
     let freeze_ms = millis(begun.elapsed());
-    before_dump(node, container, wanted).await?;
-    is_alone(node, wanted)?;
+    tokio::try_join!(before_dump(node, container, wanted), is_alone(node, wanted))?;
     load.clear(container)?;
     let (images, work) = (dir.join(IMAGES), dir.join(WORK));
     let args: [&OsStr; 11] = [
@@ -282,8 +281,11 @@ async fn stop_and_dump(
 
 /// Another container of the pod does not stand still: a debug container that was started just now. It may change files of
 /// the pod's volumes while they are copied.
-fn is_alone(node: &Node, wanted: &ContainerRef) -> Result<(), Failure> {
-    match node.containers.others(wanted)?.first() {
+async fn is_alone(node: &Node, wanted: &ContainerRef) -> Result<(), Failure> {
+    let (containers, of) = (node.containers.clone(), wanted.clone());
+    let others = tokio::task::spawn_blocking(move || containers.others(&of)).await;
+    let others = others.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??;
+    match others.first() {
         None => Ok(()),
         Some(other) => Err(Failure::objecting(Objection {
             reason: Reason::SeveralContainers,

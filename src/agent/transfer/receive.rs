@@ -134,13 +134,7 @@ async fn take(
     unsettled.settle_behind();
     let total_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(migration = %uid, %epoch, bytes = manifest.bytes, total_ms, "archive received");
-    Ok(DumpReport {
-        digest: manifest.digest,
-        bytes: manifest.bytes,
-        frozen_ms: 0,
-        total_ms,
-        empty_dirs: Vec::new(),
-    })
+    Ok(DumpReport::arrived(manifest.digest, manifest.bytes, total_ms))
 }
 
 fn admit(tickets: &Tickets, uid: &MigrationUid, epoch: Epoch) -> Result<(), Failure> {

@@ -34,13 +34,7 @@ pub async fn carry(node: &Arc<Node>, uid: &MigrationUid, order: &CarryOrder) -> 
     let total_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let to = order.target.as_ref().map_or("here", |target| target.node.as_str());
     tracing::info!(migration = %uid, epoch = %order.epoch, to, bytes = manifest.bytes, total_ms, "archive carried");
-    Ok(DumpReport {
-        digest: manifest.digest,
-        bytes: manifest.bytes,
-        frozen_ms: 0,
-        total_ms,
-        empty_dirs: Vec::new(),
-    })
+    Ok(DumpReport::arrived(manifest.digest, manifest.bytes, total_ms))
 }
 
 /// What lies here of an epoch.

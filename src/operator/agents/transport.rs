@@ -36,12 +36,12 @@ pub trait Transport: Send + Sync {
 }
 
 /// mTLS, with one pool of connections a node.
-pub struct MtlsCourier {
+pub struct MtlsTransport {
     tls: TlsStore,
     clients: Mutex<HashMap<NodeName, (SocketAddr, reqwest::Client)>>,
 }
 
-impl MtlsCourier {
+impl MtlsTransport {
     pub fn new(tls: TlsStore) -> Self {
         Self { tls, clients: Mutex::default() }
     }
@@ -61,7 +61,7 @@ impl MtlsCourier {
 }
 
 #[async_trait]
-impl Transport for MtlsCourier {
+impl Transport for MtlsTransport {
     async fn carry(
         &self,
         node: &NodeName,

@@ -230,26 +230,15 @@ fn as_status(value: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::subject::{OwnerKind, Subject};
+    use super::super::subject::Subject;
     use super::*;
-    use crate::api::{EvictionPolicy, Hold, PodIdentity};
+    use crate::api::{EvictionPolicy, Hold};
     use crate::protocol::{Failure, Plan, State};
 
     fn journal(step: Step, change: impl FnOnce(&mut State)) -> Journal {
         let plan =
             Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: EvictionPolicy::MigrateOrEvict };
-        let subject = Subject {
-            source: PodIdentity { namespace: "shop".into(), name: "web-0".into(), uid: "p".into() },
-            node: "n1".into(),
-            container: "app".into(),
-            owner_kind: OwnerKind::StatefulSet,
-            owner_uid: "web".into(),
-            queue: None,
-            bridges: vec![],
-            revision: None,
-            archive_bytes: None,
-            empty_dirs: Vec::new(),
-        };
+        let subject = Subject { owner_uid: "web".into(), ..Subject::example("web-0") };
         let mut state = State { step, ..State::new(plan, Some("n2".into())) };
         change(&mut state);
         Journal { subject, state }

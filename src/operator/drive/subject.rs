@@ -53,6 +53,25 @@ pub struct BridgePort {
     pub port: i32,
 }
 
+#[cfg(test)]
+impl Subject {
+    /// For tests: the container `app` of this pod of a StatefulSet on node n1.
+    pub fn example(pod: &str) -> Self {
+        Self {
+            source: crate::api::PodIdentity { namespace: "demo".into(), name: pod.into(), uid: "u".into() },
+            node: "n1".into(),
+            container: "app".into(),
+            owner_kind: OwnerKind::StatefulSet,
+            owner_uid: "o".into(),
+            revision: None,
+            queue: None,
+            bridges: Vec::new(),
+            archive_bytes: None,
+            empty_dirs: Vec::new(),
+        }
+    }
+}
+
 impl Subject {
     pub fn source_container(&self) -> ContainerRef {
         ContainerRef { pod: self.source.clone(), container: self.container.clone() }

@@ -111,25 +111,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{EvictionPolicy, Hold, PodIdentity};
-    use crate::operator::drive::subject::{OwnerKind, Subject};
+    use crate::api::{EvictionPolicy, Hold};
+    use crate::operator::drive::subject::Subject;
     use crate::protocol::{Plan, State};
 
     fn journal(step: Step) -> Journal {
         let plan =
             Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: EvictionPolicy::MigrateOrBlock };
-        let subject = Subject {
-            source: PodIdentity { namespace: "shop".into(), name: "web-0".into(), uid: "p".into() },
-            node: "n1".into(),
-            container: "app".into(),
-            owner_kind: OwnerKind::StatefulSet,
-            owner_uid: "web".into(),
-            revision: None,
-            queue: None,
-            bridges: vec![],
-            archive_bytes: None,
-            empty_dirs: Vec::new(),
-        };
+        let subject = Subject { owner_uid: "web".into(), ..Subject::example("web-0") };
         Journal { subject, state: State { step, ..State::new(plan, Some("n2".into())) } }
     }
 

@@ -154,22 +154,13 @@ pub(super) enum Keeps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{OrderError, PodIdentity};
-    use crate::operator::drive::subject::OwnerKind;
+    use crate::api::OrderError;
 
     #[test]
     fn what_an_agent_of_an_earlier_version_leaves_behind_is_no_archive() {
         let subject = |volumes: &[&str]| Subject {
-            source: PodIdentity { namespace: "demo".into(), name: "web-0".into(), uid: "u".into() },
-            node: "n1".into(),
-            container: "app".into(),
-            owner_kind: OwnerKind::StatefulSet,
-            owner_uid: "o".into(),
-            revision: None,
-            queue: None,
-            bridges: vec![],
-            archive_bytes: None,
             empty_dirs: volumes.iter().map(|name| (*name).to_owned()).collect(),
+            ..Subject::example("web-0")
         };
         let carried = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(nothing_left_behind(&subject(&[]), &[]), Ok(()));

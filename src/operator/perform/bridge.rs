@@ -38,6 +38,9 @@ impl Performer {
 
     /// A NetworkPolicy that tells the shadow from its pod.
     async fn policy_against_it(&self, journal: &Journal) -> Result<Option<NetworkPolicy>, EffectError> {
+        if journal.subject.bridges.is_empty() {
+            return Ok(None); // no Service leads anybody to the pod
+        }
         let (client, source) = (&self.ctx.client, &journal.subject.source);
         let pods: Api<Pod> = Api::namespaced(client.clone(), &source.namespace);
         let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), &source.namespace);

@@ -65,6 +65,7 @@ pub async fn owner_makes_at_once(client: &Client, subject: &Subject) -> Result<(
         return Ok(());
     }
     let pods = Api::<Pod>::namespaced(client.clone(), &subject.source.namespace);
+    // One that this version does not understand selects all: the names decide.
     let selected = Selector::try_from(set.spec.selector.clone()).unwrap_or_default();
     let there = pods.list(&ListParams::default().labels_from(&selected)).await;
     let there = there.map_err(EffectError::api("list the StatefulSet's pods"))?.items;
@@ -176,21 +177,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::PodIdentity;
 
     fn subject(pod: &str, revision: Option<&str>) -> Subject {
-        Subject {
-            source: PodIdentity { namespace: "demo".into(), name: pod.into(), uid: "u".into() },
-            node: "n1".into(),
-            container: "app".into(),
-            owner_kind: OwnerKind::StatefulSet,
-            owner_uid: "o".into(),
-            revision: revision.map(Into::into),
-            queue: None,
-            bridges: vec![],
-            archive_bytes: None,
-            empty_dirs: Vec::new(),
-        }
+        Subject { revision: revision.map(Into::into), ..Subject::example(pod) }
     }
 
     fn set(spec: Value, status: Value) -> StatefulSet {
