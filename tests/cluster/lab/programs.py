@@ -53,7 +53,9 @@ class Module:
     @property
     def entry(self) -> Path:
         """Where the built programs are, or would be."""
-        files = [(self.folder / name).read_bytes() for name in ("go.mod", "go.sum")]
+        own = sorted(path for place in self.programs.values() if place.startswith("./")
+                     for path in (self.folder / place).iterdir())
+        files = [path.read_bytes() for path in (self.folder / "go.mod", self.folder / "go.sum", *own)]
         return cache.path_of(self.name, [*files, self.ldflags, " ".join(FLAGS), repr(sorted(self.programs.items())),
                                          STAMP, go_version()])
 
@@ -65,21 +67,25 @@ def _kubernetes(*programs: str) -> dict[str, str]:
     return {program: f"k8s.io/kubernetes/cmd/{program}" for program in programs}
 
 
+# Built in Kubernetes' module: it shares most of what it is made of.
+COREDNS = "coredns"
+
+
 def _containerd(*programs: str) -> dict[str, str]:
     return {program: f"github.com/containerd/containerd/v2/cmd/{program}" for program in programs}
 
 
 KUBERNETES = Module(
     "kubernetes", "k8s.io/kubernetes",
-    _kubernetes("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"),
+    {**_kubernetes("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"),
+     COREDNS: f"./{COREDNS}"},
     tuple(f"k8s.io/{place}.{stamp}" for place in ("component-base/version", "client-go/pkg/version")
           for stamp in ("gitVersion={v}", "gitMajor={major}", "gitMinor={minor}", "gitTreeState=clean")))
 CONTAINERD = Module(
     "containerd", "github.com/containerd/containerd/v2", _containerd("containerd", "containerd-shim-runc-v2", "ctr"),
     ("github.com/containerd/containerd/v2/version.Version={v}",))
 ETCD = Module("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"})
-COREDNS = Module("coredns", "github.com/coredns/coredns", {"coredns": "github.com/coredns/coredns"})
-ALL = (ETCD, CONTAINERD, COREDNS, KUBERNETES)
+ALL = (ETCD, CONTAINERD, KUBERNETES)
 
 
 def build_all(board: Board) -> None:
