@@ -171,6 +171,9 @@ pub struct Writer {
     task: JoinHandle<Written>,
 }
 
+/// So many unanswered writes since the last answer, and so many before this one, may be in the state.
+const SIDES: usize = 8;
+
 /// What a [`Writer`] saw.
 #[derive(Debug, Default)]
 pub struct Written {
@@ -246,8 +249,12 @@ impl Written {
 
     /// Finds the unanswered writes that explain the chain: those before `last`.
     fn follow(&mut self, last: Option<&[u8]>, chain: &str, what: &str) {
-        // One that was given up may still be under way: those not found yet stay candidates.
-        let mut open = self.open.split_off(self.open.len().saturating_sub(12));
+        // One that was given up may still be under way: the last ones not found yet stay candidates. While a process stands
+        // still any number goes unanswered, and those that it may have read are the first: they were sent before it stopped.
+        let mut open = std::mem::take(&mut self.open);
+        if open.len() > SIDES * 2 {
+            open.drain(SIDES..open.len() - SIDES);
+        }
         let explains = |guess: [u8; 32]| {
             let guess = last.map_or(guess, |body| link(guess, body));
             (hex::encode(guess) == chain).then_some(guess)
@@ -260,6 +267,7 @@ impl Written {
             for at in taken.into_iter().rev() {
                 open.remove(at);
             }
+            open.drain(..open.len().saturating_sub(SIDES / 2));
         } else if self.broken.is_none() {
             self.broken = Some(format!(
                 "{what} after {} acknowledged and {} unanswered writes does not follow from them",
