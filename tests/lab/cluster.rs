@@ -204,16 +204,19 @@ impl Cluster {
         if Self::status().await?.is_none() {
             Self::up().await?;
         }
+        let machines = self.nodes.iter().map(async |node| {
+            tokio::try_join!(self.exec(node, &["sh", "-c", WHOLE]), self.spoil("heal", node, &[]))
+        });
+        tokio::try_join!(self.mend_objects(), futures::future::try_join_all(machines)).map(drop)
+    }
+
+    async fn mend_objects(&self) -> Result {
         let nodes = self.kubectl(&["get", "nodes", "-o", "json"]).await?;
         let nodes: serde_json::Value = serde_json::from_str(&nodes)?;
         for node in nodes["items"].as_array().into_iter().flatten() {
             self.mend_object(node).await?;
         }
-        let machines = self.nodes.iter().map(async |node| {
-            self.exec(node, &["sh", "-c", WHOLE]).await?;
-            self.spoil("heal", node, &[]).await
-        });
-        futures::future::try_join_all(machines).await.map(drop)
+        Ok(())
     }
 
     /// What a test has written on a Node.

@@ -1,8 +1,10 @@
 //! SHADOW in the cluster, installed as a user installs it; again only where its image or manifests have changed.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
@@ -16,13 +18,10 @@ use super::{Cluster, Result, eventually, fail};
 const OVERLAY: &str = "deploy/overlays/test";
 const IMAGES: [&str; 3] =
     ["target/image/shadow.tar", "target/image/examples.tar", "target/image/scheduler.tar"];
-const PARTS: [&str; 4] = [
-    "deployment/shadow-operator",
-    "deployment/shadow-webhook",
-    "deployment/shadow-scheduler",
-    "daemonset/shadow-agent",
-];
+const DEPLOYMENTS: [&str; 3] = ["shadow-operator", "shadow-webhook", "shadow-scheduler"];
+const DAEMON_SET: &str = "shadow-agent";
 const LOADED: Duration = Duration::from_secs(120);
+const ROLLED_OUT: Duration = Duration::from_secs(150);
 /// What is installed, as a digest; and on which nodes the images are.
 const MARK: &str = "lab-installed";
 
@@ -46,15 +45,13 @@ pub async fn ensure(cluster: &Cluster, client: &Client) -> Result {
             .await?;
         let overlay = root().join(OVERLAY).display().to_string();
         cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", &overlay]).await?;
-        for part in PARTS {
-            cluster.kubectl(&["-n", SYSTEM_NAMESPACE, "rollout", "restart", part]).await?;
-        }
-        wait_until_ready(cluster).await?;
+        cluster.kubectl(&["-n", SYSTEM_NAMESPACE, "rollout", "restart", "deployment", "daemonset"]).await?;
+        wait_until_ready(client).await?;
         let mark = json!({ "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": { "name": MARK, "namespace": SYSTEM_NAMESPACE }, "data": { "version": wanted } });
         cluster.apply(&[mark]).await?;
     }
-    wait_until_ready(cluster).await
+    wait_until_ready(client).await
 }
 
 /// The application's image, whatever became of it.
@@ -62,12 +59,38 @@ pub async fn load_examples(cluster: &Cluster) -> Result {
     cluster.load_images(&[&root().join(IMAGES[1])]).await
 }
 
-/// All parts are rolled out; an agent is ready only when its node can restore.
-pub async fn wait_until_ready(cluster: &Cluster) -> Result {
-    for part in PARTS {
-        cluster.kubectl(&["-n", SYSTEM_NAMESPACE, "rollout", "status", part, "--timeout=150s"]).await?;
-    }
-    Ok(())
+/// All parts are rolled out; an agent is ready only when its node can restore. As `kubectl rollout status` sees it.
+pub async fn wait_until_ready(client: &Client) -> Result {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    let daemon_sets: Api<DaemonSet> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    eventually("SHADOW is rolled out", ROLLED_OUT, async || {
+        for name in DEPLOYMENTS {
+            if !deployment_is_ready(&deployments.get(name).await?) {
+                return fail(format!("deployment {name} is not rolled out"));
+            }
+        }
+        match daemon_set_is_ready(&daemon_sets.get(DAEMON_SET).await?) {
+            true => Ok(Some(())),
+            false => fail(format!("daemonset {DAEMON_SET} is not rolled out")),
+        }
+    })
+    .await
+}
+
+fn deployment_is_ready(of: &Deployment) -> bool {
+    let wanted = of.spec.replicas;
+    of.status.as_ref().is_some_and(|status| {
+        status.observed_generation >= of.metadata.generation
+            && [status.replicas, status.updated_replicas, status.available_replicas] == [wanted; 3]
+    })
+}
+
+fn daemon_set_is_ready(of: &DaemonSet) -> bool {
+    of.status.as_ref().is_some_and(|status| {
+        let wanted = Some(status.desired_number_scheduled);
+        status.observed_generation >= of.metadata.generation
+            && [status.updated_number_scheduled, status.number_available] == [wanted; 2]
+    })
 }
 
 /// Pod and node of the operator that leads.
@@ -111,7 +134,7 @@ pub async fn keep_off(cluster: &Cluster, client: &Client, node: &str) -> Result 
         .fields(&format!("spec.nodeName={node}"));
     for pod in pods.list(&own).await?.items {
         cluster.kubectl(&["-n", SYSTEM_NAMESPACE, "delete", "pod", &pod.name_any()]).await?;
-        wait_until_ready(cluster).await?;
+        wait_until_ready(client).await?;
     }
     cluster.kubectl(&["uncordon", node]).await.map(drop)
 }
@@ -132,7 +155,7 @@ pub async fn recycle(cluster: &Cluster, client: &Client) -> Result {
         argv.extend(names.iter().map(String::as_str));
         cluster.kubectl(&argv).await?;
     }
-    wait_until_ready(cluster).await
+    wait_until_ready(client).await
 }
 
 /// The nodes that run a webhook.
@@ -150,6 +173,19 @@ async fn installed(client: &Client) -> Result<Option<String>> {
 
 /// Of the images, the manifests and the nodes they are on.
 fn fingerprint(cluster: &Cluster, images: &[PathBuf]) -> Result<String> {
+    // They stay what they are while a program of tests runs.
+    static FILES: OnceLock<String> = OnceLock::new();
+    let files = match FILES.get() {
+        Some(files) => files,
+        None => {
+            let made = of_files(images)?;
+            FILES.get_or_init(|| made)
+        }
+    };
+    Ok(format!("{files} {}", cluster.nodes.join(" ")))
+}
+
+fn of_files(images: &[PathBuf]) -> Result<String> {
     let mut hash = Sha256::new();
     for image in images {
         hash.update(std::fs::read(image)?);
@@ -168,6 +204,5 @@ fn fingerprint(cluster: &Cluster, images: &[PathBuf]) -> Result<String> {
             }
         }
     }
-    hash.update(cluster.nodes.join(" "));
     Ok(hex::encode(hash.finalize()))
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use kube::api::ListParams;
-use kube::{Api, Client};
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 use shadow::api::StatefulMigration;
 
@@ -112,8 +112,16 @@ impl Lab {
     }
 
     async fn delete_stages(&self) -> Result {
-        let argv = ["delete", "namespace", "--selector", STAGE_LABEL, "--wait=false"];
-        self.cluster.kubectl(&argv).await.map(drop)
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        for stage in namespaces.list(&ListParams::default().labels(STAGE_LABEL)).await?.items {
+            if stage.metadata.deletion_timestamp.is_none() {
+                match namespaces.delete(&stage.name_any(), &DeleteParams::default()).await {
+                    Err(kube::Error::Api(status)) if status.code == 404 => {}
+                    other => drop(other?),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// This one and whatever another test or run has left: a drain concerns the pods of all namespaces. Of others the empty
@@ -250,7 +258,7 @@ impl Lab {
 
     /// All of SHADOW's parts are ready again.
     pub async fn product_ready(&self) -> Result {
-        product::wait_until_ready(&self.cluster).await
+        product::wait_until_ready(&self.client).await
     }
 
     /// Neither operator nor webhook runs on this node.

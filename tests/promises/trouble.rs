@@ -12,6 +12,8 @@ use crate::lab::{
 pub const RATE: u32 = 60;
 /// After a failed attempt the next one starts 20 s later: this ends in between.
 const DEADLINE: Duration = Duration::from_secs(18);
+/// kubectl asks every five seconds: once more after that.
+const GRACE: Duration = Duration::from_secs(6);
 
 /// There while a script of [`beside`] runs on the node.
 const RUNS: &str = "/run/lab-script-runs";
@@ -71,7 +73,7 @@ impl<'a> Trouble<'a> {
 
     /// Starts draining the pod's node; kubectl is given more time than the migration has.
     pub fn drain(&self) -> Result<Drain> {
-        let options = DrainOptions::of(&self.scene.app.name).timeout(DEADLINE + Duration::from_secs(12));
+        let options = DrainOptions::of(&self.scene.app.name).timeout(DEADLINE + GRACE);
         Drain::start(&self.scene.lab.cluster, &self.pod.node, &options)
     }
 
