@@ -52,3 +52,36 @@ pub struct CheckedNode {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<i64>,
 }
+
+/// What `kubectl shadow check -f` says of a workload in a manifest, before it is deployed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManifestCheck {
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    pub name: String,
+    /// Nothing in the manifest is against it.
+    pub movable: bool,
+    /// What in it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<CheckRefusal>,
+    /// What else is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<CheckRefusal>,
+    /// It can be moved, but the user may want to know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// What its users see of a move, where it can be moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meanwhile: Option<Meanwhile>,
+}
+
+/// What the users of a pod see while it moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Meanwhile {
+    /// A shadow answers requests from the dump on; messages wait until the replacement takes them.
+    ReadsGoOn,
+    /// Nobody answers from the dump on, until the replacement is restored; messages wait.
+    StandsStill,
+}

@@ -23,7 +23,7 @@ pub use carried::{
     CARRIED_FILE, Carried, IMAGE_VOLUMES, IMAGE_VOLUMES_CAP, SHM_FILE, VOLUMES, empty_dir, empty_dirs,
     image_volume, is_image_volume, is_sandbox_shm, is_volume_name, pod_folder, subpath_volume,
 };
-pub use check::{Check, CheckRefusal, CheckedNode};
+pub use check::{Check, CheckRefusal, CheckedNode, ManifestCheck, Meanwhile};
 pub use compatibility::{CgroupNamespace, Compatibility};
 pub use conditions::{ConditionType, Reason, is_property_of_the_pod};
 pub use difference::Difference;

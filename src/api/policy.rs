@@ -33,6 +33,24 @@ pub struct Policy {
     pub prepare: Prepare,
 }
 
+impl Default for Policy {
+    /// Of a pod that asks for nothing but to be moved.
+    fn default() -> Self {
+        Self {
+            eviction: EvictionPolicy::default(),
+            queue: None,
+            container: None,
+            state_from: StateFrom::Any,
+            strategy: Strategy::Auto,
+            sync: SyncMode::Auto,
+            max_pause: None,
+            deadline: DEFAULT_DEADLINE,
+            priority: 0,
+            prepare: Prepare::Auto,
+        }
+    }
+}
+
 /// Whether new pods are made so that they can be moved later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Prepare {

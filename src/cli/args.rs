@@ -1,8 +1,9 @@
 //! What a user types.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::api::SYSTEM_NAMESPACE;
 
@@ -30,17 +31,22 @@ pub enum Command {
         no_wait: bool,
     },
     /// Tells whether a pod can be moved, where to, and if not, why; touches nothing. Exits with 1 if it cannot.
+    ///
+    /// With -f: whether the pods of a manifest could be moved, before it is deployed; needs no cluster.
     Check {
-        pod: String,
+        #[arg(required_unless_present = "filename")]
+        pod: Option<String>,
+        /// StatefulSets, Deployments and pods in files of YAML or JSON; - is standard input.
+        #[arg(short, long, conflicts_with_all = ["pod", "to"])]
+        filename: Vec<PathBuf>,
         /// Only this node.
         #[arg(long)]
         to: Option<String>,
         /// Namespace that SHADOW is installed in.
         #[arg(long, default_value = SYSTEM_NAMESPACE)]
         operator_namespace: String,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
+        #[arg(short, long)]
+        output: Option<Output>,
     },
     /// Lists migrations, or tells all about one.
     Status { migration: Option<String> },
@@ -50,6 +56,12 @@ pub enum Command {
     Retry { pod: String },
     /// Starts a pod fresh that could be restored nowhere; what was saved of it is kept for a day.
     GiveUp { pod: String },
+}
+
+/// How an answer is printed, unless it is for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Json,
 }
 
 /// Every call ends within this.

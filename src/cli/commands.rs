@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::args::{Args, CALL_LIMIT, Command};
 use super::check::{CheckError, check};
+use super::check_manifest::{CheckManifestError, check_manifests};
 use super::decide::{DecideError, decide, waiting};
 use crate::api::{
     EvictionPolicy, Phase, PodUid, Policy, PolicyError, Reason, StatefulMigration, StatefulMigrationSpec,
@@ -31,6 +32,8 @@ pub enum CliError {
     #[error(transparent)]
     Check(#[from] CheckError),
     #[error(transparent)]
+    CheckManifest(#[from] CheckManifestError),
+    #[error(transparent)]
     Decide(#[from] DecideError),
     #[error("migration {name} brought it back: {message}")]
     WentHome { name: String, message: String },
@@ -42,6 +45,11 @@ pub enum CliError {
 
 /// Does what was asked.
 pub async fn run(args: Args) -> Result<(), CliError> {
+    if let Command::Check { filename, output, .. } = &args.command
+        && !filename.is_empty()
+    {
+        return Ok(check_manifests(filename, output.is_some())?);
+    }
     let client = kube_client(CALL_LIMIT).await?;
     let namespace = args.namespace.unwrap_or_else(|| client.default_namespace().to_owned());
     let migrations: Api<StatefulMigration> = Api::namespaced(client.clone(), &namespace);
@@ -51,7 +59,8 @@ pub async fn run(args: Args) -> Result<(), CliError> {
             println!("migration {namespace}/{name}");
             if no_wait { Ok(()) } else { follow(&namespace, &name).await }
         }
-        Command::Check { pod, to, operator_namespace, json } => {
+        Command::Check { pod, to, operator_namespace, output, .. } => {
+            let (pod, json) = (pod.unwrap_or_default(), output.is_some());
             Ok(check(&client, &operator_namespace, &namespace, &pod, to.as_deref(), json).await?)
         }
         Command::Status { migration: None } => list(&migrations).await,

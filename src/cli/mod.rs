@@ -3,6 +3,7 @@
 
 mod args;
 mod check;
+mod check_manifest;
 mod commands;
 mod decide;
 

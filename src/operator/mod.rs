@@ -27,4 +27,7 @@ pub use lead::slots::Limits;
 pub use lead::supervisor::lead;
 pub use metrics::Metrics;
 
+// For whoever asks before there is a pod.
+pub use check::manifest::{ManifestError, check_manifest};
+
 pub use serve::{Args, RunError, run};

@@ -121,7 +121,7 @@ async fn allocatable_kib(lab: &Lab, node: &str) -> Result<u64> {
 /// Exit code and answer.
 async fn check(lab: &Lab, pod: &str, options: &[&str]) -> Result<(i32, Value)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-shadow"));
-    command.args(["-n", &lab.namespace, "check", pod, "--json"]).args(options);
+    command.args(["-n", &lab.namespace, "check", pod, "-o", "json"]).args(options);
     command.env("KUBECONFIG", &lab.cluster.kubeconfig).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(LIMIT, command.output()).await??;
     let answer = serde_json::from_slice(&output.stdout)

@@ -95,7 +95,7 @@ fn holding(obstacle: &str) -> App {
 /// Exit code and answer of `kubectl shadow check`.
 async fn check(lab: &Lab, pod: &str) -> Result<(i32, Value)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-shadow"));
-    command.args(["-n", &lab.namespace, "check", pod, "--json"]);
+    command.args(["-n", &lab.namespace, "check", pod, "-o", "json"]);
     command.env("KUBECONFIG", &lab.cluster.kubeconfig).stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(LIMIT, command.output()).await??;
     let answer = serde_json::from_slice(&output.stdout)

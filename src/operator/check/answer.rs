@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::preflight::{Accepted, preflight};
+use super::preflight::{Accepted, Refused, examine};
 use super::properties;
 use super::scheduling;
 use crate::api::{
@@ -171,9 +171,12 @@ async fn check(
     let spec = StatefulMigrationSpec::of(policy, name, PodUid(pod.uid().unwrap_or_default()));
     let services: Api<Service> = Api::namespaced(ctx.client.clone(), namespace);
     let services = services.list(&ListParams::default()).await?.items;
-    let accepted = match preflight(&pod, &spec, &services) {
+    let accepted = match examine(&pod, &spec, &services) {
         Ok(accepted) => held_against_surroundings(ctx, &pod, accepted).await?,
-        refused => refused,
+        Err(Refused { first, further }) => {
+            let further = further.into_iter().map(told).collect();
+            return Ok(Check { further, ..refused(&pod, first.reason, first.message) });
+        }
     };
     let Accepted { subject, plan, mut warnings } = match accepted {
         Ok(accepted) => accepted,
@@ -186,9 +189,7 @@ async fn check(
     let judgement = judged(&looked, &known);
     let found =
         judgement.refusals.into_iter().map(|one| CheckRefusal { reason: one.reason, message: one.message });
-    let around =
-        around?.into_iter().map(|one| CheckRefusal { reason: one.reason, message: sentence(&one.message) });
-    let mut refusals = found.chain(around);
+    let mut refusals = found.chain(around?.into_iter().map(told));
     if let Some(refusal) = refusals.next() {
         warnings.extend(judgement.warnings);
         let (further, source_node) = (refusals.collect(), Some(subject.node));
@@ -266,6 +267,10 @@ fn in_time(bytes: u64, deadline: Duration, verdicts: &mut Verdicts) {
 /// How fast archives came to the best of the nodes that fit.
 fn best_rate(verdicts: &Verdicts) -> Option<u64> {
     verdicts.iter().filter_map(|(_, found)| found.as_ref().ok()?.stream).max()
+}
+
+fn told(failure: Failure) -> CheckRefusal {
+    CheckRefusal { reason: failure.reason, message: sentence(&failure.message) }
 }
 
 fn refused(pod: &Pod, reason: Reason, message: String) -> Check {

@@ -29,13 +29,27 @@ pub struct Accepted {
 /// # Errors
 /// A terminal [`Failure`] whose reason says which property of the pod stands against it.
 pub fn preflight(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) -> Result<Accepted, Failure> {
+    examine(pod, spec, services).map_err(|refused| refused.first)
+}
+
+/// Everything that stands against a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What decides.
+    pub first: Failure,
+    pub further: Vec<Failure>,
+}
+
+/// The same, with everything that stands against it.
+pub fn examine(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) -> Result<Accepted, Refused> {
     let refuse =
-        |reason, message: String| Failure::terminal(reason, format!("pod {}: {message}", pod.name_any()));
+        |(reason, message): Refusal| Failure::terminal(reason, format!("pod {}: {message}", pod.name_any()));
+    let alone = |refusal| Refused { first: refuse(refusal), further: Vec::new() };
     let (Some(uid), Some(namespace), Some(pod_spec)) = (pod.uid(), pod.namespace(), pod.spec.as_ref()) else {
-        return Err(refuse(Reason::NotManaged, "the object is not complete".into()));
+        return Err(alone((Reason::NotManaged, "the object is not complete".to_owned())));
     };
     let Some(node) = pod_spec.node_name.clone() else {
-        return Err(refuse(Reason::NotManaged, "it runs on no node yet".into()));
+        return Err(alone((Reason::NotManaged, "it runs on no node yet".to_owned())));
     };
     let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true));
     let (owner_kind, owner_uid) = match owner {
@@ -46,28 +60,27 @@ pub fn preflight(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) 
             (OwnerKind::ReplicaSet, owner.uid.clone())
         }
         _ => {
-            return Err(refuse(
-                Reason::NotManaged,
-                "no StatefulSet or Deployment would make it again on the other node".into(),
-            ));
+            let why = "no StatefulSet or Deployment would make it again on the other node";
+            return Err(alone((Reason::NotManaged, why.to_owned())));
         }
     };
-    if let Some((reason, message)) = properties::refusal(pod) {
-        return Err(refuse(reason, message));
-    }
-    let container =
-        movable_container(pod_spec, spec.container_name.as_deref()).map_err(|(r, m)| refuse(r, m))?;
-    refuse_what_stays_behind(pod_spec, container).map_err(|(reason, message)| refuse(reason, message))?;
     let wanted = spec.migration_strategy;
+    let container = movable_container(pod_spec, spec.container_name.as_deref());
+    let mut refusals = properties::refusals(pod_spec);
+    refusals.extend(container.as_ref().err().cloned());
+    refusals.extend(what_stays_behind(pod_spec));
     if let (Strategy::ShadowPod, Some(port)) = (wanted, host_port(pod_spec)) {
-        return Err(refuse(Reason::HostPort, format!("a shadow cannot take hostPort {port} beside it")));
+        refusals.push((Reason::HostPort, format!("a shadow cannot take hostPort {port} beside it")));
     }
     if spec.sync == SyncMode::Replay {
-        return Err(refuse(
-            Reason::StrategyNotSupported,
-            "sync Replay is not implemented yet; Auto or Quiesce is".into(),
-        ));
+        let message = "sync Replay is not implemented yet; Auto or Quiesce is".to_owned();
+        refusals.push((Reason::StrategyNotSupported, message));
     }
+    let mut refusals = refusals.into_iter().map(refuse);
+    if let Some(first) = refusals.next() {
+        return Err(Refused { first, further: refusals.collect() });
+    }
+    let container = container.map_err(alone)?;
     let queue = spec.message_queue.clone();
     let hold = match (spec.state_from, &queue) {
         (StateFrom::Queue, Some(_)) => Hold::Release,
@@ -127,42 +140,39 @@ fn movable_container<'a>(spec: &'a PodSpec, wanted: Option<&str>) -> Result<&'a 
     }
 }
 
-fn refuse_what_stays_behind(spec: &PodSpec, container: &Container) -> Result<(), Refusal> {
+/// What of it would be left behind, or would happen again.
+fn what_stays_behind(spec: &PodSpec) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
     if let Some(init) = spec.init_containers.as_ref().and_then(|list| list.first()) {
-        return Err((Reason::InitContainers, format!("init container `{}` would run again", init.name)));
+        refusals.push((Reason::InitContainers, format!("init container `{}` would run again", init.name)));
     }
     if spec.host_network == Some(true) {
-        return Err((Reason::HostNetwork, "hostNetwork: its sockets belong to the node".into()));
+        refusals.push((Reason::HostNetwork, "hostNetwork: its sockets belong to the node".into()));
     }
     if spec.host_pid == Some(true) || spec.host_ipc == Some(true) {
-        return Err((Reason::HostPid, "hostPID or hostIPC: it shares the node's processes".into()));
+        refusals.push((Reason::HostPid, "hostPID or hostIPC: it shares the node's processes".into()));
     }
     if spec.share_process_namespace == Some(true) {
-        return Err((Reason::SharedProcessNamespace, "shareProcessNamespace is not carried yet".into()));
+        refusals.push((Reason::SharedProcessNamespace, "shareProcessNamespace is not carried yet".into()));
     }
     if spec.host_users == Some(false) {
-        return Err((Reason::UserNamespace, "hostUsers: false (a user namespace) is not carried yet".into()));
+        refusals
+            .push((Reason::UserNamespace, "hostUsers: false (a user namespace) is not carried yet".into()));
     }
+    refusals.extend(spec.containers.iter().filter_map(device));
+    refusals.extend(spec.volumes.iter().flatten().filter_map(volume_refusal));
+    refusals
+}
+
+fn device(container: &Container) -> Option<Refusal> {
     let resources = container.resources.as_ref();
-    let extended = resources
-        .and_then(|r| r.limits.as_ref())
-        .into_iter()
-        .flatten()
-        .map(|(name, _)| name)
-        .find(|name| name.contains('/'));
+    let limits = resources.and_then(|resources| resources.limits.as_ref()).into_iter().flatten();
+    if let Some((name, _)) = limits.into_iter().find(|(name, _)| name.contains('/')) {
+        return Some((Reason::Devices, format!("resource {name} is a device: its state cannot be carried")));
+    }
     let claims = resources.and_then(|r| r.claims.as_ref()).is_some_and(|claims| !claims.is_empty());
-    if let Some(name) = extended {
-        return Err((Reason::Devices, format!("resource {name} is a device: its state cannot be carried")));
-    }
-    if claims || container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err((Reason::Devices, "resource claims and block devices are not carried".into()));
-    }
-    for volume in spec.volumes.iter().flatten() {
-        if let Some(refusal) = volume_refusal(volume) {
-            return Err(refusal);
-        }
-    }
-    Ok(())
+    (claims || container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty()))
+        .then(|| (Reason::Devices, "resource claims and block devices are not carried".into()))
 }
 
 /// Volumes whose content the new pod gets by itself are fine, and emptyDirs are carried; everything else holds state on this
@@ -360,6 +370,19 @@ mod tests {
         let failure = preflight(&pod(with_port), &spec(|s| s["migrationStrategy"] = json!("ShadowPod")), &[])
             .unwrap_err();
         assert_eq!(failure.reason, Reason::HostPort);
+    }
+
+    #[test]
+    fn everything_that_stands_against_it_can_be_told_at_once() {
+        let odd = pod(|v| {
+            v["spec"]["containers"] = json!([{"name": "a"}, {"name": "b"}]);
+            v["spec"]["volumes"] = json!([{"name": "h", "hostPath": {"path": "/x"}},
+                {"name": "c", "persistentVolumeClaim": {"claimName": "c"}}]);
+        });
+        let Refused { first, further } = examine(&odd, &spec(|_| ()), &[]).unwrap_err();
+        assert_eq!(first.reason, Reason::SeveralContainers);
+        let further: Vec<_> = further.into_iter().map(|one| one.reason).collect();
+        assert_eq!(further, [Reason::VolumeNotSharable; 2]);
     }
 
     #[test]

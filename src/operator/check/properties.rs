@@ -9,10 +9,9 @@ use crate::api::{
 };
 use crate::protocol::Failure;
 
-/// The first of those that last.
-pub fn refusal(pod: &Pod) -> Option<(Reason, String)> {
-    let spec = pod.spec.as_ref()?;
-    foreign_runtime(spec).or_else(|| repeated_hook(spec))
+/// Those that last.
+pub fn refusals(spec: &PodSpec) -> Vec<(Reason, String)> {
+    foreign_runtime(spec).into_iter().chain(repeated_hook(spec)).collect()
 }
 
 /// One that passes: whoever debugs will have done.
@@ -118,7 +117,7 @@ mod tests {
     }
 
     fn found(change: impl FnOnce(&mut Value)) -> Option<(Reason, String)> {
-        refusal(&pod(change))
+        refusals(&pod(change).spec.unwrap()).pop()
     }
 
     #[test]

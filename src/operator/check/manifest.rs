@@ -1,0 +1,301 @@
+//! Whether the pods of a manifest could be moved, before there are any: the judgement of a running pod, as far as a manifest
+//! tells. Pure: documents in, answers out. What nobody can know yet (nodes, budgets, what a program opens) is not told.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::ResourceExt as _;
+use serde::Deserialize as _;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::preflight::{Accepted, Refused, examine};
+use super::{policies, properties};
+use crate::api::{
+    ANNOTATION_POLICY, ANNOTATION_QUEUE, CheckRefusal, Findings, ManifestCheck, Meanwhile, MigrationUid,
+    PodUid, Policy, Prepare, Reason, StatefulMigrationSpec, pod_policy, sentence,
+};
+use crate::judgement::judge;
+use crate::operator::drive::look::circumstances;
+use crate::operator::shadow_pod::{kept_labels, shadow_labels};
+use crate::protocol::Failure;
+
+/// Stands for what a pod gets when it is made.
+const LATER: &str = "later";
+const DEFAULT_NAMESPACE: &str = "default";
+/// The volume that every pod gets for its token.
+const TOKEN: &str = "kube-api-access-0";
+
+/// The text is no manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    #[error("document {0} is no YAML: {1}")]
+    Yaml(usize, serde_yaml_ng::Error),
+    #[error("{0} is not what Kubernetes takes: {1}")]
+    Shape(String, serde_json::Error),
+}
+
+/// A workload, and one pod as it would be made of it.
+struct Workload {
+    kind: String,
+    namespace: Option<String>,
+    name: String,
+    annotations: BTreeMap<String, String>,
+    pod: Pod,
+}
+
+/// Every StatefulSet, Deployment, ReplicaSet and pod of a stream of YAML or JSON documents, in their order; of other
+/// workloads those that are annotated.
+pub fn check_manifest(text: &str) -> Result<Vec<ManifestCheck>, ManifestError> {
+    let documents = documents(text)?;
+    let services: Vec<Service> = all_of(&documents, "Service")?;
+    let policies: Vec<NetworkPolicy> = all_of(&documents, "NetworkPolicy")?;
+    let mut checks = Vec::new();
+    for document in &documents {
+        if let Some(workload) = workload(document)? {
+            checks.push(check(&workload, &services, &policies));
+        }
+    }
+    Ok(checks)
+}
+
+/// What is in lists stands by itself.
+fn documents(text: &str) -> Result<Vec<Value>, ManifestError> {
+    let mut found = Vec::new();
+    for (number, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
+        let document =
+            Value::deserialize(document).map_err(|error| ManifestError::Yaml(number + 1, error))?;
+        match document["items"].as_array() {
+            Some(items) if word(&document, "kind").ends_with("List") => found.extend(items.iter().cloned()),
+            _ => found.push(document),
+        }
+    }
+    Ok(found)
+}
+
+fn word<'a>(document: &'a Value, key: &str) -> &'a str {
+    document[key].as_str().unwrap_or_default()
+}
+
+fn named(document: &Value) -> String {
+    let name =
+        document["metadata"]["name"].as_str().or_else(|| document["metadata"]["generateName"].as_str());
+    format!("{} {}", word(document, "kind"), name.unwrap_or("without a name"))
+}
+
+fn read<T: DeserializeOwned>(document: &Value) -> Result<T, ManifestError> {
+    serde_json::from_value(document.clone()).map_err(|error| ManifestError::Shape(named(document), error))
+}
+
+fn all_of<T: DeserializeOwned>(documents: &[Value], kind: &str) -> Result<Vec<T>, ManifestError> {
+    documents.iter().filter(|document| word(document, "kind") == kind).map(read).collect()
+}
+
+fn workload(document: &Value) -> Result<Option<Workload>, ManifestError> {
+    let kind = word(document, "kind");
+    let is_apps = word(document, "apiVersion").starts_with("apps/");
+    let mut made = match kind {
+        "Pod" => document.clone(),
+        _ if document["spec"]["template"]["spec"]["containers"].is_array() => {
+            of_template(document, &document["spec"]["template"])
+        }
+        _ => return Ok(None),
+    };
+    made["metadata"]["uid"] = LATER.into();
+    if made["metadata"]["namespace"].is_null() {
+        made["metadata"]["namespace"] = DEFAULT_NAMESPACE.into();
+    }
+    made["spec"]["nodeName"] = LATER.into();
+    if made["spec"]["automountServiceAccountToken"] != false {
+        push(&mut made["spec"]["volumes"], json!({ "name": TOKEN, "projected": {} }));
+    }
+    let pod: Pod = read(&made)?;
+    let annotations: BTreeMap<String, String> =
+        document["metadata"]["annotations"].as_object().map(texts).unwrap_or_default();
+    let ours = kind == "Pod"
+        || (is_apps && ["StatefulSet", "Deployment", "ReplicaSet"].contains(&kind))
+        || [ANNOTATION_POLICY, ANNOTATION_QUEUE]
+            .iter()
+            .any(|key| annotations.contains_key(*key) || pod.annotations().contains_key(*key));
+    let name = named(document).split_off(kind.len() + 1);
+    let namespace = document["metadata"]["namespace"].as_str().map(str::to_owned);
+    Ok(ours.then(|| Workload { kind: kind.to_owned(), namespace, name, annotations, pod }))
+}
+
+/// The first pod that its controllers would make.
+fn of_template(document: &Value, template: &Value) -> Value {
+    let (kind, name) = (word(document, "kind"), document["metadata"]["name"].as_str().unwrap_or_default());
+    let is_set = kind == "StatefulSet";
+    let mut pod = json!({ "kind": kind, "metadata": template["metadata"], "spec": template["spec"] });
+    let owner = if kind == "Deployment" { "ReplicaSet" } else { kind };
+    pod["metadata"]["name"] = if is_set { format!("{name}-0") } else { name.to_owned() }.into();
+    pod["metadata"]["namespace"] = document["metadata"]["namespace"].clone();
+    pod["metadata"]["ownerReferences"] = json!([{ "apiVersion": document["apiVersion"], "kind": owner,
+        "name": name, "uid": LATER, "controller": true }]);
+    if is_set {
+        pod["spec"]["hostname"] = pod["metadata"]["name"].clone();
+        pod["spec"]["subdomain"] = document["spec"]["serviceName"].clone();
+        for claim in document["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten() {
+            let of = &claim["metadata"]["name"];
+            let claim = format!("{}-{name}-0", of.as_str().unwrap_or_default());
+            push(
+                &mut pod["spec"]["volumes"],
+                json!({ "name": of, "persistentVolumeClaim": { "claimName": claim } }),
+            );
+        }
+    }
+    pod
+}
+
+fn push(list: &mut Value, one: Value) {
+    match list {
+        Value::Array(list) => list.push(one),
+        _ => *list = json!([one]),
+    }
+}
+
+fn texts(map: &serde_json::Map<String, Value>) -> BTreeMap<String, String> {
+    map.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+fn check(workload: &Workload, services: &[Service], policies: &[NetworkPolicy]) -> ManifestCheck {
+    let Workload { kind, namespace, name, annotations, pod } = workload;
+    let told =
+        |failure: Failure| CheckRefusal { reason: failure.reason, message: sentence(&failure.message) };
+    let answer = ManifestCheck {
+        kind: kind.clone(),
+        namespace: namespace.clone(),
+        name: name.clone(),
+        ..ManifestCheck::default()
+    };
+    let (policy, wrong) = match pod_policy(pod.annotations(), annotations) {
+        Ok(Some(policy)) => (policy, None),
+        Ok(None) => (Policy::default(), Some(format!("it is not annotated: set {ANNOTATION_POLICY}"))),
+        Err(error) => (Policy::default(), Some(error.to_string())),
+    };
+    let wrong = wrong
+        .map(|message| Failure::terminal(Reason::WrongPolicy, format!("pod {}: {message}", pod.name_any())));
+    let spec = StatefulMigrationSpec::of(policy, &pod.name_any(), PodUid(LATER.to_owned()));
+    let beside = |of: Option<String>| {
+        of.as_deref().unwrap_or(DEFAULT_NAMESPACE) == pod.namespace().unwrap_or_default()
+    };
+    let services: Vec<Service> =
+        services.iter().filter(|service| beside(service.namespace())).cloned().collect();
+    let (accepted, against) = match examine(pod, &spec, &services) {
+        Ok(accepted) => (Some(accepted), Vec::new()),
+        Err(Refused { first, further }) => (None, [vec![first], further].concat()),
+    };
+    let mut refusals = wrong.into_iter().chain(against).map(told);
+    if let Some(refusal) = refusals.next() {
+        return ManifestCheck { refusal: Some(refusal), further: refusals.collect(), ..answer };
+    }
+    let Some(Accepted { subject, mut plan, mut warnings }) = accepted else { return answer };
+    if plan.bridge {
+        let near: Vec<_> = policies.iter().filter(|policy| beside(policy.namespace())).cloned().collect();
+        let shadow = shadow_labels(pod, &MigrationUid(LATER.to_owned()), &kept_labels(Vec::new()));
+        if let Some(policy) = policies::telling_apart(&near, pod.labels(), &shadow) {
+            plan.bridge = false;
+            warnings.push(policies::warning(policy));
+        }
+    }
+    warnings.extend(properties::warnings(pod, Prepare::Never));
+    warnings.extend(judge(&Findings::default(), &circumstances(pod, &subject)).warnings);
+    let meanwhile = Some(if plan.bridge { Meanwhile::ReadsGoOn } else { Meanwhile::StandsStill });
+    let warnings = warnings.iter().map(|one| sentence(one)).collect();
+    ManifestCheck { movable: true, warnings, meanwhile, ..answer }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHOP: &str = r"
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: web, annotations: {migration.ms2m.io/queue: orders}}
+spec:
+  serviceName: web
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: app, image: i}], automountServiceAccountToken: false}
+---
+# nothing
+---
+apiVersion: v1
+kind: List
+items:
+- apiVersion: apps/v1
+  kind: Deployment
+  metadata: {name: page, namespace: shop, annotations: {migration.ms2m.io/policy: MigrateOrEvict}}
+  spec: {template: {spec: {containers: [{name: app, image: i}]}}}
+";
+
+    #[test]
+    fn each_workload_says_what_happens_meanwhile() {
+        let found = check_manifest(SHOP).unwrap();
+        let short: Vec<_> = found
+            .iter()
+            .map(|one| (one.kind.as_str(), one.namespace.as_deref(), one.name.as_str(), one.meanwhile))
+            .collect();
+        assert_eq!(
+            short,
+            [
+                ("StatefulSet", None, "web", Some(Meanwhile::ReadsGoOn)),
+                ("Deployment", Some("shop"), "page", Some(Meanwhile::StandsStill))
+            ]
+        );
+        assert!(found.iter().all(|one| one.movable));
+        assert!(found[0].warnings.is_empty(), "{:?}", found[0].warnings);
+        assert!(found[1].warnings[0].contains("service account token"), "{:?}", found[1].warnings);
+    }
+
+    #[test]
+    fn a_policy_that_tells_a_shadow_apart_takes_the_reads_away() {
+        let policy = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: only-web}\n\
+                      spec: {podSelector: {matchLabels: {app: web}}}\n";
+        let found = check_manifest(&format!("{SHOP}{policy}")).unwrap();
+        assert_eq!(found[0].meanwhile, Some(Meanwhile::StandsStill));
+        assert!(found[0].warnings[0].contains("only-web"), "{:?}", found[0].warnings);
+        let elsewhere = policy.replace("only-web", "only-web, namespace: other");
+        let found = check_manifest(&format!("{SHOP}{elsewhere}")).unwrap();
+        assert_eq!(found[0].meanwhile, Some(Meanwhile::ReadsGoOn));
+    }
+
+    #[test]
+    fn everything_against_it_is_told_and_the_claims_of_a_template_are_seen() {
+        let set = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db}\nspec:\n  template: {spec: \
+                   {hostNetwork: true, containers: [{name: app}]}}\n  volumeClaimTemplates: [{metadata: {name: data}}]\n";
+        let [found] = &check_manifest(set).unwrap()[..] else { panic!("one workload") };
+        let reasons: Vec<_> = found.refusal.iter().chain(&found.further).map(|one| one.reason).collect();
+        assert_eq!(reasons, [Reason::WrongPolicy, Reason::HostNetwork, Reason::VolumeNotSharable]);
+        assert!(found.refusal.as_ref().unwrap().message.contains("not annotated"));
+        assert!(found.further[1].message.starts_with("pod db-0: volume `data`"), "{:?}", found.further);
+    }
+
+    #[test]
+    fn nobody_makes_a_bare_pod_again_and_other_workloads_are_passed_over() {
+        let all = "{apiVersion: v1, kind: Pod, metadata: {name: p, annotations: {migration.ms2m.io/policy: \
+                   MigrateOrEvict}}, spec: {containers: [{name: a}]}}\n---\n{apiVersion: batch/v1, kind: Job, metadata: \
+                   {name: j}, spec: {template: {spec: {containers: [{name: a}]}}}}\n";
+        let found = check_manifest(all).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].refusal.as_ref().unwrap().reason, Reason::NotManaged);
+    }
+
+    #[test]
+    fn what_is_no_manifest_says_where() {
+        assert_eq!(check_manifest("").unwrap().len(), 0);
+        let error = check_manifest("a: 1\n---\n[").unwrap_err().to_string();
+        assert!(error.starts_with("document 2 is no YAML"), "{error}");
+        let wrong = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: d}, spec: {template: {spec: {containers: \
+                     [{name: 7}]}}}}";
+        let error = check_manifest(wrong).unwrap_err().to_string();
+        assert!(error.starts_with("Deployment d is not what Kubernetes takes"), "{error}");
+    }
+}
