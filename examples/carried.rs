@@ -33,6 +33,12 @@ struct Options {
     /// Where the image declares a volume, and the pod mounts some.
     #[arg(long, env = "VOLUMES", default_value = "/volume", value_delimiter = ',')]
     volumes: Vec<PathBuf>,
+    /// Appends a line to this file and ends: an init container.
+    #[arg(long)]
+    append: Option<PathBuf>,
+    /// Such a file, to tell what is in it.
+    #[arg(long, env = "APPENDED")]
+    appended: Option<PathBuf>,
 }
 
 const SPARSE: u64 = 200 << 30;
@@ -46,6 +52,7 @@ struct Held {
     bound: UdpSocket,
     /// Connected to `bound`.
     own: UdpSocket,
+    appended: Option<PathBuf>,
     /// Where files are kept.
     places: Vec<PathBuf>,
     /// Opened by a name that is gone, while there is another.
@@ -91,7 +98,8 @@ impl Held {
         }
         let listener = TcpListener::bind((address, 8081))?;
         let cookie = hex::encode(cookie);
-        Ok(Self { cookie, listener, connected, bound, own, places, renamed, nameless, open })
+        let appended = options.appended.clone();
+        Ok(Self { cookie, listener, connected, bound, own, appended, places, renamed, nameless, open })
     }
 
     fn state(&self) -> io::Result<Value> {
@@ -106,6 +114,7 @@ impl Held {
         Ok(json!({
             "cookie": self.cookie,
             "files": files?,
+            "appended": self.appended.as_ref().map(fs::read_to_string).transpose()?,
             "sparse": { "size": facts.len(), "isSmall": facts.blocks() * 512 < 1 << 20, "marks": marks },
             "sockets": {
                 "listener": address(self.listener.local_addr()?.ip()),
@@ -192,6 +201,9 @@ async fn until_stopped(work: impl Future<Output = Result<(), Box<dyn Error>>>) -
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn Error>> {
+    if let Some(path) = &options.append {
+        return Ok(File::options().append(true).create(true).open(path)?.write_all(b"once\n")?);
+    }
     let held = Held::start(&options)?;
     let listener = held.listener.try_clone()?;
     let held = Arc::new(Mutex::new(held));

@@ -15,6 +15,10 @@ use super::names::{
     LABEL_SECURITY_MODULE, LABEL_XSAVE_SIZE,
 };
 
+/// Counted up when a restore needs more than an earlier agent and its runtime do. 1: emptyDir volumes are filled, init
+/// containers are completed.
+pub const AGENT_FORMAT: u32 = 1;
+
 /// A node as far as restoring matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -37,6 +41,9 @@ pub struct Compatibility {
     pub kernel: String,
     /// `4.2`.
     pub criu: String,
+    /// What its agent writes into archives, and does with those of others; see [`AGENT_FORMAT`]. 0 of earlier ones.
+    #[serde(default)]
+    pub agent_format: u32,
     /// What `criu check --feature` says yes to: what the kernel offers to CRIU.
     #[serde(default)]
     pub criu_features: BTreeSet<String>,
@@ -112,6 +119,10 @@ impl Compatibility {
         if numbers(&self.criu) < numbers(&source.criu) {
             let (here, source) = pair(&self.criu, &source.criu);
             return Err(Difference::OlderCriu { here, source });
+        }
+        if self.agent_format < source.agent_format {
+            let (here, source) = (self.agent_format, source.agent_format);
+            return Err(Difference::OlderAgent { here, source });
         }
         if let Some(missing) = Missing::of(&source.criu_features, &self.criu_features) {
             return Err(Difference::CriuFeatures(missing));
@@ -203,6 +214,7 @@ mod tests {
             xsave_features: "2e7".into(),
             kernel: "6.1.0-45-amd64".into(),
             criu: "4.2".into(),
+            agent_format: 1,
             criu_features: ["pidfd_store", "timens"].map(str::to_owned).into(),
             soft_dirty: true,
             oci_runtime: "runc 1.4.3".into(),
@@ -229,6 +241,7 @@ mod tests {
         better.kernel = "6.12.9".into();
         better.criu = "4.2.1".into();
         better.oci_runtime = "runc 1.4.9".into();
+        better.agent_format = 2;
         better.xsave_features = "602e7".into();
         better.cgroup_namespace = CgroupNamespace::Criu;
         assert_eq!(better.admits(&node()), Ok(()));
@@ -278,6 +291,10 @@ mod tests {
         assert!(node().admits(&unreadable).is_err(), "what the source has is not known");
         assert_eq!(refused(|n| n.kernel = "5.15.0".into()), "kernel 5.15.0, source 6.1.0-45-amd64");
         assert_eq!(refused(|n| n.criu = "4.1.1".into()), "CRIU 4.1.1, source 4.2");
+        assert_eq!(
+            refused(|n| n.agent_format = 0),
+            "its agent is of an earlier version (format 0, source 1)"
+        );
         assert_eq!(refused(|n| n.xsave_size_max = 11008), "largest xsave size 11008, source 2696");
         assert_eq!(refused(|n| n.criu_features = ["timens".into()].into()), "CRIU lacks pidfd_store");
         assert_eq!(refused(|n| n.runtime_class.clear()), "RuntimeClass \"\", source \"shadow\"");

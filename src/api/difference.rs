@@ -14,6 +14,7 @@ pub enum Difference {
     XsaveFeatures { here: String, source: String },
     OlderKernel { here: String, source: String },
     OlderCriu { here: String, source: String },
+    OlderAgent { here: u32, source: u32 },
     CriuFeatures(Missing),
     RuntimeClass { here: String, source: String },
     OciRuntime { here: String, source: String },
@@ -70,6 +71,9 @@ impl fmt::Display for Difference {
             Self::XsaveFeatures { here, source } => write!(f, "xsave features {here}, source {source}"),
             Self::OlderKernel { here, source } => write!(f, "kernel {here}, source {source}"),
             Self::OlderCriu { here, source } => write!(f, "CRIU {here}, source {source}"),
+            Self::OlderAgent { here, source } => {
+                write!(f, "its agent is of an earlier version (format {here}, source {source})")
+            }
             Self::OciRuntime { here, source } => write!(f, "OCI runtime {here}, source {source}"),
             Self::Engine { here, source } => write!(f, "engine {here}, source {source}"),
             Self::Cgroups { here, source } => write!(f, "cgroup v{here}, source v{source}"),

@@ -10,6 +10,7 @@ mod conditions;
 mod difference;
 mod findings;
 mod ids;
+mod init;
 mod manifest;
 mod migration;
 mod names;
@@ -24,7 +25,7 @@ pub use carried::{
     image_volume, is_image_volume, is_sandbox_shm, is_volume_name, pod_folder, subpath_volume,
 };
 pub use check::{Check, CheckRefusal, CheckedNode, ManifestCheck, Meanwhile};
-pub use compatibility::{CgroupNamespace, Compatibility};
+pub use compatibility::{AGENT_FORMAT, CgroupNamespace, Compatibility};
 pub use conditions::{ConditionType, Reason, is_property_of_the_pod};
 pub use difference::Difference;
 pub use findings::{
@@ -32,6 +33,7 @@ pub use findings::{
     FoundTree, MountKind, Objection, ProcessName, SocketKind, Tie, Visitor,
 };
 pub use ids::{ArchiveDigest, Epoch, Life, MigrationUid, NodeName, PodIdentity, PodUid};
+pub use init::{InitRun, InitRuns, init_run, parse_init_runs};
 pub use manifest::manifests;
 pub use migration::{
     EvictionPolicy, HeldRoom, MessageQueue, Phase, StateFrom, StatefulMigration, StatefulMigrationSpec,

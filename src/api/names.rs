@@ -53,6 +53,9 @@ pub const ANNOTATION_PRIORITY: &str = "migration.ms2m.io/priority";
 /// `true` | `false`: whether new pods are made so that they can be moved later; without it, where nothing is against it.
 pub const ANNOTATION_PREPARE: &str = "migration.ms2m.io/prepare";
 
+/// `NAME=Run,NAME=Skip`: init containers that run again where the pod is restored, or do not; see [`super::init_run`].
+pub const ANNOTATION_INIT: &str = "migration.ms2m.io/init";
+
 /// On restored pods: the ticket that its container's `create` redeems (`<migration uid>.<epoch>.<role>`). Reserved.
 pub const ANNOTATION_TICKET: &str = "migration.ms2m.io/ticket";
 /// On restored pods: the node selector entry was put there by the webhook and is no wish of the user's.
@@ -69,6 +72,9 @@ pub const NOT_PREPARED: &str = "false: ";
 /// On restored pods: the command of each container's postStart hook, as a JSON object of lists; its restored process has
 /// been through it.
 pub const ANNOTATION_SKIP_POST_START: &str = "migration.ms2m.io/skip-post-start";
+
+/// On restored pods: what becomes of their init containers, as a JSON object: those that do not run are completed at once. Means nothing without a ticket.
+pub const ANNOTATION_INIT_CONTAINERS: &str = "migration.ms2m.io/init-containers";
 
 /// On shadow pods: the node that the pod comes from.
 pub const ANNOTATION_SOURCE_NODE: &str = "migration.ms2m.io/source-node";

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::names::{
     ANNOTATION_BROKER_SECRET, ANNOTATION_CONTAINER, ANNOTATION_DEADLINE, ANNOTATION_EXCHANGE,
-    ANNOTATION_MAX_PAUSE, ANNOTATION_POLICY, ANNOTATION_PREPARE, ANNOTATION_PRIORITY, ANNOTATION_QUEUE,
-    ANNOTATION_ROUTING_KEY, ANNOTATION_STATE_FROM, ANNOTATION_STRATEGY, ANNOTATION_SYNC,
+    ANNOTATION_INIT, ANNOTATION_MAX_PAUSE, ANNOTATION_POLICY, ANNOTATION_PREPARE, ANNOTATION_PRIORITY,
+    ANNOTATION_QUEUE, ANNOTATION_ROUTING_KEY, ANNOTATION_STATE_FROM, ANNOTATION_STRATEGY, ANNOTATION_SYNC,
 };
-use super::{EvictionPolicy, MessageQueue, StateFrom, Strategy, SyncMode};
+use super::{EvictionPolicy, InitRuns, MessageQueue, StateFrom, Strategy, SyncMode, parse_init_runs};
 
 /// Cluster-autoscaler waits 600 s for an accepted eviction to take effect; the answer must come before.
 pub const LONGEST_DEADLINE: Duration = Duration::from_secs(599);
@@ -31,6 +31,7 @@ pub struct Policy {
     pub deadline: Duration,
     pub priority: i32,
     pub prepare: Prepare,
+    pub init: InitRuns,
 }
 
 impl Default for Policy {
@@ -47,6 +48,7 @@ impl Default for Policy {
             deadline: DEFAULT_DEADLINE,
             priority: 0,
             prepare: Prepare::Auto,
+            init: InitRuns::new(),
         }
     }
 }
@@ -146,6 +148,11 @@ pub fn pod_policy(
         Some((_, "false")) => Prepare::Never,
         Some(wrong) => return Err(refuse(wrong, "true or false")),
     };
+    let init = match read(ANNOTATION_INIT) {
+        None => InitRuns::new(),
+        Some(given) => parse_init_runs(given.1)
+            .ok_or_else(|| refuse(given, "names of init containers, as in setup=Run,fill=Skip"))?,
+    };
     Ok(Some(Policy {
         eviction: eviction.unwrap_or_default(),
         queue,
@@ -157,6 +164,7 @@ pub fn pod_policy(
         deadline,
         priority,
         prepare,
+        init,
     }))
 }
 
@@ -233,6 +241,7 @@ mod tests {
             (ANNOTATION_DEADLINE, "99999999999999999999m"),
             (ANNOTATION_PRIORITY, "high"),
             (ANNOTATION_PREPARE, "no"),
+            (ANNOTATION_INIT, "setup"),
             (ANNOTATION_QUEUE, " "),
         ] {
             let mut pairs = vec![(ANNOTATION_POLICY, "MigrateOrEvict"), (ANNOTATION_QUEUE, "q")];

@@ -176,6 +176,9 @@ pub struct ClaimRequest {
     pub container_id: String,
     /// Address of the new pod as the kubelet wrote it into the pod's hosts file, if it did.
     pub pod_ip: Option<String>,
+    /// It is an init container that is completed without running, as long as its pod is to be restored.
+    #[serde(default)]
+    pub init: bool,
 }
 
 /// Agent -> `shadow-runc`, one line, as late as the ticket opens (the claim blocks meanwhile).
@@ -186,6 +189,8 @@ pub enum ClaimAnswer {
     Restore { archive: String },
     /// The ticket is closed or belongs to another pod: create the container as if there were no ticket.
     Fresh { reason: String },
+    /// Its work is done: create a container that ends at once.
+    Complete,
     /// Fail `create` with this message; the kubelet tries again.
     Refuse { reason: String },
     /// This very container was restored before and is on record: its process lives on.

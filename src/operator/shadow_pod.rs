@@ -11,13 +11,14 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt as _;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::drive::subject::Subject;
 use crate::api::{
-    ANNOTATION_ARCHIVE_BYTES, ANNOTATION_PLACED_ON, ANNOTATION_SOURCE_NODE, ANNOTATION_TICKET, Epoch, GROUP,
-    LABEL_MIGRATION, LABEL_ROLE, LABELS_REVISION, MigrationUid, NodeName, RESOURCE_CHECKPOINT, RUNTIME_CLASS,
-    Role, TicketId,
+    ANNOTATION_ARCHIVE_BYTES, ANNOTATION_INIT_CONTAINERS, ANNOTATION_PLACED_ON, ANNOTATION_SOURCE_NODE,
+    ANNOTATION_TICKET, Epoch, GROUP, InitRun, InitRuns, LABEL_MIGRATION, LABEL_ROLE, LABELS_REVISION,
+    MigrationUid, NodeName, RESOURCE_CHECKPOINT, RUNTIME_CLASS, Role, TicketId,
 };
 
 pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
@@ -123,7 +124,12 @@ pub fn shadow_pod(
     if let Some(scheduler) = placement.scheduler {
         ask_extender(&mut spec, scheduler);
     }
+    let completed: InitRuns =
+        spec.init_containers.iter().flatten().map(|init| (init.name.clone(), InitRun::Skip)).collect();
     let mut annotations = only(source.annotations(), placement.kept);
+    if !completed.is_empty() {
+        annotations.insert(ANNOTATION_INIT_CONTAINERS.to_owned(), json!(completed).to_string());
+    }
     annotations.extend([
         (ANNOTATION_TICKET.to_owned(), ticket.to_string()),
         (ANNOTATION_SOURCE_NODE.to_owned(), subject.node.to_string()),
@@ -164,6 +170,9 @@ fn strip(spec: &mut PodSpec) {
         container.startup_probe = None;
         container.lifecycle = None;
         wait_again(container);
+    }
+    // What they have done is in the volumes: they are completed without running, each with its image and its requests.
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         if let Some(mounts) = &mut container.volume_mounts {
             mounts.retain(|mount| !mount.name.starts_with(TOKEN_VOLUME_PREFIX));
         }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{CreateError, hosts};
-use crate::api::{ANNOTATION_TICKET, ClaimRequest, TicketId, pod_folder};
+use crate::api::{
+    ANNOTATION_INIT_CONTAINERS, ANNOTATION_TICKET, ClaimRequest, InitRun, InitRuns, TicketId, pod_folder,
+};
 
 /// Annotations of containerd, then of CRI-O.
 pub(super) const TYPE: [&str; 2] = ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"];
@@ -128,6 +130,13 @@ impl Bundle {
         self.config.annotation(keys)
     }
 
+    /// What becomes of it, if it is an init container.
+    pub fn init_run(&self) -> Option<InitRun> {
+        let runs = self.config.annotation(&[ANNOTATION_INIT_CONTAINERS])?;
+        let runs: InitRuns = serde_json::from_str(&runs).ok()?;
+        runs.get(&self.container()?).copied()
+    }
+
     /// Its name in the pod.
     pub fn container(&self) -> Option<String> {
         self.config.annotation(&CONTAINER_NAME)
@@ -148,6 +157,7 @@ impl Bundle {
                 .ok_or_else(|| missing("name of the container"))?,
             container_id: id.to_str().ok_or_else(|| missing("id of the container in UTF-8"))?.to_owned(),
             pod_ip: self.pod_ip(),
+            init: self.init_run() == Some(InitRun::Skip),
         })
     }
 

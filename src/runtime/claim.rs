@@ -32,6 +32,8 @@ const LONGEST_LINE: u64 = 64 * 1024;
 pub enum Claimed {
     Restore(Connection),
     Fresh,
+    /// It is to end at once.
+    Complete,
     /// What this `create` has restored is on record.
     Recorded,
 }
@@ -57,6 +59,7 @@ fn claim_at(socket: &Path, request: &ClaimRequest, patience: Duration) -> Result
                 return Ok(Claimed::Restore(connection));
             }
             Ok((_, ClaimAnswer::Fresh { .. })) => return Ok(Claimed::Fresh),
+            Ok((_, ClaimAnswer::Complete)) => return Ok(Claimed::Complete),
             Ok((_, ClaimAnswer::Recorded)) => return Ok(Claimed::Recorded),
             Ok((_, ClaimAnswer::Refuse { reason })) => return Err(CreateError::Refused(reason)),
             Err(error) => error,
@@ -168,7 +171,9 @@ impl Connection {
                 Ok(Claimed::Restore(connection)) => self.stream = connection.stream,
                 // It was put on record, and only the answer got lost.
                 Ok(Claimed::Recorded) => return Ok(()),
-                Ok(Claimed::Fresh) => return Err(format!("{failure}, and the ticket is spent")),
+                Ok(Claimed::Fresh | Claimed::Complete) => {
+                    return Err(format!("{failure}, and the ticket is spent"));
+                }
                 Err(error) => return Err(error.to_string()),
             }
         }
@@ -193,6 +198,7 @@ mod tests {
             container: "app".into(),
             container_id: "c".into(),
             pod_ip: None,
+            init: false,
         }
     }
 

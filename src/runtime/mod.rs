@@ -9,6 +9,7 @@ mod bundle;
 mod carried;
 mod claim;
 mod cmdline;
+mod completed;
 mod criu;
 mod hosts;
 mod images;
@@ -32,7 +33,7 @@ pub use criu::CRIU_CONFIG_VARIABLE;
 pub use layer::{LayerError, OPAQUE, TreeKind, WHITEOUT_PREFIX, apply as apply_tree};
 pub use sparse::{EXTENTS_CAP, SPARSE_MAJOR, SPARSE_MINOR, SPARSE_SIZE};
 
-use crate::api::{ABILITY_CGROUP_NAMESPACE, RUNTIME_ABILITIES, RestoreFault};
+use crate::api::{ABILITY_CGROUP_NAMESPACE, InitRun, RUNTIME_ABILITIES, RestoreFault};
 use bundle::Bundle;
 use carried::CarriedError;
 use claim::Claimed;
@@ -100,8 +101,9 @@ pub fn main() -> ExitCode {
     match &line.verb {
         Verb::Start { id } if outcome::is_restored(&line, id) => ExitCode::SUCCESS,
         Verb::Create(create) => match ticketed(create) {
-            Some(bundle) => created(&line, create, &bundle, &args),
-            None => fresh(&line, create, &args),
+            // What sets up the sandbox's network is needed before anything can be restored in it.
+            Some(bundle) if bundle.init_run() != Some(InitRun::Run) => created(&line, create, &bundle, &args),
+            _ => fresh(&line, create, &args),
         },
         Verb::Exec(exec) => post_start::answered(&line, exec).unwrap_or_else(|| runc::exec(&args)),
         _ => runc::exec(&args),
@@ -128,6 +130,7 @@ fn created(line: &CommandLine, create: &Create, bundle: &Bundle, args: &[OsStrin
             ExitCode::SUCCESS
         }
         Ok(Redeemed::Fresh) => fresh(line, create, args),
+        Ok(Redeemed::Completed) => runc::exec(args),
         Err(error) => {
             runc::report_error(line, &error.to_string());
             ExitCode::FAILURE
@@ -138,6 +141,8 @@ fn created(line: &CommandLine, create: &Create, bundle: &Bundle, args: &[OsStrin
 enum Redeemed {
     Restored,
     Fresh,
+    /// Its bundle is one of a container that ends at once.
+    Completed,
 }
 
 fn redeem(line: &CommandLine, create: &Create, bundle: &Bundle) -> Result<Redeemed, CreateError> {
@@ -145,6 +150,12 @@ fn redeem(line: &CommandLine, create: &Create, bundle: &Bundle) -> Result<Redeem
     let mut agent = match claim::claim(&request)? {
         Claimed::Restore(agent) => agent,
         Claimed::Fresh => return Ok(Redeemed::Fresh),
+        Claimed::Complete => {
+            return match completed::complete(&create.bundle) {
+                Ok(()) => Ok(Redeemed::Completed),
+                Err(error) => Err(CreateError::Ticket(format!("init container not completed: {error}"))),
+            };
+        }
         Claimed::Recorded => {
             return Err(CreateError::Refused("a container of this ID was restored before".to_owned()));
         }

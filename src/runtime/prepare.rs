@@ -121,7 +121,7 @@ fn is_hosts_network(path: &str) -> bool {
 }
 
 /// Another file in its place, with its mode and owner.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let present = fs::metadata(path)?;
     let new = path.with_extension("json.shadow-new");
     let written = (|| {

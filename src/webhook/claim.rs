@@ -67,9 +67,14 @@ impl<C: Cluster> Webhook<C> {
             Ok(hostname) => hostname,
             Err(error) => return Ok(unavailable(&request.uid, &error.to_string())),
         };
-        let policy = self.policy_of(namespace, &wanted).await;
-        let prepares = policy.is_none_or(|policy| policy.prepare != Prepare::Never);
-        let patch = replacement_patch(&wanted, &ticket, target, &hostname, prepares);
+        let policy = match self.policy_of(namespace, &wanted).await {
+            // Which of them its user wants to run again is told by nobody else.
+            Err(error) if !wanted.init_containers.is_empty() => {
+                return Ok(unavailable(&request.uid, &ClaimError::Unknown(error).to_string()));
+            }
+            policy => policy.ok().flatten().unwrap_or_default(),
+        };
+        let patch = replacement_patch(&wanted, &ticket, target, &hostname, &policy);
         tracing::info!(
             namespace,
             pod = wanted.name,
@@ -88,7 +93,7 @@ impl<C: Cluster> Webhook<C> {
         if wanted.owner.is_none() || !user.is_cluster_controller() || !self.cache.nodes.is_synced() {
             return allowed;
         }
-        let Some(policy) = self.policy_of(namespace, wanted).await else { return allowed };
+        let Ok(Some(policy)) = self.policy_of(namespace, wanted).await else { return allowed };
         if policy.prepare == Prepare::Never {
             return allowed;
         }
@@ -105,23 +110,25 @@ impl<C: Cluster> Webhook<C> {
         }
     }
 
-    /// What the pod's user wants, if he asks for migration; nothing where that cannot be told.
-    async fn policy_of(&self, namespace: &str, wanted: &Wanted) -> Option<Policy> {
-        let owner = match self.cache.workload(namespace, wanted.owner.as_ref()) {
-            Workload::None => None,
-            Workload::Seen(owner) => Some(owner),
+    /// What the pod's user wants, if he asks for migration; an error where that cannot be told.
+    async fn policy_of(&self, namespace: &str, wanted: &Wanted) -> Result<Option<Policy>, ClusterError> {
+        let owner = match (self.cache.workload(namespace, wanted.owner.as_ref()), &wanted.owner) {
+            (Workload::Seen(owner), _) => Some(owner),
             // Its first pod comes within milliseconds of the owner itself.
-            Workload::Unseen => match self.cluster.owner(namespace, wanted.owner.as_ref()?).await {
-                Ok(owner) => Some(Arc::new(owner?)),
+            (Workload::Unseen, Some(owner)) => match self.cluster.owner(namespace, owner).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(owner)) => Some(Arc::new(owner)),
                 Err(error) => {
-                    tracing::warn!(namespace, pod = wanted.name, %error, "whether to prepare the pod is not known");
-                    return None;
+                    tracing::warn!(namespace, pod = wanted.name, %error, "what its user wants is not known");
+                    return Err(error);
                 }
             },
+            _ => None,
         };
         let nothing = std::collections::BTreeMap::new();
         let own = wanted.annotations.as_ref().unwrap_or(&nothing);
-        pod_policy(own, owner.as_ref().map_or(&nothing, |owner| &owner.annotations)).unwrap_or_default()
+        let owners = owner.as_ref().map_or(&nothing, |owner| &owner.annotations);
+        Ok(pod_policy(own, owners).unwrap_or_default())
     }
 
     /// The migration that waits for this pod.

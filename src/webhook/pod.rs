@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelector, Toleration};
+use k8s_openapi::api::core::v1::{NodeSelector, SecurityContext, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize;
 
 use super::cache::{MigrationFacts, OwnerKind, OwnerRef};
 use super::review::User;
 use crate::api::{
-    ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_TICKET, RUNTIME_CLASS, TicketId, revision_of,
+    ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_TICKET, InitRun, InitRuns, RUNTIME_CLASS, TicketId,
+    init_run, revision_of,
 };
 
 /// The parts of a pod under creation that are read.
@@ -53,6 +54,29 @@ struct Spec {
     affinity: Option<Affinity>,
     #[serde(default)]
     containers: Option<Vec<Container>>,
+    #[serde(default)]
+    init_containers: Option<Vec<InitContainer>>,
+}
+
+/// One that runs before the others.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InitContainer {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    restart_policy: Option<String>,
+    #[serde(default)]
+    security_context: Option<SecurityContext>,
+}
+
+impl InitContainer {
+    /// Its name and what becomes of it where its pod is restored; `wished`: as far as its user says so. A sidecar
+    /// (`restartPolicy: Always`) is no such one.
+    pub fn run(&self, wished: &InitRuns) -> Option<(String, InitRun)> {
+        let run = || init_run(wished, &self.name, self.security_context.as_ref());
+        (self.restart_policy.as_deref() != Some("Always")).then(|| (self.name.clone(), run()))
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -121,6 +145,7 @@ pub struct Wanted {
     pub required_affinity: Option<NodeSelector>,
     /// Commands of postStart hooks by container.
     pub post_start: BTreeMap<String, Vec<String>>,
+    pub init_containers: Vec<InitContainer>,
 }
 
 impl From<NewPod> for Wanted {
@@ -141,6 +166,7 @@ impl From<NewPod> for Wanted {
                 .and_then(|affinity| affinity.node_affinity)
                 .and_then(|node| node.required_during_scheduling_ignored_during_execution),
             post_start: spec.containers.into_iter().flatten().filter_map(Container::post_start).collect(),
+            init_containers: spec.init_containers.unwrap_or_default(),
         }
     }
 }

@@ -11,30 +11,34 @@ use serde_json::{Value, json};
 use super::cache::LABEL_HOSTNAME;
 use super::pod::Wanted;
 use crate::api::{
-    ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_SKIP_POST_START, ANNOTATION_TICKET, NodeName,
-    PREPARED_RESTORED, RUNTIME_CLASS, TicketId,
+    ANNOTATION_INIT_CONTAINERS, ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_SKIP_POST_START,
+    ANNOTATION_TICKET, InitRuns, NodeName, PREPARED_RESTORED, Policy, Prepare, RUNTIME_CLASS, TicketId,
 };
 
 /// Taint of a node that takes no new pods.
 const CORDONED: &str = "node.kubernetes.io/unschedulable";
 
-/// Makes the pod the replacement: ticket, runtime, node; `prepares` what starts fresh in it later. Empty where everything
-/// is as it must be.
+/// Makes the pod the replacement: ticket, runtime, node, as its user's policy has it prepared for a fresh start later, and
+/// what becomes of its init containers. Empty where everything is as it must be.
 pub fn replacement_patch(
     wanted: &Wanted,
     ticket: &TicketId,
     target: &NodeName,
     hostname: &str,
-    prepares: bool,
+    policy: &Policy,
 ) -> Patch {
     let mut patch = Vec::new();
     let mut annotations =
         vec![(ANNOTATION_TICKET, ticket.to_string()), (ANNOTATION_PLACED_ON, target.to_string())];
-    if prepares {
+    if policy.prepare != Prepare::Never {
         annotations.push((ANNOTATION_PREPARED, PREPARED_RESTORED.to_owned()));
     }
     if !wanted.post_start.is_empty() {
         annotations.push((ANNOTATION_SKIP_POST_START, json!(wanted.post_start).to_string()));
+    }
+    let runs: InitRuns = wanted.init_containers.iter().filter_map(|init| init.run(&policy.init)).collect();
+    if !runs.is_empty() {
+        annotations.push((ANNOTATION_INIT_CONTAINERS, json!(runs).to_string()));
     }
     put(&mut patch, &["metadata", "annotations"], wanted.annotations.as_ref(), &annotations);
     if wanted.runtime_class.as_deref() != Some(RUNTIME_CLASS) {
@@ -91,7 +95,9 @@ mod tests {
     }
 
     fn patched(mut value: Value) -> Value {
-        let patch = replacement_patch(&pod(&value), &ticket(), &"n2".into(), "host-2", true);
+        let init = crate::api::parse_init_runs("asked=Run").unwrap();
+        let policy = Policy { init, ..Policy::default() };
+        let patch = replacement_patch(&pod(&value), &ticket(), &"n2".into(), "host-2", &policy);
         json_patch::patch(&mut value, &patch).unwrap();
         value
     }
@@ -108,7 +114,8 @@ mod tests {
             assert_eq!(once["spec"]["runtimeClassName"], "shadow");
             assert_eq!(once["spec"]["nodeSelector"], json!({ "kubernetes.io/hostname": "host-2" }));
             assert_eq!(once["spec"]["tolerations"][0]["key"], "node.kubernetes.io/unschedulable");
-            assert!(replacement_patch(&pod(&once), &ticket(), &"n2".into(), "host-2", true).is_empty());
+            let again = replacement_patch(&pod(&once), &ticket(), &"n2".into(), "host-2", &Policy::default());
+            assert!(again.is_empty());
         }
     }
 
@@ -122,6 +129,20 @@ mod tests {
         let annotations = patched(hooked)["metadata"]["annotations"].take();
         assert_eq!(annotations[ANNOTATION_SKIP_POST_START], r#"{"a":["/x","y z"]}"#);
         assert_eq!(annotations[ANNOTATION_PREPARED], "restored");
+    }
+
+    #[test]
+    fn init_containers_that_have_done_their_work_are_told() {
+        let network = json!({ "capabilities": { "add": ["NET_ADMIN"] } });
+        let value = json!({ "metadata": {}, "spec": { "initContainers": [
+            { "name": "fill" },
+            { "name": "asked" },
+            { "name": "network", "securityContext": network },
+            { "name": "sidecar", "restartPolicy": "Always" },
+        ] } });
+        let told = patched(value)["metadata"]["annotations"][ANNOTATION_INIT_CONTAINERS].clone();
+        let told: Value = serde_json::from_str(told.as_str().unwrap()).unwrap();
+        assert_eq!(told, json!({ "fill": "Skip", "asked": "Run", "network": "Run" }));
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub fn furnish(world: &World) {
     world.broker.declare(PRIMARY);
 }
 
+/// The pod's init container.
+pub const INIT: &str = "fill";
+
 /// Makes the pod whenever there is none.
 pub async fn stateful_set_controller(world: World) {
     let owner = Key::new("statefulsets", NAMESPACE, "web");
@@ -65,8 +68,8 @@ pub async fn stateful_set_controller(world: World) {
     let template = json!({
         "metadata": { "name": POD, "namespace": NAMESPACE, "labels": { "app": "web" }, "ownerReferences": [
             { "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": uid(&set), "controller": true }] },
-        "spec": { "hostname": POD, "subdomain": "web", "restartPolicy": "Always", "containers": [{ "name": "app",
-            "image": "shop:1", "ports": [{ "containerPort": 8080 }],
+        "spec": { "hostname": POD, "subdomain": "web", "restartPolicy": "Always",
+            "initContainers": [{ "name": INIT, "image": "fill:1" }], "containers": [{ "name": "app", "image": "shop:1", "ports": [{ "containerPort": 8080 }],
             "resources": { "requests": { "cpu": "1", "memory": "1Gi" } } }] },
     });
     let mut changes = world.objects.changes();

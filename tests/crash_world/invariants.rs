@@ -34,6 +34,11 @@ impl Invariants {
         self.broken.lock().push(what);
     }
 
+    /// What its init container does is in no volume of this pod.
+    pub fn fresh_without_init(&self, world: &World, pod: &str) {
+        self.breaks(world, format!("pod {pod} starts fresh, and its init container has not run"));
+    }
+
     /// The operator's deletion of the source is the commit's consequence.
     pub fn before_delete(&self, world: &World, user: User, key: &Key) {
         let is_source = *key == pod_key()

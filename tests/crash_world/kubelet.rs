@@ -9,13 +9,17 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use shadow::agent::restore::ticket::Verdict;
 use shadow::agent::restore::tickets::NotRecorded;
-use shadow::api::{ANNOTATION_TICKET, ClaimRequest, RUNTIME_CLASS, RestoreFault, RestoreOutcome, Role};
+use shadow::api::{
+    ANNOTATION_INIT_CONTAINERS, ANNOTATION_TICKET, ClaimRequest, InitRun, InitRuns, RUNTIME_CLASS,
+    RestoreFault, RestoreOutcome, Role,
+};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::World;
 use super::agent::{Agent, bundles};
 use super::app::{App, Memory};
+use super::cluster::INIT;
 use super::mistake::Mistake;
 use super::objects::{Key, text, uid};
 use super::wire::Line;
@@ -113,14 +117,23 @@ async fn run(world: World, node: String, pod: Value, started: Arc<Mutex<Option<A
                 container: "app".into(),
                 container_id: String::new(),
                 pod_ip: Some(ip.clone()),
+                init: false,
             };
             let line = world.wire.line(&format!("shadow-runc {node}"), false);
+            let mut create_of =
+                Create { world: &world, line: &line, node: &node, pod: &name, has_run_init: true };
+            while !create_of.init(&pod, &request).await {
+                sleep(TRY_AGAIN).await;
+                if world.node(&node).is_lost() {
+                    return;
+                }
+            }
             let mut attempt = 0;
             loop {
                 attempt += 1;
                 let request =
                     ClaimRequest { container_id: format!("{pod_uid}.{attempt}"), ..request.clone() };
-                if create(&world, &line, &node, &name, &request, &started).await {
+                if create_of.app(&request, &started).await {
                     world.containers.start(&request.container_id);
                     break;
                 }
@@ -150,68 +163,95 @@ async fn run(world: World, node: String, pod: Value, started: Arc<Mutex<Option<A
     }
 }
 
-/// One `create` by `shadow-runc`; false where it fails and the kubelet tries again.
-async fn create(
-    world: &World,
-    line: &Line,
-    node: &str,
-    pod: &str,
-    request: &ClaimRequest,
-    started: &Mutex<Option<Arc<App>>>,
-) -> bool {
-    let Some((mut agent, verdict)) = claim(world, line, node, request, CLAIM_PATIENCE).await else {
-        return false;
-    };
-    match verdict {
-        Verdict::Restore => {}
-        Verdict::Fresh(_) => {
-            *started.lock() = Some(App::start(world, node, pod, request.pod.as_str(), Memory::default()));
+/// `create` by `shadow-runc`, container after container of a pod.
+struct Create<'a> {
+    world: &'a World,
+    line: &'a Line,
+    node: &'a str,
+    pod: &'a str,
+    /// Not completed in its place.
+    has_run_init: bool,
+}
+
+impl Create<'_> {
+    /// Of the init container; false where it fails and the kubelet tries again.
+    async fn init(&mut self, pod: &Value, request: &ClaimRequest) -> bool {
+        let runs = pod["metadata"]["annotations"][ANNOTATION_INIT_CONTAINERS].as_str().unwrap_or("{}");
+        let runs: InitRuns = serde_json::from_str(runs).unwrap();
+        if runs.get(INIT) != Some(&InitRun::Skip) {
             return true;
         }
-        Verdict::Wait | Verdict::Refuse(_) | Verdict::Recorded => return false,
-    }
-    let mut restoring = Restoring { agent: Arc::clone(&agent), request, ended: false };
-    let ticket = &request.ticket;
-    let archive = agent.store.archive(&ticket.migration, ticket.epoch);
-    let image = std::fs::read_to_string(archive.join("images/pages-1.img"));
-    sleep(RESTORE).await;
-    let Ok(image) = image else { return false };
-    let decided = world.decided.load(Ordering::SeqCst);
-    if ticket.role == Role::Replacement && world.scenario.restore_fails(node, ticket.life, decided) {
-        let failed = RestoreOutcome::Failed { reason: "CRIU: no".into(), fault: RestoreFault::Criu };
-        restoring.ended = report(line, &agent, request, failed).await.is_some();
-        return false;
-    }
-    if world.node(node).is_lost() {
-        return false;
-    }
-    // The process is there from here on, whoever hears of it, and stands still.
-    let memory = if ticket.role == Role::Shadow && world.scenario.has(Mistake::FreshShadow) {
-        Memory::default()
-    } else {
-        world.image(image.parse().unwrap())
-    };
-    let app = App::restore(world, node, pod, request.pod.as_str(), memory);
-    world.containers.add(&request.container_id, &app);
-    *started.lock() = Some(Arc::clone(&app));
-    let deadline = Instant::now() + REPORT_PATIENCE;
-    loop {
-        match report(line, &agent, request, RestoreOutcome::Restored).await {
-            Some(true) => break,
-            Some(false) => return only_on_record(world, &app),
-            None => {}
+        let (container, container_id) = (INIT.to_owned(), format!("{}.init", request.pod));
+        let request = ClaimRequest { container, container_id, init: true, ..request.clone() };
+        match claim(self.world, self.line, self.node, &request, CLAIM_PATIENCE).await {
+            Some((_, Verdict::Complete)) => self.has_run_init = false,
+            Some((_, Verdict::Fresh(_))) => {}
+            _ => return false,
         }
-        sleep(RETRY).await;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let again = if left > RETRY { claim(world, line, node, request, left).await } else { None };
-        match again {
-            Some((answering, Verdict::Restore)) => agent = answering,
-            Some((_, Verdict::Recorded)) => break,
-            _ => return only_on_record(world, &app),
-        }
+        true
     }
-    restoring.ended = true;
-    true
+
+    /// Of the app; false where it fails and the kubelet tries again.
+    async fn app(&self, request: &ClaimRequest, started: &Mutex<Option<Arc<App>>>) -> bool {
+        let Self { world, line, node, pod, .. } = *self;
+        let Some((mut agent, verdict)) = claim(world, line, node, request, CLAIM_PATIENCE).await else {
+            return false;
+        };
+        match verdict {
+            Verdict::Restore => {}
+            Verdict::Refuse(_) if !world.scenario.has(Mistake::FreshWithoutInit) => return false,
+            Verdict::Fresh(_) | Verdict::Refuse(_) => {
+                if !self.has_run_init {
+                    world.invariants.fresh_without_init(world, request.pod.as_str());
+                }
+                *started.lock() = Some(App::start(world, node, pod, request.pod.as_str(), Memory::default()));
+                return true;
+            }
+            Verdict::Wait | Verdict::Complete | Verdict::Recorded => return false,
+        }
+        let mut restoring = Restoring { agent: Arc::clone(&agent), request, ended: false };
+        let ticket = &request.ticket;
+        let archive = agent.store.archive(&ticket.migration, ticket.epoch);
+        let image = std::fs::read_to_string(archive.join("images/pages-1.img"));
+        sleep(RESTORE).await;
+        let Ok(image) = image else { return false };
+        let decided = world.decided.load(Ordering::SeqCst);
+        if ticket.role == Role::Replacement && world.scenario.restore_fails(node, ticket.life, decided) {
+            let failed = RestoreOutcome::Failed { reason: "CRIU: no".into(), fault: RestoreFault::Criu };
+            restoring.ended = report(line, &agent, request, failed).await.is_some();
+            return false;
+        }
+        if world.node(node).is_lost() {
+            return false;
+        }
+        // The process is there from here on, whoever hears of it, and stands still.
+        let memory = if ticket.role == Role::Shadow && world.scenario.has(Mistake::FreshShadow) {
+            Memory::default()
+        } else {
+            world.image(image.parse().unwrap())
+        };
+        let app = App::restore(world, node, pod, request.pod.as_str(), memory);
+        world.containers.add(&request.container_id, &app);
+        *started.lock() = Some(Arc::clone(&app));
+        let deadline = Instant::now() + REPORT_PATIENCE;
+        loop {
+            match report(line, &agent, request, RestoreOutcome::Restored).await {
+                Some(true) => break,
+                Some(false) => return only_on_record(world, &app),
+                None => {}
+            }
+            sleep(RETRY).await;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let again = if left > RETRY { claim(world, line, node, request, left).await } else { None };
+            match again {
+                Some((answering, Verdict::Restore)) => agent = answering,
+                Some((_, Verdict::Recorded)) => break,
+                _ => return only_on_record(world, &app),
+            }
+        }
+        restoring.ended = true;
+        true
+    }
 }
 
 /// Only what the agent has on record may live.

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::runtime::{reflector, watcher};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use shadow::api::{NodeCapacitySpec, NodeName, StatefulMigration};
+use shadow::api::{AGENT_FORMAT, Compatibility, NodeCapacitySpec, NodeName, StatefulMigration};
 use shadow::kit::events::Recorder;
 use shadow::operator::{Agents, Bookings, Context, Limits, Metrics, lead};
 use shadow::placement::{NodeView, Snapshot, View, Views};
@@ -118,8 +118,11 @@ impl Processes {
 
 /// Every node has room for everything.
 fn roomy() -> Views {
+    let compatibility = Compatibility { agent_format: AGENT_FORMAT, ..Default::default() };
+    let (free_bytes, transfers) = (u64::MAX, 2);
+    let (transfers_in, transfers_out) = (transfers, transfers);
     let spec =
-        NodeCapacitySpec { free_bytes: u64::MAX, transfers_in: 2, transfers_out: 2, ..Default::default() };
+        NodeCapacitySpec { free_bytes, transfers_in, transfers_out, compatibility, ..Default::default() };
     let spec = Arc::new(spec);
     let nodes =
         NODES.iter().map(|name| (NodeName::from(*name), NodeView::new(Arc::clone(&spec), true))).collect();

@@ -1,5 +1,5 @@
 //! What a pod holds beside its memory moves with it, there and back: sockets on its own address, /dev/shm, open files that
-//! have lost their names, volumes of its image, emptyDir volumes, files with holes.
+//! have lost their names, volumes of its image, emptyDir volumes, files with holes; and what its init container has done.
 
 use std::time::Duration;
 
@@ -22,8 +22,12 @@ fn everything_that_a_pod_holds_moves_there_and_back() -> Result {
         ]);
         let container =
             json!({ "image": "localhost/shadow-carried:1", "command": ["/carried"], "volumeMounts": mounts });
+        let init = json!({ "name": "fill", "image": "localhost/shadow-carried:1", "imagePullPolicy": "Never",
+            "command": ["/carried", "--append", "/scratch/appended"],
+            "volumeMounts": [{ "name": "scratch", "mountPath": "/scratch" }] });
         let app = App::counter("carried")
             .pod(json!({
+                "initContainers": [init],
                 "containers": [container],
                 "securityContext": { "fsGroup": 2000 },
                 "volumes": [
@@ -33,6 +37,7 @@ fn everything_that_a_pod_holds_moves_there_and_back() -> Result {
                 ],
             }))
             .env("VOLUMES", "/volume,/scratch,/scratch/quick,/part,/other")
+            .env("APPENDED", "/scratch/appended")
             .env("PEER", &format!("{}:9", lab.cluster.broker_ip));
         lab.deploy(&app).await?;
         let watch = lab.watch();
@@ -53,6 +58,7 @@ fn everything_that_a_pod_holds_moves_there_and_back() -> Result {
             let moved = lab.only_pod(&app).await?;
             let after = state(&moved).await?;
             assert_ne!((&moved.node, &moved.uid, &moved.ip), (&pod.node, &pod.uid, &pod.ip));
+            assert_eq!(after["appended"], "once\n", "the init container did not run again");
             for what in ["cookie", "files", "sparse"] {
                 assert_eq!(after[what], before[what], "round {round}");
             }

@@ -45,8 +45,8 @@ fn specs() -> Vec<(App, Reason)> {
     let with = |name: &str, pod: Value| App::counter(name).pod(pod);
     let of_queue = |name: &str| App::counter(name).queue(name).annotated("broker-secret", "broker");
     let sidecar = json!({ "containers": [{}, { "name": "sidecar", "image": "localhost/pause:1" }] });
-    let init =
-        json!({ "initContainers": [{ "name": "init", "image": IMAGE, "command": ["/counter", "--help"] }] });
+    let native = json!({ "initContainers":
+        [{ "name": "native", "image": "localhost/pause:1", "restartPolicy": "Always" }] });
     let host_path = json!({ "hostPath": { "path": "/tmp", "type": "Directory" } });
     let host_port = json!({ "containers": [{ "ports": [{ "hostPort": 18080 }] }] });
     // To the kubelet itself, which sends it: it must succeed, or the container does not come up.
@@ -54,7 +54,7 @@ fn specs() -> Vec<(App, Reason)> {
     let hook = json!({ "containers": [{ "lifecycle": { "postStart": { "httpGet": request } } }] });
     vec![
         (with("several", sidecar), Reason::SeveralContainers),
-        (with("init", init), Reason::InitContainers),
+        (with("native", native), Reason::SeveralContainers),
         (App::counter("no-container").annotated("container", "other"), Reason::ContainerUnknown),
         (with("host-path", mounted(host_path)), Reason::VolumeNotSharable),
         (with("host-network", json!({ "hostNetwork": true })), Reason::HostNetwork),

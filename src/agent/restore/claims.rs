@@ -138,6 +138,11 @@ async fn converse(stream: UnixStream, tickets: &Tickets, store: &Store) -> io::R
             tracing::info!(%ticket, %pod, reason, "starts fresh");
             send(&mut write, &ClaimAnswer::Fresh { reason }).await
         }
+        Verdict::Complete => {
+            metrics::claim_ended("completed");
+            tracing::info!(%ticket, %pod, container = request.container, "init container completed without running");
+            send(&mut write, &ClaimAnswer::Complete).await
+        }
         Verdict::Recorded => {
             metrics::claim_ended("restored");
             tracing::info!(%ticket, %pod, "restored, and on record since before");

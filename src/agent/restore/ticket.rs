@@ -2,7 +2,8 @@
 //!
 //! Guarantees: it restores only the container it was opened for, for one pod at a time; a shadow is never told to start
 //! fresh; only what was opened for a life is ever let go, and only what stands still on record. A ticket that is spent
-//! stays so; when its migration is closed it exists no more, and the migration's fence speaks for it.
+//! stays so; when its migration is closed it exists no more, and the migration's fence speaks for it. A pod whose init
+//! containers were completed without running never starts fresh.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,10 @@ pub struct Ticket {
     /// It is being let go, or would be but for an agent that ended.
     #[serde(default)]
     pub letting_go: bool,
+    /// An init container of its holder's pod was completed without running, and nothing of the pod has lived since: it must
+    /// not start fresh.
+    #[serde(default)]
+    pub completed: bool,
 }
 
 /// What the operator opened it for.
@@ -47,6 +52,9 @@ pub struct Holder {
     /// Of this one `create`; the next one of the same container has another.
     #[serde(default)]
     pub container_id: String,
+    /// It is an init container that is to be completed.
+    #[serde(default)]
+    pub init: bool,
 }
 
 impl From<&ClaimRequest> for Holder {
@@ -56,6 +64,7 @@ impl From<&ClaimRequest> for Holder {
             container: request.container.clone(),
             pod_ip: request.pod_ip.clone(),
             container_id: request.container_id.clone(),
+            init: request.init,
         }
     }
 }
@@ -66,6 +75,8 @@ pub enum Verdict {
     /// Not yet: ask again when something changed.
     Wait,
     Restore,
+    /// An init container that is not to run: its work is in what is restored.
+    Complete,
     Fresh(String),
     Refuse(String),
     /// It has restored already, and did not hear that this is on record.
@@ -92,7 +103,8 @@ pub fn without_restore(role: Role, reason: String) -> Verdict {
 impl Default for Ticket {
     fn default() -> Self {
         let (opened, holder, failure, fault) = (None, None, None, None);
-        Self { state: TicketState::Unclaimed, opened, holder, failure, fault, letting_go: false }
+        let (letting_go, completed) = (false, false);
+        Self { state: TicketState::Unclaimed, opened, holder, failure, fault, letting_go, completed }
     }
 }
 
@@ -105,7 +117,8 @@ impl Ticket {
         if self.state == TicketState::Closed {
             return Verdict::Refuse("its ticket is spent: this restore was given up".to_owned());
         }
-        if let Some(opened) = self.opened.as_ref().filter(|opened| opened.container != claimant.container) {
+        let differs = |opened: &&Opening| opened.container != claimant.container && !claimant.init;
+        if let Some(opened) = self.opened.as_ref().filter(differs) {
             return without_restore(role, format!("the ticket is for container {}", opened.container));
         }
         if let Some(holder) = self.holder.as_ref().filter(|holder| holder.pod != claimant.pod && !holder_gone)
@@ -115,12 +128,17 @@ impl Ticket {
                 Role::Shadow => Verdict::Refuse(format!("the ticket belongs to pod {}", holder.pod)),
             };
         }
+        if claimant.init {
+            self.complete(claimant);
+            return Verdict::Complete;
+        }
         if self.is_record_of(claimant) {
             return Verdict::Recorded;
         }
-        // Before it is opened, the first container to ask stands for its pod.
-        let takes_over = self.holder.as_ref().is_none_or(|holder| holder.pod != claimant.pod);
+        // Before it is opened, the first container to ask stands for its pod, unless it is only completed.
+        let takes_over = self.holder.as_ref().is_none_or(|holder| holder.pod != claimant.pod || holder.init);
         if takes_over || self.opened.is_some() {
+            self.completed &= self.holder.as_ref().is_some_and(|holder| holder.pod == claimant.pod);
             self.holder = Some(claimant.clone());
         }
         match (self.state, &self.opened) {
@@ -136,6 +154,18 @@ impl Ticket {
                 Verdict::Restore
             }
         }
+    }
+
+    /// An init container of the pod is not to run: no instruction of that pod may run but what is restored. Nothing has to
+    /// be open for it, as the pod comes to nothing where its ticket does.
+    fn complete(&mut self, claimant: &Holder) {
+        let is_another = self.holder.as_ref().is_none_or(|holder| holder.pod != claimant.pod);
+        if is_another {
+            // Of the pod before it nothing is left.
+            (self.state, self.letting_go) = (TicketState::Unclaimed, false);
+            self.holder = Some(claimant.clone());
+        }
+        self.completed = true;
     }
 
     /// The process that this very `create` has restored is on record.
@@ -187,7 +217,7 @@ impl Ticket {
     pub fn started(&mut self, container_id: &str) {
         if self.letting_go && self.state == TicketState::Held && self.is_held_in(container_id) {
             self.state = TicketState::Started;
-            self.letting_go = false;
+            (self.letting_go, self.completed) = (false, false);
         }
     }
 
@@ -204,6 +234,16 @@ impl Ticket {
     pub fn lives_in(&self) -> Option<&str> {
         let there = matches!(self.state, TicketState::Held | TicketState::Started);
         self.holder.as_ref().filter(|_| there).map(|holder| holder.container_id.as_str())
+    }
+
+    /// Nobody has to keep it: it is not open, and nobody was told anything by it that lasts.
+    pub fn is_forgettable(&self) -> bool {
+        self.opened.is_none() && self.state != TicketState::Closed && !self.completed
+    }
+
+    /// The pod that must not start fresh by it, nor without it.
+    pub fn barred(&self) -> Option<&PodUid> {
+        self.holder.as_ref().filter(|_| self.completed).map(|holder| &holder.pod)
     }
 
     /// Nothing is restored by it any more.

@@ -115,7 +115,8 @@ impl Tickets {
             }
             // Not forced to the disk: one that is lost is opened anew by the operator.
             let Some(mut ticket) = store::read_intact::<Ticket>(&path)? else { continue };
-            if ticket.opened.is_none() && ticket.state != TicketState::Closed {
+            let is_gone = ticket.holder.as_ref().is_none_or(|holder| !containers.knows_pod(&holder.pod));
+            if ticket.is_forgettable() || (ticket.opened.is_none() && is_gone) {
                 // Whoever waits for it asks again; whoever is gone leaves nothing behind.
                 store::remove(&path)?;
                 continue;
@@ -218,8 +219,14 @@ impl Tickets {
         let fence = self.fence(&id.migration);
         if fence.is_closed(id.epoch) {
             let tombstone = store::read::<Tombstone>(&self.store.tombstone(&id.migration))?;
-            if tombstone.is_some_and(|tombstone| tombstone.restored.contains(&request.container_id)) {
-                return Ok(Verdict::Recorded);
+            if let Some(tombstone) = tombstone {
+                if tombstone.restored.contains(&request.container_id) {
+                    return Ok(Verdict::Recorded);
+                }
+                if tombstone.barred.contains(&request.pod) {
+                    let reason = "its init containers have not run, as it was to be restored: delete the pod";
+                    return Ok(Verdict::Refuse(reason.to_owned()));
+                }
             }
             let reason = format!("epoch {} of migration {} is closed", id.epoch, id.migration);
             return Ok(without_restore(id.role, reason));
@@ -255,8 +262,7 @@ impl Tickets {
     /// may end without anybody knowing that it was shown on this node. Others who wait for it ask again by themselves.
     pub fn left(&self, id: &TicketId) -> Result<(), StoreError> {
         let mut book = self.book.lock();
-        let stays = |ticket: &Ticket| ticket.opened.is_some() || ticket.state == TicketState::Closed;
-        if book.tickets.get(id).is_none_or(|entry| stays(&entry.ticket)) {
+        if book.tickets.get(id).is_none_or(|entry| !entry.ticket.is_forgettable()) {
             return Ok(());
         }
         store::remove(&self.store.ticket(id))?;

@@ -167,7 +167,7 @@ async fn check(
     if pod.metadata.deletion_timestamp.is_some() {
         return Ok(refused(&pod, Reason::SourceGone, format!("pod {name}: it is on its way out already")));
     }
-    let advice = properties::warnings(&pod, policy.prepare);
+    let advice = properties::warnings(&pod, policy.prepare, &policy.init);
     let spec = StatefulMigrationSpec::of(policy, name, PodUid(pod.uid().unwrap_or_default()));
     let services: Api<Service> = Api::namespaced(ctx.client.clone(), namespace);
     let services = services.list(&ListParams::default()).await?.items;

@@ -176,6 +176,7 @@ fn check(workload: &Workload, services: &[Service], policies: &[NetworkPolicy]) 
     };
     let wrong = wrong
         .map(|message| Failure::terminal(Reason::WrongPolicy, format!("pod {}: {message}", pod.name_any())));
+    let advice = properties::warnings(pod, Prepare::Never, &policy.init);
     let spec = StatefulMigrationSpec::of(policy, &pod.name_any(), PodUid(LATER.to_owned()));
     let beside = |of: Option<String>| {
         of.as_deref().unwrap_or(DEFAULT_NAMESPACE) == pod.namespace().unwrap_or_default()
@@ -199,7 +200,7 @@ fn check(workload: &Workload, services: &[Service], policies: &[NetworkPolicy]) 
             warnings.push(policies::warning(policy));
         }
     }
-    warnings.extend(properties::warnings(pod, Prepare::Never));
+    warnings.extend(advice);
     warnings.extend(judge(&Findings::default(), &circumstances(pod, &subject)).warnings);
     let meanwhile = Some(if plan.bridge { Meanwhile::ReadsGoOn } else { Meanwhile::StandsStill });
     let warnings = warnings.iter().map(|one| sentence(one)).collect();

@@ -113,7 +113,7 @@ pub fn examine(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) ->
             queue,
             bridges,
             archive_bytes: None,
-            empty_dirs: mounted_empty_dirs(pod_spec, container),
+            empty_dirs: mounted_empty_dirs(pod_spec),
         },
         warnings,
     })
@@ -140,11 +140,13 @@ fn movable_container<'a>(spec: &'a PodSpec, wanted: Option<&str>) -> Result<&'a 
     }
 }
 
-/// What of it would be left behind, or would happen again.
+/// What of it would be left behind.
 fn what_stays_behind(spec: &PodSpec) -> Vec<Refusal> {
     let mut refusals = Vec::new();
-    if let Some(init) = spec.init_containers.as_ref().and_then(|list| list.first()) {
-        refusals.push((Reason::InitContainers, format!("init container `{}` would run again", init.name)));
+    let mut init = spec.init_containers.iter().flatten();
+    if let Some(sidecar) = init.find(|init| init.restart_policy.as_deref() == Some("Always")) {
+        let message = format!("sidecar `{}` is a second container, which is not carried yet", sidecar.name);
+        refusals.push((Reason::SeveralContainers, message));
     }
     if spec.host_network == Some(true) {
         refusals.push((Reason::HostNetwork, "hostNetwork: its sockets belong to the node".into()));
@@ -159,7 +161,8 @@ fn what_stays_behind(spec: &PodSpec) -> Vec<Refusal> {
         refusals
             .push((Reason::UserNamespace, "hostUsers: false (a user namespace) is not carried yet".into()));
     }
-    refusals.extend(spec.containers.iter().filter_map(device));
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    refusals.extend(containers.filter_map(device));
     refusals.extend(spec.volumes.iter().flatten().filter_map(volume_refusal));
     refusals
 }
@@ -200,8 +203,11 @@ fn volume_refusal(volume: &Volume) -> Option<Refusal> {
     })
 }
 
-fn mounted_empty_dirs(spec: &PodSpec, container: &Container) -> Vec<String> {
-    let is_mounted = |name: &str| container.volume_mounts.iter().flatten().any(|mount| mount.name == name);
+fn mounted_empty_dirs(spec: &PodSpec) -> Vec<String> {
+    let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let is_mounted = |name: &str| {
+        containers().flat_map(|c| c.volume_mounts.iter().flatten()).any(|mount| mount.name == name)
+    };
     let empty = spec.volumes.iter().flatten().filter(|volume| volume.empty_dir.is_some());
     empty.map(|volume| volume.name.clone()).filter(|name| is_mounted(name)).collect()
 }
@@ -303,8 +309,9 @@ mod tests {
     }
 
     #[test]
-    fn empty_dirs_are_no_obstacle() {
+    fn init_containers_and_empty_dirs_are_no_obstacle() {
         let ordinary = pod(|v| {
+            v["spec"]["initContainers"] = json!([{"name": "fill"}]);
             v["spec"]["volumes"] =
                 json!([{"name": "tmp", "emptyDir": {}}, {"name": "run", "emptyDir": {"medium": "Memory"}}]);
             v["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "tmp", "mountPath": "/tmp"}]);
@@ -336,7 +343,9 @@ mod tests {
             (Reason::SeveralContainers, |v| {
                 v["spec"]["containers"] = json!([{"name": "a"}, {"name": "b"}]);
             }),
-            (Reason::InitContainers, |v| v["spec"]["initContainers"] = json!([{"name": "init"}])),
+            (Reason::SeveralContainers, |v| {
+                v["spec"]["initContainers"] = json!([{"name": "log", "restartPolicy": "Always"}]);
+            }),
             (Reason::EmptyDirWithContent, |v| {
                 v["spec"]["volumes"] = json!([{"name": "tmp", "emptyDir": {"medium": "HugePages-2Mi"}}]);
             }),

@@ -1,11 +1,12 @@
 //! Properties of a pod that speak against a move, each by itself: its RuntimeClass, people's debug containers, hooks that
 //! would run again; and what its user should know before. Pure.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, SecurityContext};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, SecurityContext};
 use kube::ResourceExt as _;
 
 use crate::api::{
-    ANNOTATION_PREPARED, NOT_PREPARED, PREPARED, PREPARED_RESTORED, Prepare, RUNTIME_CLASS, Reason,
+    ANNOTATION_INIT, ANNOTATION_PREPARED, InitRun, InitRuns, NOT_PREPARED, PREPARED, PREPARED_RESTORED,
+    Prepare, RUNTIME_CLASS, Reason, init_run,
 };
 use crate::protocol::Failure;
 
@@ -60,8 +61,26 @@ fn repeated_hook(spec: &PodSpec) -> Option<(Reason, String)> {
 }
 
 /// What is not against a move, but may make it fail, or need to be known.
-pub fn warnings(pod: &Pod, prepare: Prepare) -> Vec<String> {
-    unprepared(pod, prepare).into_iter().chain(pod.spec.as_ref().and_then(guarded)).collect()
+pub fn warnings(pod: &Pod, prepare: Prepare, init: &InitRuns) -> Vec<String> {
+    let of_spec = pod.spec.iter().flat_map(|spec| guarded(spec).into_iter().chain(runs_again(spec, init)));
+    unprepared(pod, prepare).into_iter().chain(of_spec).collect()
+}
+
+/// Init containers whose work is not in the volumes.
+fn runs_again(spec: &PodSpec, wished: &InitRuns) -> Option<String> {
+    let runs = |init: &&Container| {
+        init_run(wished, &init.name, init.security_context.as_ref()) == InitRun::Run
+            && init.restart_policy.is_none()
+    };
+    let names: Vec<_> =
+        spec.init_containers.iter().flatten().filter(runs).map(|init| init.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "init containers that run again, as they set up network or node: {}; set {ANNOTATION_INIT}: NAME=Skip if they \
+             need not",
+            names.join(", ")
+        )
+    })
 }
 
 /// Why the pod was not made so that it can be moved, unless that was the user's wish.
@@ -166,21 +185,35 @@ mod tests {
     fn a_pod_that_is_not_prepared_says_why_and_what_helps() {
         let told = |mark: &str, prepare| {
             let marked = pod(|v| v["metadata"]["annotations"][ANNOTATION_PREPARED] = mark.into());
-            warnings(&marked, prepare).join("; ")
+            warnings(&marked, prepare, &InitRuns::new()).join("; ")
         };
         assert_eq!(told("true", Prepare::Auto), "");
         assert_eq!(told("restored", Prepare::Auto), "");
         assert_eq!(told("false: node n3 has no runtime handler", Prepare::Never), "");
         let why = told("false: node n3 has no runtime handler", Prepare::Auto);
         assert!(why.contains("node n3 has no runtime handler") && why.contains("one restart"), "{why}");
-        assert!(warnings(&pod(|_| ()), Prepare::Auto)[0].contains("made before SHADOW"));
+        assert!(warnings(&pod(|_| ()), Prepare::Auto, &InitRuns::new())[0].contains("made before SHADOW"));
+    }
+
+    #[test]
+    fn init_containers_that_run_again_are_named() {
+        let pod = pod(|v| {
+            v["spec"]["initContainers"] = json!([{ "name": "fill" }, { "name": "istio-init" },
+                { "name": "sysctl", "securityContext": { "privileged": true } }]);
+        });
+        let told = |wished: &str| {
+            warnings(&pod, Prepare::Never, &crate::api::parse_init_runs(wished).unwrap_or_default())
+                .join("; ")
+        };
+        assert!(told("").contains("istio-init, sysctl;"), "{}", told(""));
+        assert_eq!(told("istio-init=Skip,sysctl=Skip"), "");
     }
 
     #[test]
     fn labels_and_profiles_of_the_node_are_told() {
         let under = |context: Value| {
             let guarded = pod(|v| v["spec"]["containers"][0]["securityContext"] = context);
-            warnings(&guarded, Prepare::Never).join("; ")
+            warnings(&guarded, Prepare::Never, &InitRuns::new()).join("; ")
         };
         assert_eq!(under(json!({ "appArmorProfile": { "type": "RuntimeDefault" } })), "");
         assert!(

@@ -12,7 +12,7 @@ use super::super::engine::Engine;
 use super::super::host::{Host, HostError};
 use super::super::install::{self, effective_config, has_systemd_cgroups};
 use crate::api::{
-    ABILITY_CGROUP_NAMESPACE, CgroupNamespace, Compatibility, RUNTIME_ABILITIES, RUNTIME_CLASS,
+    ABILITY_CGROUP_NAMESPACE, AGENT_FORMAT, CgroupNamespace, Compatibility, RUNTIME_ABILITIES, RUNTIME_CLASS,
 };
 
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
@@ -160,6 +160,7 @@ pub async fn facts(host: &Host, engine: &Engine) -> Result<Compatibility, FactsE
         criu_config: digest(&criu_config(host)?),
         security_module: security_module(|path| host.path(Path::new(path)).exists()).to_owned(),
         // Facts are looked for once the handler is installed.
+        agent_format: AGENT_FORMAT,
         runtime_class: RUNTIME_CLASS.to_owned(),
     })
 }

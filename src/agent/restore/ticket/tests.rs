@@ -2,11 +2,73 @@ use super::*;
 use TicketState as S;
 
 fn holder(pod: &str, container: &str) -> Holder {
-    Holder { pod: pod.into(), container: container.into(), pod_ip: None, container_id: String::new() }
+    Holder {
+        pod: pod.into(),
+        container: container.into(),
+        pod_ip: None,
+        container_id: String::new(),
+        init: false,
+    }
 }
 
 fn opening() -> Opening {
     Opening { container: "app".into(), digest: "d".into(), purpose: Purpose::Live }
+}
+
+#[test]
+fn an_init_container_is_completed_as_often_as_it_asks_whether_the_ticket_is_open_or_not() {
+    let mut ticket = Ticket::default();
+    let init = Holder { init: true, container_id: "i".into(), ..holder("p", "fill") };
+    let app = Holder { container_id: "c".into(), ..holder("p", "app") };
+    assert_eq!(ticket.claim(Role::Replacement, &init, false), Verdict::Complete);
+    assert_eq!(ticket.state, S::Unclaimed, "nobody waits for it yet");
+    assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Wait);
+    assert_eq!(
+        (ticket.state, ticket.holder.as_ref()),
+        (S::Waiting, Some(&app)),
+        "the image is compared with this one's"
+    );
+    ticket.open(opening()).unwrap();
+    assert_eq!(ticket.claim(Role::Replacement, &init, false), Verdict::Complete);
+    assert_eq!((ticket.state, ticket.holder.as_ref()), (S::Waiting, Some(&app)));
+    assert_eq!(ticket.claim(Role::Replacement, &app, false), Verdict::Restore);
+    assert!(ticket.restored());
+    assert_eq!(ticket.claim(Role::Replacement, &init, false), Verdict::Complete, "its sandbox is new");
+    assert_eq!(ticket.lives_in(), Some("c"));
+    let other = Holder { init: true, ..holder("q", "fill") };
+    assert_eq!(ticket.claim(Role::Replacement, &other, false), Verdict::Wait, "another pod is before it");
+    assert!(matches!(ticket.claim(Role::Shadow, &other, false), Verdict::Refuse(_)));
+    assert_eq!(
+        ticket.claim(Role::Replacement, &other, true),
+        Verdict::Complete,
+        "nothing is left of that one"
+    );
+    assert_eq!((ticket.state, ticket.lives_in()), (S::Unclaimed, None));
+    ticket.spend();
+    assert!(matches!(ticket.claim(Role::Replacement, &other, false), Verdict::Refuse(_)));
+}
+
+#[test]
+fn a_pod_is_barred_from_a_fresh_start_between_its_init_containers_and_its_restored_life() {
+    let mut ticket = Ticket::default();
+    let init = Holder { init: true, ..holder("p", "fill") };
+    let app = Holder { container_id: "c".into(), ..holder("p", "app") };
+    ticket.claim(Role::Replacement, &app, false);
+    assert!(ticket.is_forgettable() && ticket.barred().is_none(), "it has no init containers");
+    ticket.claim(Role::Replacement, &init, false);
+    assert!(!ticket.is_forgettable());
+    assert_eq!(ticket.barred(), Some(&"p".into()));
+    ticket.open(opening()).unwrap();
+    ticket.claim(Role::Replacement, &app, false);
+    ticket.restored();
+    assert_eq!(ticket.barred(), Some(&"p".into()), "it stands still");
+    assert!(ticket.let_go("c"));
+    ticket.started("c");
+    ticket.ended("c", RestoreFault::Ended, "over".into());
+    assert_eq!(ticket.barred(), None, "from then on it is a pod like any other");
+    ticket.claim(Role::Replacement, &init, false);
+    assert_eq!(ticket.claim(Role::Replacement, &holder("q", "app"), true), Verdict::Restore);
+    assert_eq!(ticket.barred(), None, "of that pod none was completed");
 }
 
 #[test]

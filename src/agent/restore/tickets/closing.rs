@@ -36,6 +36,9 @@ pub(super) struct Tombstone {
     /// Containers that were restored by them and never let go: they are killed.
     #[serde(default)]
     pub held: Vec<String>,
+    /// Pods that must not start fresh.
+    #[serde(default)]
+    pub barred: Vec<PodUid>,
     /// The archive of its last epoch is kept for a person.
     #[serde(default)]
     pub keep: bool,
@@ -75,6 +78,7 @@ impl Tickets {
             pods: Vec::new(),
             restored: Vec::new(),
             held: Vec::new(),
+            barred: Vec::new(),
             keep: false,
         });
         (tombstone.epoch, tombstone.at) = (closed, Timestamp::now());
@@ -88,6 +92,7 @@ impl Tickets {
         for id in &spent {
             let Some(ticket) = book.tickets.get(id).map(|entry| &entry.ticket) else { continue };
             let Some(holder) = &ticket.holder else { continue };
+            tombstone.barred.extend(ticket.barred().cloned());
             tombstone.pods.push(holder.pod.clone());
             match ticket.state {
                 TicketState::Started => tombstone.restored.push(holder.container_id.clone()),

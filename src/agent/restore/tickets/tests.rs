@@ -12,6 +12,7 @@ use crate::agent::node::host::Host;
 use crate::agent::transfer::archive::{self, IMAGES, LAYER, Origin};
 use crate::api::{Kept, Purpose, SpendOrder};
 
+mod init;
 mod lives;
 
 struct Fixture {
@@ -179,6 +180,7 @@ fn request(role: Role, epoch: u32, pod: &str) -> ClaimRequest {
         container: "app".into(),
         container_id: "c".into(),
         pod_ip: Some("10.0.0.1".into()),
+        init: false,
     }
 }
 
