@@ -12,7 +12,7 @@
 //! | await a ticket's state | `POST /v1/migrations/{uid}/tickets/{role}/await` | [`AwaitOrder`] -> [`AwaitedTicket`] |
 //! | spend a ticket | `POST /v1/migrations/{uid}/tickets/{role}/spend` | [`SpendOrder`] -> `{}` once nothing is restored by it any more and nothing that was lives |
 //! | bring what lies here of a dump to where it can be restored | `POST /v1/migrations/{uid}/carry` | [`CarryOrder`] -> [`DumpReport`] |
-//! | close: tickets spent, archive removed, UID remembered | `POST /v1/migrations/{uid}/close` | [`CloseOrder`] -> `{}` |
+//! | close: tickets spent, archive removed, UID remembered | `POST /v1/migrations/{uid}/close` | [`CloseOrder`] -> [`Closed`] |
 //! | what do you know | `GET /v1/migrations/{uid}` | [`MigrationReport`] |
 //! | how large would an archive of this container be | `POST /v1/size` | [`ContainerRef`] -> [`ArchiveSize`] |
 //! | what is in this container, nothing touched | `POST /v1/look` | [`ContainerRef`] -> [`super::Findings`] |
@@ -177,6 +177,15 @@ pub struct CloseOrder {
     /// The archive is not removed, but kept a day for a person.
     #[serde(default)]
     pub keep: bool,
+}
+
+/// What is left of a closed migration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Closed {
+    /// Pods there that nothing starts any more: to be deleted.
+    #[serde(default)]
+    pub barred: Vec<PodUid>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

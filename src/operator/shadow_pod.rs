@@ -14,6 +14,7 @@ use kube::ResourceExt as _;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::check::scheduling::Amount;
 use super::drive::subject::Subject;
 use crate::api::{
     ANNOTATION_ARCHIVE_BYTES, ANNOTATION_INIT_CONTAINERS, ANNOTATION_PLACED_ON, ANNOTATION_SOURCE_NODE,
@@ -171,6 +172,7 @@ fn strip(spec: &mut PodSpec) {
         container.lifecycle = None;
         wait_again(container);
     }
+    ask_for_init(spec);
     // What they have done is in the volumes: they are completed without running, each with its image and its requests.
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         if let Some(mounts) = &mut container.volume_mounts {
@@ -179,6 +181,28 @@ fn strip(spec: &mut PodSpec) {
     }
     if let Some(volumes) = &mut spec.volumes {
         volumes.retain(|volume| !volume.name.starts_with(TOKEN_VOLUME_PREFIX));
+    }
+}
+
+/// What its init containers ask for is asked for by the container, which gives it up at the commit: they cannot. Their
+/// requests stay, as nothing, for quotas that want one of each. A container may not ask for more than its limit.
+fn ask_for_init(spec: &mut PodSpec) {
+    let Some(container) = spec.containers.first_mut() else { return };
+    for init in spec.init_containers.iter_mut().flatten() {
+        let requests = init.resources.as_mut().and_then(|resources| resources.requests.as_mut());
+        for (name, wanted) in requests.into_iter().flatten() {
+            let resources = container.resources.get_or_insert_default();
+            let limit = resources.limits.as_ref().and_then(|limits| limits.get(name)).and_then(Amount::of);
+            let requests = resources.requests.get_or_insert_default();
+            let present = requests.get(name).and_then(Amount::of);
+            if let Some(amount) = Amount::of(wanted)
+                && limit.is_none_or(|limit| amount <= limit)
+                && present.is_none_or(|present| present < amount)
+            {
+                requests.insert(name.clone(), wanted.clone());
+            }
+            *wanted = Quantity("0".to_owned());
+        }
     }
 }
 

@@ -29,8 +29,12 @@ pub fn complete(dir: &Path) -> io::Result<()> {
 fn change(config: &mut Value, own: &str) -> bool {
     let Some(process) = config.get_mut("process").and_then(Value::as_object_mut) else { return false };
     process.insert("args".to_owned(), json!([PROGRAM, post_start::NOTHING]));
-    // Folder and terminal of its own command are nothing to this one.
+    // Neither the folder nor the profiles of its own command are this one's.
     process.insert("cwd".to_owned(), json!("/"));
+    process.remove("apparmorProfile");
+    if let Some(linux) = config.get_mut("linux").and_then(Value::as_object_mut) {
+        linux.remove("seccomp");
+    }
     let mount = json!({ "destination": PROGRAM, "type": "bind", "source": own,
         "options": ["bind", "ro", "nosuid", "nodev"] });
     match config.get_mut("mounts").and_then(Value::as_array_mut) {
@@ -50,12 +54,17 @@ mod tests {
     #[test]
     fn its_command_is_one_that_does_nothing_and_all_else_stays() {
         let config = json!({ "ociVersion": "1.2.0", "hostname": "x", "mounts": [{ "destination": "/data" }],
-            "process": { "args": ["/bin/fill", "/data"], "cwd": "/work", "user": { "uid": 1001 } } });
+            "process": { "args": ["/bin/fill", "/data"], "cwd": "/work", "user": { "uid": 1001 },
+                "apparmorProfile": "p" }, "linux": { "seccomp": {}, "namespaces": [] } });
         let mut changed = config.clone();
         for _ in 0..2 {
             assert!(change(&mut changed, "/opt/shadow/bin/shadow-runc"));
         }
         assert_eq!(changed["process"]["args"], json!([PROGRAM, post_start::NOTHING]));
+        assert_eq!(
+            (&changed["process"]["apparmorProfile"], &changed["linux"]),
+            (&Value::Null, &json!({ "namespaces": [] }))
+        );
         assert_eq!(changed["process"]["user"], config["process"]["user"]);
         let mounts = changed["mounts"].as_array().unwrap();
         assert_eq!((mounts.len(), &mounts[1]["source"]), (2, &json!("/opt/shadow/bin/shadow-runc")));

@@ -37,7 +37,8 @@ pub fn replacement_patch(
         annotations.push((ANNOTATION_SKIP_POST_START, json!(wanted.post_start).to_string()));
     }
     let runs: InitRuns = wanted.init_containers.iter().filter_map(|init| init.run(&policy.init)).collect();
-    if !runs.is_empty() {
+    let is_told = wanted.annotations.as_ref().is_some_and(|all| all.contains_key(ANNOTATION_INIT_CONTAINERS));
+    if is_told || !runs.is_empty() {
         annotations.push((ANNOTATION_INIT_CONTAINERS, json!(runs).to_string()));
     }
     put(&mut patch, &["metadata", "annotations"], wanted.annotations.as_ref(), &annotations);

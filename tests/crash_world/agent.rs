@@ -160,11 +160,11 @@ impl Agent {
             }
             ["close"] => {
                 let order: CloseOrder = body(bytes)?;
-                self.tickets.close(&uid, order.epoch, order.keep)?;
+                let closed = self.tickets.close(&uid, order.epoch, order.keep)?;
                 self.jobs
                     .lock()
                     .retain(|(of, at), job| *of != uid || *at > order.epoch || job.borrow().is_none());
-                Ok(json!({}))
+                Ok(json!(closed))
             }
             ["tickets", of] => {
                 let order: OpenTicketOrder = body(bytes)?;

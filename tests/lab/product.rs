@@ -45,7 +45,9 @@ pub async fn ensure(cluster: &Cluster, client: &Client) -> Result {
             .await?;
         let overlay = root().join(OVERLAY).display().to_string();
         cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", &overlay]).await?;
-        cluster.kubectl(&["-n", SYSTEM_NAMESPACE, "rollout", "restart", "deployment", "daemonset"]).await?;
+        for kind in ["deployment", "daemonset"] {
+            cluster.kubectl(&["-n", SYSTEM_NAMESPACE, "rollout", "restart", kind]).await?;
+        }
         wait_until_ready(client).await?;
         let mark = json!({ "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": { "name": MARK, "namespace": SYSTEM_NAMESPACE }, "data": { "version": wanted } });

@@ -129,7 +129,7 @@ impl Ticket {
             };
         }
         if claimant.init {
-            self.complete(claimant);
+            self.complete(role, claimant);
             return Verdict::Complete;
         }
         if self.is_record_of(claimant) {
@@ -158,14 +158,14 @@ impl Ticket {
 
     /// An init container of the pod is not to run: no instruction of that pod may run but what is restored. Nothing has to
     /// be open for it, as the pod comes to nothing where its ticket does.
-    fn complete(&mut self, claimant: &Holder) {
+    fn complete(&mut self, role: Role, claimant: &Holder) {
         let is_another = self.holder.as_ref().is_none_or(|holder| holder.pod != claimant.pod);
         if is_another {
             // Of the pod before it nothing is left.
             (self.state, self.letting_go) = (TicketState::Unclaimed, false);
             self.holder = Some(claimant.clone());
         }
-        self.completed = true;
+        self.completed = role == Role::Replacement; // a shadow never starts fresh
     }
 
     /// The process that this very `create` has restored is on record.

@@ -243,6 +243,12 @@ impl Tickets {
         }
         let gone = earlier.holder.is_some_and(|h| h.pod != request.pod && !self.containers.has_task(&h.pod));
         let verdict = self.change(id, |ticket| ticket.claim(id.role, &Holder::from(request), gone))?;
+        if verdict == Verdict::Complete && self.fence(&id.migration).is_closed(id.epoch) {
+            // Closed since it was looked at: either with this pod among the barred, or before its ticket was there.
+            self.book.lock().tickets.remove(id);
+            store::remove(&self.store.ticket(id))?;
+            return self.claim_once(request);
+        }
         if verdict == Verdict::Restore {
             let manifest = self.archive(&id.migration, id.epoch)?;
             let whole = manifest.map_or_else(|| Err("its archive is gone".to_owned()), |it| self.whole(&it));

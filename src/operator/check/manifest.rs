@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
-use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::preflight::{Accepted, Refused, examine};
-use super::{policies, properties};
+use super::{documents, policies, properties};
 use crate::api::{
     ANNOTATION_POLICY, ANNOTATION_QUEUE, CheckRefusal, Findings, ManifestCheck, Meanwhile, MigrationUid,
     PodUid, Policy, Prepare, Reason, StatefulMigrationSpec, pod_policy, sentence,
@@ -30,8 +29,8 @@ const TOKEN: &str = "kube-api-access-0";
 /// The text is no manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    #[error("document {0} is no YAML: {1}")]
-    Yaml(usize, serde_yaml_ng::Error),
+    #[error(transparent)]
+    Yaml(#[from] documents::NotYaml),
     #[error("{0} is not what Kubernetes takes: {1}")]
     Shape(String, serde_json::Error),
 }
@@ -45,12 +44,12 @@ struct Workload {
     pod: Pod,
 }
 
-/// Every StatefulSet, Deployment, ReplicaSet and pod of a stream of YAML or JSON documents, in their order; of other
-/// workloads those that are annotated.
+/// Every StatefulSet, Deployment, ReplicaSet and pod of a stream of YAML or JSON documents, in their order; of others with a
+/// template of pods those that are annotated.
 pub fn check_manifest(text: &str) -> Result<Vec<ManifestCheck>, ManifestError> {
-    let documents = documents(text)?;
-    let services: Vec<Service> = all_of(&documents, "Service")?;
-    let policies: Vec<NetworkPolicy> = all_of(&documents, "NetworkPolicy")?;
+    let documents = documents::of(text)?;
+    let services: Vec<Service> = all_of(&documents, "v1", "Service")?;
+    let policies: Vec<NetworkPolicy> = all_of(&documents, "networking.k8s.io/v1", "NetworkPolicy")?;
     let mut checks = Vec::new();
     for document in &documents {
         if let Some(workload) = workload(document)? {
@@ -58,20 +57,6 @@ pub fn check_manifest(text: &str) -> Result<Vec<ManifestCheck>, ManifestError> {
         }
     }
     Ok(checks)
-}
-
-/// What is in lists stands by itself.
-fn documents(text: &str) -> Result<Vec<Value>, ManifestError> {
-    let mut found = Vec::new();
-    for (number, document) in serde_yaml_ng::Deserializer::from_str(text).enumerate() {
-        let document =
-            Value::deserialize(document).map_err(|error| ManifestError::Yaml(number + 1, error))?;
-        match document["items"].as_array() {
-            Some(items) if word(&document, "kind").ends_with("List") => found.extend(items.iter().cloned()),
-            _ => found.push(document),
-        }
-    }
-    Ok(found)
 }
 
 fn word<'a>(document: &'a Value, key: &str) -> &'a str {
@@ -88,20 +73,29 @@ fn read<T: DeserializeOwned>(document: &Value) -> Result<T, ManifestError> {
     serde_json::from_value(document.clone()).map_err(|error| ManifestError::Shape(named(document), error))
 }
 
-fn all_of<T: DeserializeOwned>(documents: &[Value], kind: &str) -> Result<Vec<T>, ManifestError> {
-    documents.iter().filter(|document| word(document, "kind") == kind).map(read).collect()
+fn all_of<T: DeserializeOwned>(
+    documents: &[Value],
+    version: &str,
+    kind: &str,
+) -> Result<Vec<T>, ManifestError> {
+    let is_one =
+        |document: &&Value| (word(document, "apiVersion"), word(document, "kind")) == (version, kind);
+    documents.iter().filter(is_one).map(read).collect()
 }
 
 fn workload(document: &Value) -> Result<Option<Workload>, ManifestError> {
     let kind = word(document, "kind");
+    let is_pod = kind == "Pod" && word(document, "apiVersion") == "v1";
     let is_apps = word(document, "apiVersion").starts_with("apps/");
-    let mut made = match kind {
-        "Pod" => document.clone(),
-        _ if document["spec"]["template"]["spec"]["containers"].is_array() => {
-            of_template(document, &document["spec"]["template"])
-        }
-        _ => return Ok(None),
-    };
+    let template = &document["spec"]["template"];
+    if !is_pod && !template["spec"]["containers"].is_array() {
+        return Ok(None);
+    }
+    let mut made = if is_pod { document.clone() } else { of_template(document, template) };
+    // Else Kubernetes would not take it, and says so itself.
+    if !made["metadata"].is_object() || !made["spec"].is_object() {
+        return read::<Pod>(&made).map(|_| None);
+    }
     made["metadata"]["uid"] = LATER.into();
     if made["metadata"]["namespace"].is_null() {
         made["metadata"]["namespace"] = DEFAULT_NAMESPACE.into();
@@ -113,7 +107,7 @@ fn workload(document: &Value) -> Result<Option<Workload>, ManifestError> {
     let pod: Pod = read(&made)?;
     let annotations: BTreeMap<String, String> =
         document["metadata"]["annotations"].as_object().map(texts).unwrap_or_default();
-    let ours = kind == "Pod"
+    let ours = is_pod
         || (is_apps && ["StatefulSet", "Deployment", "ReplicaSet"].contains(&kind))
         || [ANNOTATION_POLICY, ANNOTATION_QUEUE]
             .iter()
@@ -127,7 +121,11 @@ fn workload(document: &Value) -> Result<Option<Workload>, ManifestError> {
 fn of_template(document: &Value, template: &Value) -> Value {
     let (kind, name) = (word(document, "kind"), document["metadata"]["name"].as_str().unwrap_or_default());
     let is_set = kind == "StatefulSet";
-    let mut pod = json!({ "kind": kind, "metadata": template["metadata"], "spec": template["spec"] });
+    let metadata = if template["metadata"].is_null() { json!({}) } else { template["metadata"].clone() };
+    let mut pod = json!({ "kind": kind, "metadata": metadata, "spec": template["spec"] });
+    if !pod["metadata"].is_object() {
+        return pod;
+    }
     let owner = if kind == "Deployment" { "ReplicaSet" } else { kind };
     pod["metadata"]["name"] = if is_set { format!("{name}-0") } else { name.to_owned() }.into();
     pod["metadata"]["namespace"] = document["metadata"]["namespace"].clone();
@@ -171,7 +169,12 @@ fn check(workload: &Workload, services: &[Service], policies: &[NetworkPolicy]) 
     };
     let (policy, wrong) = match pod_policy(pod.annotations(), annotations) {
         Ok(Some(policy)) => (policy, None),
-        Ok(None) => (Policy::default(), Some(format!("it is not annotated: set {ANNOTATION_POLICY}"))),
+        Ok(None) => {
+            let says_none =
+                [pod.annotations(), annotations].iter().any(|all| all.contains_key(ANNOTATION_POLICY));
+            let why = if says_none { "its policy is None" } else { "it is not annotated" };
+            (Policy::default(), Some(format!("{why}: set {ANNOTATION_POLICY}: MigrateOrEvict")))
+        }
         Err(error) => (Policy::default(), Some(error.to_string())),
     };
     let wrong = wrong
@@ -287,6 +290,31 @@ items:
         let found = check_manifest(all).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].refusal.as_ref().unwrap().reason, Reason::NotManaged);
+    }
+
+    #[test]
+    fn yaml_is_read_as_kubectl_reads_it() {
+        let odd = "base: &base\n  hostNetwork: yes\n---\n";
+        assert_eq!(check_manifest(odd).unwrap().len(), 0);
+        let set = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d, annotations: {migration.ms2m.io/policy: \
+                   MigrateOrEvict}}\nspec:\n  other: &base {hostNetwork: yes}\n  template:\n    spec:\n      <<: *base\n      \
+                   containers: [{name: app}]\n      volumes: [{name: c, configMap: {name: c, defaultMode: 0755}}]\n";
+        let [found] = &check_manifest(set).unwrap()[..] else { panic!("one workload") };
+        assert_eq!(found.refusal.as_ref().map(|one| one.reason), Some(Reason::HostNetwork), "{found:?}");
+    }
+
+    #[test]
+    fn what_kubernetes_would_not_take_is_told_and_what_is_not_its_own_is_passed_over() {
+        for wrong in [
+            "{apiVersion: v1, kind: Pod, metadata: x}",
+            "{apiVersion: v1, kind: Pod, metadata: {}, spec: [1]}",
+            "{apiVersion: apps/v1, kind: Deployment, spec: {template: {metadata: x, spec: {containers: []}}}}",
+        ] {
+            assert!(matches!(check_manifest(wrong), Err(ManifestError::Shape(..))), "{wrong}");
+        }
+        let foreign = "{apiVersion: serving.knative.dev/v1, kind: Service, spec: {template: {spec: 7}}}\n---\n\
+                       {apiVersion: crd.projectcalico.org/v1, kind: NetworkPolicy, spec: {selector: all()}}";
+        assert_eq!(check_manifest(foreign).unwrap().len(), 0);
     }
 
     #[test]

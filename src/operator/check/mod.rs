@@ -1,6 +1,8 @@
 //! Whether a pod can be moved, and if not, why: asked before anything is begun, and by `kubectl shadow check`.
 
 pub mod answer;
+mod bridges;
+mod documents;
 pub mod manifest;
 pub mod policies;
 pub mod preflight;

@@ -2,17 +2,16 @@
 //! [`Plan`] or the reason against it out. What is not understood is refused: nothing is ever moved with a part of its
 //! state left behind in silence.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service, ServicePort, Volume};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
-use super::properties;
+use super::{bridges, properties};
 use crate::api::{
     Hold, NodeName, PodIdentity, PodUid, Reason, StateFrom, StatefulMigrationSpec, Strategy, SyncMode,
     revision_of,
 };
-use crate::operator::drive::subject::{Bridge, BridgePort, OwnerKind, Subject};
+use crate::operator::drive::subject::{OwnerKind, Subject};
 use crate::protocol::{Failure, Plan};
 
 /// What the journal starts with.
@@ -100,7 +99,7 @@ pub fn examine(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) ->
         warnings
             .push("the broker's URL stands in the migration in plain text; name a Secret instead".to_owned());
     }
-    let bridges = if bridge { bridges(pod, pod_spec, services) } else { Vec::new() };
+    let bridges = if bridge { bridges::of(pod, pod_spec, services) } else { Vec::new() };
     Ok(Accepted {
         plan: Plan { bridge, queue: queue.is_some(), hold, policy: spec.policy },
         subject: Subject {
@@ -219,47 +218,12 @@ fn host_port(spec: &PodSpec) -> Option<i32> {
         .find_map(|port| port.host_port.filter(|number| *number != 0))
 }
 
-fn bridges(pod: &Pod, spec: &PodSpec, services: &[Service]) -> Vec<Bridge> {
-    let labels = pod.labels();
-    services
-        .iter()
-        .filter_map(|service| {
-            let service_spec = service.spec.as_ref()?;
-            let selector = service_spec.selector.as_ref().filter(|s| !s.is_empty())?;
-            selector.iter().all(|(key, value)| labels.get(key) == Some(value)).then_some(())?;
-            let ports =
-                service_spec.ports.iter().flatten().filter_map(|port| bridge_port(port, spec)).collect();
-            let name = service.name_any();
-            let hostname = spec.hostname.clone().filter(|_| spec.subdomain.as_ref() == Some(&name));
-            Some(Bridge { service: name, ports, hostname })
-        })
-        .collect()
-}
-
-fn bridge_port(port: &ServicePort, spec: &PodSpec) -> Option<BridgePort> {
-    let number = match &port.target_port {
-        None => port.port,
-        Some(IntOrString::Int(number)) if *number == 0 => port.port,
-        Some(IntOrString::Int(number)) => *number,
-        Some(IntOrString::String(wanted)) => spec
-            .containers
-            .iter()
-            .flat_map(|c| c.ports.iter().flatten())
-            .find(|p| p.name.as_ref() == Some(wanted))
-            .map(|p| p.container_port)?,
-    };
-    Some(BridgePort {
-        name: port.name.clone(),
-        protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-        port: number,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::operator::drive::subject::{Bridge, BridgePort};
 
     fn pod(change: impl FnOnce(&mut Value)) -> Pod {
         let mut value = json!({

@@ -70,7 +70,7 @@ pub fn warnings(pod: &Pod, prepare: Prepare, init: &InitRuns) -> Vec<String> {
 fn runs_again(spec: &PodSpec, wished: &InitRuns) -> Option<String> {
     let runs = |init: &&Container| {
         init_run(wished, &init.name, init.security_context.as_ref()) == InitRun::Run
-            && init.restart_policy.is_none()
+            && init.restart_policy.as_deref() != Some("Always")
     };
     let names: Vec<_> =
         spec.init_containers.iter().flatten().filter(runs).map(|init| init.name.as_str()).collect();

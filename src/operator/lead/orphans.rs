@@ -1,25 +1,26 @@
 //! Closes on every node what is kept there of migrations that are no more or have ended: the agent did not answer when its
 //! migration was closed (its machine was down), and the operator could not wait for it. Run by the leader.
 //!
-//! Guarantees: nothing of a migration that has not ended is touched; one that has never begins again. Agents are asked first and the API server after
-//! them; the object is made before any agent hears of its migration, and its UID never comes again. So this is right
-//! also where it is done by an operator that does not lead any more.
+//! Guarantees: nothing of a migration that has not ended is touched; one that has never begins again. Agents are asked first
+//! and the API server after them; the object is made before any agent hears of its migration, and its UID never comes
+//! again. So this is right also where it is done by an operator that does not lead any more.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kube::api::ListParams;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 
 use super::retention::is_ended;
-use crate::api::{Epoch, Kept, MigrationUid, NodeName, Reason, StatefulMigration};
+use crate::api::{Epoch, Kept, MigrationUid, NodeName, PodUid, Reason, StatefulMigration};
 use crate::operator::context::Context;
 
 /// What is left is closed within half a minute after its agent answers again.
 const PERIOD: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
-#[error("migrations could not be listed, so nothing that agents keep is closed: {0}")]
+#[error("the API server did not answer, so not all that agents keep is closed: {0}")]
 struct OrphanError(#[from] kube::Error);
 
 /// Runs until dropped.
@@ -63,11 +64,35 @@ async fn sweep(ctx: &Context) -> Result<(), OrphanError> {
                 agent.close(&migration, epoch).await
             };
             match closed {
-                Ok(()) => tracing::info!(%migration, %epoch, "closed what an agent still kept of it"),
+                Ok(closed) => {
+                    tracing::info!(%migration, %epoch, "closed what an agent still kept of it");
+                    delete_barred(ctx, &closed.barred).await?;
+                }
                 // The other nodes do not wait for this one.
                 Err(error) => {
                     tracing::warn!(%migration, %epoch, %error, "not closed; tried again in {PERIOD:?}");
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nothing starts them any more: their owners make others.
+async fn delete_barred(ctx: &Context, barred: &[PodUid]) -> Result<(), kube::Error> {
+    if barred.is_empty() {
+        return Ok(());
+    }
+    let all: Api<Pod> = Api::all(ctx.client.clone());
+    for pod in all.list(&ListParams::default()).await?.items {
+        let (Some(uid), Some(namespace)) = (pod.uid(), pod.namespace()) else { continue };
+        if barred.iter().any(|barred| barred.as_str() == uid) {
+            let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
+            let params =
+                DeleteParams::default().preconditions(Preconditions { uid: Some(uid), ..Default::default() });
+            match pods.delete(&pod.name_any(), &params).await {
+                Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {}
+                deleted => drop(deleted?),
             }
         }
     }

@@ -21,7 +21,8 @@ const IMAGE_PATIENCE: Duration = Duration::from_secs(20);
 /// Whoever is preempted or drained has gone by then.
 const ROOM_PATIENCE: Duration = Duration::from_secs(30);
 const STALL_PATIENCE: Duration = Duration::from_secs(60);
-/// A control plane is brought up to date, a quota raised or an earlier pod of the set mended within that.
+/// A control plane is brought up to date, a quota raised or an earlier pod of the set mended within that; and what an init
+/// container does is done.
 const OWNER_PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// Images are read and written no slower than that, in bytes a second.
 const SLOWEST: u64 = 20 << 20;
@@ -39,6 +40,8 @@ pub enum Trouble {
     Room,
     /// Nothing is known against it, and it does not come.
     Stalled,
+    /// An init container that runs again has not ended. Another node would not help.
+    Init,
     /// Its owner wants the pod and has not made it. Another node would not help, nor is the archive to blame.
     NotMade,
 }
@@ -51,7 +54,7 @@ impl Trouble {
             Self::Image => IMAGE_PATIENCE,
             Self::Room => ROOM_PATIENCE,
             Self::Stalled => STALL_PATIENCE + transfer_time(bytes),
-            Self::NotMade => OWNER_PATIENCE,
+            Self::Init | Self::NotMade => OWNER_PATIENCE,
         }
     }
 
@@ -79,9 +82,14 @@ impl Trouble {
             let message = waiting.message.as_deref().unwrap_or(reason);
             Some((kind, format!("image {image} is not there: {message}")))
         });
-        match missing {
-            Some(found) => found,
-            None => (Self::Stalled, "its container has not got to its restore yet".to_owned()),
+        let running = status
+            .into_iter()
+            .flat_map(|status| status.init_container_statuses.iter().flatten())
+            .find(|init| init.state.as_ref().is_some_and(|state| state.running.is_some()));
+        match (missing, running) {
+            (Some(found), _) => found,
+            (None, Some(init)) => (Self::Init, format!("init container `{}` runs", init.name)),
+            (None, None) => (Self::Stalled, "its container has not got to its restore yet".to_owned()),
         }
     }
 }
@@ -144,6 +152,11 @@ mod tests {
             assert_eq!(trouble, expected, "{reason}");
             assert!(why.starts_with("image shop:1") && why.ends_with("not found"), "{why}");
         }
+        let init = pod(
+            &json!({"initContainerStatuses": [{"name": "migrate", "image": "i", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"running": {}}}]}),
+        );
+        assert_eq!(Trouble::of(Some(&init)), (Trouble::Init, "init container `migrate` runs".to_owned()));
         let unscheduled = pod(&json!({"conditions": [
             {"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"}]}));
         assert_eq!(Trouble::of(Some(&unscheduled)), (Trouble::Room, "0/2 nodes are available".to_owned()));

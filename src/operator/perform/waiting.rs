@@ -108,10 +108,11 @@ impl Performer {
 }
 
 fn judge(pod: Option<&Pod>, events: &[Event]) -> Waits {
-    let containers =
-        pod.and_then(|pod| pod.status.as_ref()).and_then(|status| status.container_statuses.as_ref());
-    let waiting =
-        containers.into_iter().flatten().filter_map(|status| status.state.as_ref()?.waiting.as_ref());
+    let status = pod.and_then(|pod| pod.status.as_ref());
+    let containers = status.into_iter().flat_map(|status| {
+        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+    });
+    let waiting = containers.filter_map(|status| status.state.as_ref()?.waiting.as_ref());
     let refused =
         |reason: &Option<String>| reason.as_deref().is_some_and(|reason| NO_IMAGE.contains(&reason));
     if let Some(state) = waiting.into_iter().find(|state| refused(&state.reason)) {
@@ -168,5 +169,10 @@ mod tests {
             assert_eq!(judged(refused, json!([pulling])), Waits::NoImage { why, passes });
         }
         assert_eq!(judge(None, &[]), Waits::Other(None));
+        let init = json!({ "status": { "initContainerStatuses": [{ "name": "fill", "image": "i", "imageID": "", "ready": false,
+            "restartCount": 0, "state": { "waiting": { "reason": "ErrImageNeverPull" } } }] } });
+        let why = "ErrImageNeverPull".to_owned();
+        let judged = judge(Some(&serde_json::from_value(init).unwrap()), &[]);
+        assert_eq!(judged, Waits::NoImage { why, passes: false });
     }
 }

@@ -159,8 +159,8 @@ pub async fn facts(host: &Host, engine: &Engine) -> Result<Compatibility, FactsE
         cgroup_driver: if has_systemd_cgroups(&effective) { "systemd" } else { "cgroupfs" }.to_owned(),
         criu_config: digest(&criu_config(host)?),
         security_module: security_module(|path| host.path(Path::new(path)).exists()).to_owned(),
-        // Facts are looked for once the handler is installed.
         agent_format: AGENT_FORMAT,
+        // Facts are looked for once the handler is installed.
         runtime_class: RUNTIME_CLASS.to_owned(),
     })
 }

@@ -14,7 +14,7 @@ use crate::agent::dump::written::is_written;
 use crate::agent::failure::Failure;
 use crate::agent::node::containers::Containers;
 use crate::agent::store::{self, Durability, Store, StoreError};
-use crate::api::{Epoch, Kept, MigrationReport, MigrationUid, PodUid, TicketId, TicketState};
+use crate::api::{Closed, Epoch, Kept, MigrationReport, MigrationUid, PodUid, TicketId, TicketState};
 
 /// Tombstones are kept at least this long, and as long as a pod that could show its ticket is on the node.
 pub(super) const TOMBSTONE_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -66,7 +66,7 @@ impl Tombstone {
 impl Tickets {
     /// Ends everything up to that epoch: tickets are spent, archives and dumps removed, the migration remembered. With
     /// `keep` the archive of that epoch is put aside for a day.
-    pub fn close(&self, uid: &MigrationUid, epoch: Epoch, keep: bool) -> Result<(), Failure> {
+    pub fn close(&self, uid: &MigrationUid, epoch: Epoch, keep: bool) -> Result<Closed, Failure> {
         let mut book = self.book.lock();
         let mut fence = book.fences.get(uid).copied().unwrap_or_default();
         fence.close(epoch)?;
@@ -92,7 +92,9 @@ impl Tickets {
         for id in &spent {
             let Some(ticket) = book.tickets.get(id).map(|entry| &entry.ticket) else { continue };
             let Some(holder) = &ticket.holder else { continue };
-            tombstone.barred.extend(ticket.barred().cloned());
+            if let Some(pod) = ticket.barred().filter(|pod| !tombstone.barred.contains(pod)) {
+                tombstone.barred.push(pod.clone());
+            }
             tombstone.pods.push(holder.pod.clone());
             match ticket.state {
                 TicketState::Started => tombstone.restored.push(holder.container_id.clone()),
@@ -113,7 +115,7 @@ impl Tickets {
         drop(book);
         self.changed();
         self.sweep_archives()?;
-        Ok(())
+        Ok(Closed { barred: tombstone.barred })
     }
 
     pub(super) fn sweep_archives(&self) -> Result<(), StoreError> {

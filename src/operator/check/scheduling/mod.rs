@@ -11,7 +11,7 @@ use std::fmt;
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 
 use crate::placement::{self, Constraint};
-use quantity::Amount;
+pub use quantity::Amount;
 
 /// Does the pod fit beside those that are bound to the node?
 pub fn fits(spec: &PodSpec, node: &Node, there: &[Pod]) -> Result<(), Misfit> {

@@ -1,6 +1,7 @@
 //! Init containers that are completed without running.
 
 use super::*;
+use crate::api::Closed;
 
 fn init(role: Role, pod: &str) -> ClaimRequest {
     ClaimRequest { container: "fill".into(), container_id: "i".into(), init: true, ..request(role, 1, pod) }
@@ -19,8 +20,10 @@ async fn a_pod_whose_init_containers_were_completed_never_starts_fresh_once_its_
     assert_eq!(fixture.completes(Role::Replacement, "p").await, Verdict::Complete);
     fixture.tickets.left(&id(Role::Replacement, 1)).unwrap();
     fixture.restart();
-    fixture.tickets.close(&uid(), Epoch(1), false).unwrap();
+    let told = Closed { barred: vec!["p".into()] };
+    assert_eq!(fixture.tickets.close(&uid(), Epoch(1), false).unwrap(), told, "so that somebody deletes it");
     fixture.restart();
+    assert_eq!(fixture.tickets.close(&uid(), Epoch(1), false).unwrap(), told, "also who did not hear it");
     for verdict in
         [fixture.claim(Role::Replacement, 1, "p").await, fixture.completes(Role::Replacement, "p").await]
     {
@@ -53,7 +56,8 @@ async fn a_shadows_are_completed_and_after_its_end_refused() {
     let fixture = Fixture::new();
     assert_eq!(fixture.completes(Role::Shadow, "s").await, Verdict::Complete);
     assert_eq!(fixture.claim(Role::Shadow, 1, "s").await, Verdict::Wait);
-    fixture.tickets.close(&uid(), Epoch(1), false).unwrap();
+    let closed = fixture.tickets.close(&uid(), Epoch(1), false).unwrap();
+    assert_eq!(closed, Closed::default(), "it never starts fresh anyway");
     assert!(matches!(fixture.completes(Role::Shadow, "s").await, Verdict::Refuse(_)));
 }
 
