@@ -39,7 +39,7 @@ pub fn check_manifests(files: &[PathBuf], json: bool) -> Result<(), CheckManifes
     if json {
         println!("{}", serde_json::to_string(&found)?);
     } else {
-        found.iter().for_each(|one| print!("{}", told(one)));
+        print!("{}", found.iter().map(told).collect::<String>());
     }
     match found.iter().filter(|one| !one.movable).count() {
         0 => Ok(()),

@@ -116,7 +116,8 @@ impl Tickets {
             // Not forced to the disk: one that is lost is opened anew by the operator.
             let Some(mut ticket) = store::read_intact::<Ticket>(&path)? else { continue };
             let is_gone = ticket.holder.as_ref().is_none_or(|holder| !containers.knows_pod(&holder.pod));
-            if ticket.is_forgettable() || (ticket.opened.is_none() && is_gone) {
+            let lasts = ticket.opened.is_some() || ticket.state == TicketState::Closed;
+            if ticket.is_forgettable() || (is_gone && !lasts) {
                 // Whoever waits for it asks again; whoever is gone leaves nothing behind.
                 store::remove(&path)?;
                 continue;

@@ -70,7 +70,12 @@ fn named(document: &Value) -> String {
 }
 
 fn read<T: DeserializeOwned>(document: &Value) -> Result<T, ManifestError> {
-    serde_json::from_value(document.clone()).map_err(|error| ManifestError::Shape(named(document), error))
+    read_as(document, document)
+}
+
+/// What was made of a document, for which it is named where that is wrong.
+fn read_as<T: DeserializeOwned>(made: &Value, document: &Value) -> Result<T, ManifestError> {
+    serde_json::from_value(made.clone()).map_err(|error| ManifestError::Shape(named(document), error))
 }
 
 fn all_of<T: DeserializeOwned>(
@@ -94,7 +99,7 @@ fn workload(document: &Value) -> Result<Option<Workload>, ManifestError> {
     let mut made = if is_pod { document.clone() } else { of_template(document, template) };
     // Else Kubernetes would not take it, and says so itself.
     if !made["metadata"].is_object() || !made["spec"].is_object() {
-        return read::<Pod>(&made).map(|_| None);
+        return read_as::<Pod>(&made, document).map(|_| None);
     }
     made["metadata"]["uid"] = LATER.into();
     if made["metadata"]["namespace"].is_null() {
@@ -104,7 +109,7 @@ fn workload(document: &Value) -> Result<Option<Workload>, ManifestError> {
     if made["spec"]["automountServiceAccountToken"] != false {
         push(&mut made["spec"]["volumes"], json!({ "name": TOKEN, "projected": {} }));
     }
-    let pod: Pod = read(&made)?;
+    let pod: Pod = read_as(&made, document)?;
     let annotations: BTreeMap<String, String> =
         document["metadata"]["annotations"].as_object().map(texts).unwrap_or_default();
     let ours = is_pod
@@ -122,7 +127,7 @@ fn of_template(document: &Value, template: &Value) -> Value {
     let (kind, name) = (word(document, "kind"), document["metadata"]["name"].as_str().unwrap_or_default());
     let is_set = kind == "StatefulSet";
     let metadata = if template["metadata"].is_null() { json!({}) } else { template["metadata"].clone() };
-    let mut pod = json!({ "kind": kind, "metadata": metadata, "spec": template["spec"] });
+    let mut pod = json!({ "metadata": metadata, "spec": template["spec"] });
     if !pod["metadata"].is_object() {
         return pod;
     }
