@@ -71,9 +71,10 @@ pub async fn wait_until_ready(client: &Client) -> Result {
                 return fail(format!("deployment {name} is not rolled out"));
             }
         }
-        match daemon_set_is_ready(&daemon_sets.get(DAEMON_SET).await?) {
-            true => Ok(Some(())),
-            false => fail(format!("daemonset {DAEMON_SET} is not rolled out")),
+        if daemon_set_is_ready(&daemon_sets.get(DAEMON_SET).await?) {
+            Ok(Some(()))
+        } else {
+            fail(format!("daemonset {DAEMON_SET} is not rolled out"))
         }
     })
     .await
