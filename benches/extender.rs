@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use shadow::api::{CgroupNamespace, Compatibility, NodeCapacitySpec, NodeName};
+use shadow::api::{AGENT_FORMAT, CgroupNamespace, Compatibility, NodeCapacitySpec, NodeName};
 use shadow::extender::{Metrics, THREADS, router};
 use shadow::kit::Shutdown;
 use shadow::kit::tls::{ClientAuth, Credentials, TlsStore};
@@ -132,6 +132,7 @@ fn view(count: usize) -> View {
             xsave_size: if n % 10 == 7 { 2696 } else { 2440 },
             xsave_features: "2e7".into(),
             kernel: format!("6.1.{}", 100 + n % 8),
+            agent_format: AGENT_FORMAT,
             criu: "4.2".into(),
             oci_runtime: "runc 1.4.3".into(),
             engine: "containerd 2.3.4".into(),
