@@ -17,10 +17,10 @@ fn each_is_refused_for_what_is_in_it_and_for_nothing_else() {
         let shape: Value = serde_json::from_str(line).unwrap();
         let [found] = &check_manifest(line).unwrap()[..] else { panic!("one workload in {line}") };
         let told: BTreeSet<Reason> =
-            found.refusal.iter().chain(&found.further).map(|one| one.reason).collect();
+            found.check.refusal.iter().chain(&found.check.further).map(|one| one.reason).collect();
         assert_eq!(told, against(&shape), "{found:#?}");
-        assert_eq!(found.movable, told.is_empty());
-        assert_eq!(found.meanwhile.is_some(), found.movable);
+        assert_eq!(found.check.movable, told.is_empty());
+        assert_eq!(found.meanwhile.is_some(), found.check.movable);
     }
 }
 
@@ -60,7 +60,7 @@ fn so_many_of_them_can_be_moved() {
     let movable = |lines: &str| {
         let stream = lines.lines().collect::<Vec<_>>().join("\n---\n");
         let found = check_manifest(&stream).unwrap();
-        (found.iter().filter(|one| one.movable).count(), found.len())
+        (found.iter().filter(|one| one.check.movable).count(), found.len())
     };
     assert_eq!((movable(STATEFUL_SETS), movable(DEPLOYMENTS)), ((21, 75), (136, 163)));
 }
@@ -102,7 +102,7 @@ fn the_plugin_reads_them_from_files_and_from_standard_input_and_needs_no_cluster
     assert!(error.contains("1 of 2 cannot be moved as they are"), "{error}");
     let (code, told, _) = run(&["-f", "-", "-o", "json"], &shape("configMap: {name: c}"));
     let checks: Vec<ManifestCheck> = serde_json::from_str(&told).unwrap();
-    assert_eq!((code, checks.len(), checks[0].movable), (Some(0), 1, true), "{told}");
+    assert_eq!((code, checks.len(), checks[0].check.movable), (Some(0), 1, true), "{told}");
     let (code, _, error) = run(&["-f", "-"], "kind: ConfigMap\n");
     assert_eq!(code, Some(1));
     assert!(error.contains("no StatefulSet, Deployment or pod is in it"), "{error}");

@@ -24,7 +24,7 @@ use super::node::look::look;
 use super::transfer::receive::{receive_only, room_for};
 use super::transfer::relocate;
 use crate::api::{
-    ArchiveDigest, ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, Closed, ContainerOrder, ContainerRef,
+    ArchiveDigest, ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef,
     DumpReport, Epoch, Findings, ImageUsed, Kept, LONGEST_AWAIT, MigrationReport, MigrationUid,
     OpenTicketOrder, Refusal, Role, SpendOrder, TLS_NAME_OPERATOR, tls_name_agent,
 };
@@ -155,19 +155,15 @@ async fn kill(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Byte
     done()
 }
 
-async fn close(
-    State(node): State<Arc<Node>>,
-    Path(of): Path<String>,
-    bytes: Bytes,
-) -> Result<Json<Closed>, Failure> {
+async fn close(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Bytes) -> Done {
     let (uid, order): (_, CloseOrder) = (uid(&of)?, body(&bytes)?);
     // It waits for the disk: the tombstone must outlive a power failure.
     let (tickets, of) = (Arc::clone(&node.tickets), uid.clone());
     let closed = tokio::task::spawn_blocking(move || tickets.close(&of, order.epoch, order.keep)).await;
-    let closed = closed.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??;
+    closed.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??;
     node.jobs.forget(&uid, order.epoch);
     tracing::info!(migration = %uid, epoch = %order.epoch, keep = order.keep, "closed");
-    Ok(Json(closed))
+    done()
 }
 
 async fn carry_archive(

@@ -54,24 +54,16 @@ pub struct CheckedNode {
 }
 
 /// What `kubectl shadow check -f` says of a workload in a manifest, before it is deployed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestCheck {
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     pub name: String,
-    /// Nothing in the manifest is against it.
-    pub movable: bool,
-    /// What in it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refusal: Option<CheckRefusal>,
-    /// What else is.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub further: Vec<CheckRefusal>,
-    /// It can be moved, but the user may want to know.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
+    /// As of a pod that is there, but for what nobody knows yet: its node, its size and where it could go.
+    #[serde(flatten)]
+    pub check: Check,
     /// What its users see of a move, where it can be moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meanwhile: Option<Meanwhile>,

@@ -41,9 +41,9 @@ pub use migration::{
 };
 pub use names::*;
 pub use orders::{
-    ArchiveSize, AwaitOrder, AwaitedTicket, CarryOrder, CloseOrder, Closed, ContainerOrder, ContainerRef,
-    DumpOrder, DumpReport, DumpTarget, Hold, ImageUsed, Kept, LONGEST_AWAIT, MigrationReport,
-    OpenTicketOrder, OrderError, Refusal, SpendOrder,
+    ArchiveSize, AwaitOrder, AwaitedTicket, CarryOrder, CloseOrder, ContainerOrder, ContainerRef, DumpOrder,
+    DumpReport, DumpTarget, Hold, ImageUsed, Kept, LONGEST_AWAIT, MigrationReport, OpenTicketOrder,
+    OrderError, Refusal, SpendOrder,
 };
 pub use policy::{DEFAULT_DEADLINE, LONGEST_DEADLINE, Policy, PolicyError, Prepare, pod_policy};
 pub use sentence::{SENTENCE, same_but_for_numbers, sentence, sentence_ending};

@@ -73,7 +73,8 @@ pub const NOT_PREPARED: &str = "false: ";
 /// been through it.
 pub const ANNOTATION_SKIP_POST_START: &str = "migration.ms2m.io/skip-post-start";
 
-/// On restored pods: what becomes of their init containers, as a JSON object: those that do not run are completed at once. Means nothing without a ticket.
+/// On restored pods: what becomes of their init containers, as a JSON object: those that do not run are completed at once.
+/// Means nothing without a ticket.
 pub const ANNOTATION_INIT_CONTAINERS: &str = "migration.ms2m.io/init-containers";
 
 /// On shadow pods: the node that the pod comes from.

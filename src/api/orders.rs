@@ -12,7 +12,7 @@
 //! | await a ticket's state | `POST /v1/migrations/{uid}/tickets/{role}/await` | [`AwaitOrder`] -> [`AwaitedTicket`] |
 //! | spend a ticket | `POST /v1/migrations/{uid}/tickets/{role}/spend` | [`SpendOrder`] -> `{}` once nothing is restored by it any more and nothing that was lives |
 //! | bring what lies here of a dump to where it can be restored | `POST /v1/migrations/{uid}/carry` | [`CarryOrder`] -> [`DumpReport`] |
-//! | close: tickets spent, archive removed, UID remembered | `POST /v1/migrations/{uid}/close` | [`CloseOrder`] -> [`Closed`] |
+//! | close: tickets spent, archive removed, UID remembered | `POST /v1/migrations/{uid}/close` | [`CloseOrder`] -> `{}` |
 //! | what do you know | `GET /v1/migrations/{uid}` | [`MigrationReport`] |
 //! | how large would an archive of this container be | `POST /v1/size` | [`ContainerRef`] -> [`ArchiveSize`] |
 //! | what is in this container, nothing touched | `POST /v1/look` | [`ContainerRef`] -> [`super::Findings`] |
@@ -179,15 +179,6 @@ pub struct CloseOrder {
     pub keep: bool,
 }
 
-/// What is left of a closed migration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Closed {
-    /// Pods there that nothing starts any more: to be deleted.
-    #[serde(default)]
-    pub barred: Vec<PodUid>,
-}
-
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MigrationReport {
@@ -220,6 +211,9 @@ pub struct ImageUsed {
 #[serde(rename_all = "camelCase")]
 pub struct Kept {
     pub migrations: BTreeMap<MigrationUid, Epoch>,
+    /// Pods there that nothing starts any more: their init containers have not run, and they were not restored. To be deleted.
+    #[serde(default)]
+    pub barred: Vec<PodUid>,
 }
 
 /// Why an agent did not do what it was asked: machine-readable, bounded.

@@ -65,12 +65,7 @@ fn told(namespace: &str, pod: &str, found: &Check) -> String {
         .archive_bytes
         .map_or_else(|| "of unknown size".to_owned(), |bytes| format!("of {}", mib(bytes)));
     let mut text = format!("pod {namespace}/{pod} on {node}, archive {archive}\n");
-    for refusal in found.refusal.iter().chain(&found.further) {
-        text += &format!("cannot be moved: {}: {}\n", refusal.reason, refusal.message);
-    }
-    for warning in &found.warnings {
-        text += &format!("warning: {warning}\n");
-    }
+    text.extend(judgement(found).map(|line| line + "\n"));
     if !found.nodes.is_empty() {
         text += &format!("{:<32} {:<5} {:>5}  {}\n", "NODE", "FITS", "SCORE", "WHY");
     }
@@ -83,6 +78,14 @@ fn told(namespace: &str, pod: &str, found: &Check) -> String {
         text += &format!("{:<32} {fits:<5} {score:>5}  {why}\n", one.node);
     }
     text
+}
+
+/// What is against a pod, or is to be known of it, a line each.
+pub fn judgement(found: &Check) -> impl Iterator<Item = String> {
+    let refusals = found.refusal.iter().chain(&found.further);
+    let refusals =
+        refusals.map(|refusal| format!("cannot be moved: {}: {}", refusal.reason, refusal.message));
+    refusals.chain(found.warnings.iter().map(|warning| format!("warning: {warning}")))
 }
 
 fn mib(bytes: u64) -> String {

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::check::judgement;
 use crate::api::{ManifestCheck, Meanwhile};
 use crate::operator::{ManifestError, check_manifest};
 
@@ -41,7 +42,7 @@ pub fn check_manifests(files: &[PathBuf], json: bool) -> Result<(), CheckManifes
     } else {
         print!("{}", found.iter().map(told).collect::<String>());
     }
-    match found.iter().filter(|one| !one.movable).count() {
+    match found.iter().filter(|one| !one.check.movable).count() {
         0 => Ok(()),
         against => Err(CheckManifestError::NotMovable(against, found.len())),
     }
@@ -65,19 +66,14 @@ fn told(found: &ManifestCheck) -> String {
         None => "",
     };
     let mut text = format!("{} {namespace}{}{meanwhile}\n", found.kind, found.name);
-    for refusal in found.refusal.iter().chain(&found.further) {
-        text += &format!("  cannot be moved: {}: {}\n", refusal.reason, refusal.message);
-    }
-    for warning in &found.warnings {
-        text += &format!("  warning: {warning}\n");
-    }
+    text.extend(judgement(&found.check).map(|line| format!("  {line}\n")));
     text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{CheckRefusal, Reason};
+    use crate::api::{Check, CheckRefusal, Reason};
 
     #[test]
     fn people_see_a_line_for_each_workload_and_below_it_what_is_against_it() {
@@ -85,17 +81,16 @@ mod tests {
             kind: "StatefulSet".into(),
             namespace: Some("shop".into()),
             name: "web".into(),
-            movable: true,
+            check: Check { movable: true, warnings: vec!["mind".into()], ..Check::default() },
             meanwhile: Some(Meanwhile::StandsStill),
-            warnings: vec!["mind".into()],
-            ..ManifestCheck::default()
         };
         let text = told(&plain);
         assert!(text.starts_with("StatefulSet shop/web: can be moved; it stands still"), "{text}");
         assert!(text.ends_with("\n  warning: mind\n"), "{text}");
         let message = "pod web-0: hostNetwork".to_owned();
         let refusal = Some(CheckRefusal { reason: Reason::HostNetwork, message });
-        let refused = ManifestCheck { namespace: None, refusal, meanwhile: None, warnings: vec![], ..plain };
+        let check = Check { refusal, ..Check::default() };
+        let refused = ManifestCheck { namespace: None, check, meanwhile: None, ..plain };
         assert_eq!(
             told(&refused),
             "StatefulSet web\n  cannot be moved: HostNetwork: pod web-0: hostNetwork\n"

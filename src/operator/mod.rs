@@ -14,6 +14,7 @@ mod lead;
 mod metrics;
 mod perform;
 mod serve;
+mod shadow_init;
 mod shadow_pod;
 
 pub mod certificates;

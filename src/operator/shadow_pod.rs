@@ -11,15 +11,14 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt as _;
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::check::scheduling::Amount;
 use super::drive::subject::Subject;
+use super::shadow_init;
 use crate::api::{
-    ANNOTATION_ARCHIVE_BYTES, ANNOTATION_INIT_CONTAINERS, ANNOTATION_PLACED_ON, ANNOTATION_SOURCE_NODE,
-    ANNOTATION_TICKET, Epoch, GROUP, InitRun, InitRuns, LABEL_MIGRATION, LABEL_ROLE, LABELS_REVISION,
-    MigrationUid, NodeName, RESOURCE_CHECKPOINT, RUNTIME_CLASS, Role, TicketId,
+    ANNOTATION_ARCHIVE_BYTES, ANNOTATION_PLACED_ON, ANNOTATION_SOURCE_NODE, ANNOTATION_TICKET, Epoch, GROUP,
+    LABEL_MIGRATION, LABEL_ROLE, LABELS_REVISION, MigrationUid, NodeName, RESOURCE_CHECKPOINT, RUNTIME_CLASS,
+    Role, TicketId,
 };
 
 pub const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
@@ -104,6 +103,7 @@ pub fn shadow_pod(
     let ticket = TicketId::shadow(migration.clone(), epoch);
     let mut spec = source.spec.clone().unwrap_or_default();
     strip(&mut spec);
+    let completed = shadow_init::complete(&mut spec);
     if !placement.host_ports {
         spec.containers
             .iter_mut()
@@ -125,12 +125,8 @@ pub fn shadow_pod(
     if let Some(scheduler) = placement.scheduler {
         ask_extender(&mut spec, scheduler);
     }
-    let completed: InitRuns =
-        spec.init_containers.iter().flatten().map(|init| (init.name.clone(), InitRun::Skip)).collect();
     let mut annotations = only(source.annotations(), placement.kept);
-    if !completed.is_empty() {
-        annotations.insert(ANNOTATION_INIT_CONTAINERS.to_owned(), json!(completed).to_string());
-    }
+    annotations.extend(completed);
     annotations.extend([
         (ANNOTATION_TICKET.to_owned(), ticket.to_string()),
         (ANNOTATION_SOURCE_NODE.to_owned(), subject.node.to_string()),
@@ -172,8 +168,6 @@ fn strip(spec: &mut PodSpec) {
         container.lifecycle = None;
         wait_again(container);
     }
-    ask_for_init(spec);
-    // What they have done is in the volumes: they are completed without running, each with its image and its requests.
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         if let Some(mounts) = &mut container.volume_mounts {
             mounts.retain(|mount| !mount.name.starts_with(TOKEN_VOLUME_PREFIX));
@@ -181,28 +175,6 @@ fn strip(spec: &mut PodSpec) {
     }
     if let Some(volumes) = &mut spec.volumes {
         volumes.retain(|volume| !volume.name.starts_with(TOKEN_VOLUME_PREFIX));
-    }
-}
-
-/// What its init containers ask for is asked for by the container, which gives it up at the commit: they cannot. Their
-/// requests stay, as nothing, for quotas that want one of each. A container may not ask for more than its limit.
-fn ask_for_init(spec: &mut PodSpec) {
-    let Some(container) = spec.containers.first_mut() else { return };
-    for init in spec.init_containers.iter_mut().flatten() {
-        let requests = init.resources.as_mut().and_then(|resources| resources.requests.as_mut());
-        for (name, wanted) in requests.into_iter().flatten() {
-            let resources = container.resources.get_or_insert_default();
-            let limit = resources.limits.as_ref().and_then(|limits| limits.get(name)).and_then(Amount::of);
-            let requests = resources.requests.get_or_insert_default();
-            let present = requests.get(name).and_then(Amount::of);
-            if let Some(amount) = Amount::of(wanted)
-                && limit.is_none_or(|limit| amount <= limit)
-                && present.is_none_or(|present| present < amount)
-            {
-                requests.insert(name.clone(), wanted.clone());
-            }
-            *wanted = Quantity("0".to_owned());
-        }
     }
 }
 

@@ -147,6 +147,12 @@ mod tests {
     }
 
     #[test]
+    fn what_a_template_says_of_init_containers_is_not_believed() {
+        let value = json!({ "metadata": { "annotations": { ANNOTATION_INIT_CONTAINERS: r#"{"app":"Run"}"# } }, "spec": {} });
+        assert_eq!(patched(value)["metadata"]["annotations"][ANNOTATION_INIT_CONTAINERS], "{}");
+    }
+
+    #[test]
     fn what_the_user_wrote_stays() {
         let value = json!({
             "metadata": { "annotations": { "a": "b" } },

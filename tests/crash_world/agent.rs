@@ -160,11 +160,11 @@ impl Agent {
             }
             ["close"] => {
                 let order: CloseOrder = body(bytes)?;
-                let closed = self.tickets.close(&uid, order.epoch, order.keep)?;
+                self.tickets.close(&uid, order.epoch, order.keep)?;
                 self.jobs
                     .lock()
                     .retain(|(of, at), job| *of != uid || *at > order.epoch || job.borrow().is_none());
-                Ok(json!(closed))
+                Ok(json!({}))
             }
             ["tickets", of] => {
                 let order: OpenTicketOrder = body(bytes)?;

@@ -25,9 +25,12 @@ fn everything_that_a_pod_holds_moves_there_and_back() -> Result {
         let init = json!({ "name": "fill", "image": "localhost/shadow-carried:1", "imagePullPolicy": "Never",
             "command": ["/carried", "--append", "/scratch/appended"],
             "volumeMounts": [{ "name": "scratch", "mountPath": "/scratch" }] });
+        let again = json!({ "name": "again", "image": "localhost/shadow-carried:1", "imagePullPolicy": "Never",
+            "command": ["/carried", "--append", "/dev/stdout"] });
         let app = App::counter("carried")
+            .annotated("init", "again=Run")
             .pod(json!({
-                "initContainers": [init],
+                "initContainers": [init, again],
                 "containers": [container],
                 "securityContext": { "fsGroup": 2000 },
                 "volumes": [
@@ -59,6 +62,11 @@ fn everything_that_a_pod_holds_moves_there_and_back() -> Result {
             let after = state(&moved).await?;
             assert_ne!((&moved.node, &moved.uid, &moved.ip), (&pod.node, &pod.uid, &pod.ip));
             assert_eq!(after["appended"], "once\n", "the init container did not run again");
+            let logs = async |init| {
+                lab.cluster.kubectl(&["-n", &lab.namespace, "logs", &moved.name, "-c", init]).await
+            };
+            assert_eq!(logs("again").await?, "once\n", "this one did, by its user's wish");
+            assert_eq!(logs("fill").await?, "");
             for what in ["cookie", "files", "sparse"] {
                 assert_eq!(after[what], before[what], "round {round}");
             }

@@ -8,7 +8,7 @@ mod closing;
 mod lives;
 mod whole;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::agent::node::containers::Containers;
 use crate::agent::store::{self, Durability, Store, StoreError};
 use crate::agent::transfer::archive::{MANIFEST, Manifest};
 use crate::api::{
-    AwaitOrder, AwaitedTicket, ClaimRequest, Epoch, Life, MigrationUid, OpenTicketOrder, Refusal,
+    AwaitOrder, AwaitedTicket, ClaimRequest, Epoch, Life, MigrationUid, OpenTicketOrder, PodUid, Refusal,
     RestoreFault, RestoreOutcome, Role, TicketId, TicketState,
 };
 use closing::Tombstone;
@@ -58,6 +58,8 @@ struct Book {
     tickets: HashMap<TicketId, Entry>,
     /// Restored containers of closed migrations that were never let go.
     to_kill: Vec<String>,
+    /// Pods of closed migrations that must not start fresh.
+    barred: BTreeSet<PodUid>,
 }
 
 struct Entry {
@@ -106,6 +108,7 @@ impl Tickets {
             };
             book.fences.entry(uid).or_default().closed = Some(tombstone.epoch);
             book.to_kill.extend(tombstone.held);
+            book.barred.extend(tombstone.barred);
         }
         for id in store.tickets()? {
             let path = store.ticket(&id);
@@ -220,14 +223,12 @@ impl Tickets {
         let fence = self.fence(&id.migration);
         if fence.is_closed(id.epoch) {
             let tombstone = store::read::<Tombstone>(&self.store.tombstone(&id.migration))?;
-            if let Some(tombstone) = tombstone {
-                if tombstone.restored.contains(&request.container_id) {
-                    return Ok(Verdict::Recorded);
-                }
-                if tombstone.barred.contains(&request.pod) {
-                    let reason = "its init containers have not run, as it was to be restored: delete the pod";
-                    return Ok(Verdict::Refuse(reason.to_owned()));
-                }
+            if tombstone.is_some_and(|tombstone| tombstone.restored.contains(&request.container_id)) {
+                return Ok(Verdict::Recorded);
+            }
+            if self.book.lock().barred.contains(&request.pod) {
+                let reason = "its init containers have not run, as it was to be restored: delete the pod";
+                return Ok(Verdict::Refuse(reason.to_owned()));
             }
             let reason = format!("epoch {} of migration {} is closed", id.epoch, id.migration);
             return Ok(without_restore(id.role, reason));

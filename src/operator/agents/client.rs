@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 
 use super::transport::Transport;
 use crate::api::{
-    AGENT_PORT, ArchiveSize, AwaitOrder, AwaitedTicket, CarryOrder, CloseOrder, Closed, ContainerOrder,
-    ContainerRef, DumpOrder, DumpReport, Epoch, Findings, ImageUsed, Kept, MigrationUid, NodeName, Objection,
+    AGENT_PORT, ArchiveSize, AwaitOrder, AwaitedTicket, CarryOrder, CloseOrder, ContainerOrder, ContainerRef,
+    DumpOrder, DumpReport, Epoch, Findings, ImageUsed, Kept, MigrationUid, NodeName, Objection,
     OpenTicketOrder, OrderError, Refusal, Role, SpendOrder,
 };
 
@@ -163,13 +163,13 @@ impl Agent {
         self.post(uid, "carry", order, limit).await
     }
 
-    pub async fn close(&self, uid: &MigrationUid, epoch: Epoch) -> Result<Closed, AgentError> {
-        self.post(uid, "close", &CloseOrder { epoch, keep: false }, ORDER_LIMIT).await
+    pub async fn close(&self, uid: &MigrationUid, epoch: Epoch) -> Result<(), AgentError> {
+        self.order(uid, "close", &CloseOrder { epoch, keep: false }).await
     }
 
     /// Closes, and keeps the archive there a day.
-    pub async fn close_and_keep(&self, uid: &MigrationUid, epoch: Epoch) -> Result<Closed, AgentError> {
-        self.post(uid, "close", &CloseOrder { epoch, keep: true }, ORDER_LIMIT).await
+    pub async fn close_and_keep(&self, uid: &MigrationUid, epoch: Epoch) -> Result<(), AgentError> {
+        self.order(uid, "close", &CloseOrder { epoch, keep: true }).await
     }
 
     async fn order<B: Serialize + Sync>(
@@ -197,7 +197,7 @@ impl Agent {
         self.ask("image", "/v1/image", container, ORDER_LIMIT).await
     }
 
-    /// What lies there and was not closed.
+    /// What lies there and was not closed, and which pods are to be deleted.
     pub async fn kept(&self) -> Result<Kept, AgentError> {
         self.ask("kept", "/v1/kept", &serde_json::json!({}), ORDER_LIMIT).await
     }

@@ -36,7 +36,7 @@ use crate::kit::{OwnerError, owner_annotations};
 use crate::operator::agents::client::AgentError;
 use crate::operator::context::Context;
 use crate::operator::drive::accept::expected_bytes;
-use crate::operator::drive::look::{circumstances, judged, look_into};
+use crate::operator::drive::look::{circumstances, judged, look_into, older_agent};
 use crate::operator::drive::subject::Subject;
 use crate::operator::drive::surroundings::held_against_surroundings;
 use crate::operator::lead::placing::{Placing, Unfit, Verdicts};
@@ -242,7 +242,7 @@ async fn stands_against_it(
         owner_makes_at_once(client, subject),
         budget_allows(client, plan, pod)
     );
-    let mut found: Vec<_> = properties::obstacle(pod).into_iter().collect();
+    let mut found: Vec<_> = properties::obstacle(pod).into_iter().chain(older_agent(ctx, subject)).collect();
     for failed in [kept, at_once, allowed].into_iter().filter_map(Result::err) {
         match failed.failure.reason {
             Reason::StepTimedOut => return Err(CheckError::NotAsked(failed)), // the API server did not answer

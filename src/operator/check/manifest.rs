@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::preflight::{Accepted, Refused, examine};
 use super::{documents, policies, properties};
 use crate::api::{
-    ANNOTATION_POLICY, ANNOTATION_QUEUE, CheckRefusal, Findings, ManifestCheck, Meanwhile, MigrationUid,
-    PodUid, Policy, Prepare, Reason, StatefulMigrationSpec, pod_policy, sentence,
+    ANNOTATION_POLICY, ANNOTATION_QUEUE, Check, CheckRefusal, Findings, ManifestCheck, Meanwhile,
+    MigrationUid, PodUid, Policy, Prepare, Reason, StatefulMigrationSpec, pod_policy, sentence,
 };
 use crate::judgement::judge;
 use crate::operator::drive::look::circumstances;
@@ -154,7 +154,8 @@ fn of_template(document: &Value, template: &Value) -> Value {
 fn push(list: &mut Value, one: Value) {
     match list {
         Value::Array(list) => list.push(one),
-        _ => *list = json!([one]),
+        Value::Null => *list = json!([one]),
+        _ => {} // Kubernetes would not take it
     }
 }
 
@@ -197,7 +198,8 @@ fn check(workload: &Workload, services: &[Service], policies: &[NetworkPolicy]) 
     };
     let mut refusals = wrong.into_iter().chain(against).map(told);
     if let Some(refusal) = refusals.next() {
-        return ManifestCheck { refusal: Some(refusal), further: refusals.collect(), ..answer };
+        let check = Check { refusal: Some(refusal), further: refusals.collect(), ..Check::default() };
+        return ManifestCheck { check, ..answer };
     }
     let Some(Accepted { subject, mut plan, mut warnings }) = accepted else { return answer };
     if plan.bridge {
@@ -212,7 +214,8 @@ fn check(workload: &Workload, services: &[Service], policies: &[NetworkPolicy]) 
     warnings.extend(judge(&Findings::default(), &circumstances(pod, &subject)).warnings);
     let meanwhile = Some(if plan.bridge { Meanwhile::ReadsGoOn } else { Meanwhile::StandsStill });
     let warnings = warnings.iter().map(|one| sentence(one)).collect();
-    ManifestCheck { movable: true, warnings, meanwhile, ..answer }
+    let check = Check { movable: true, warnings, ..Check::default() };
+    ManifestCheck { check, meanwhile, ..answer }
 }
 
 #[cfg(test)]
@@ -259,9 +262,13 @@ items:
                 ("Deployment", Some("shop"), "page", Some(Meanwhile::StandsStill))
             ]
         );
-        assert!(found.iter().all(|one| one.movable));
-        assert!(found[0].warnings.is_empty(), "{:?}", found[0].warnings);
-        assert!(found[1].warnings[0].contains("service account token"), "{:?}", found[1].warnings);
+        assert!(found.iter().all(|one| one.check.movable));
+        assert!(found[0].check.warnings.is_empty(), "{:?}", found[0].check.warnings);
+        assert!(
+            found[1].check.warnings[0].contains("service account token"),
+            "{:?}",
+            found[1].check.warnings
+        );
     }
 
     #[test]
@@ -270,7 +277,7 @@ items:
                       spec: {podSelector: {matchLabels: {app: web}}}\n";
         let found = check_manifest(&format!("{SHOP}{policy}")).unwrap();
         assert_eq!(found[0].meanwhile, Some(Meanwhile::StandsStill));
-        assert!(found[0].warnings[0].contains("only-web"), "{:?}", found[0].warnings);
+        assert!(found[0].check.warnings[0].contains("only-web"), "{:?}", found[0].check.warnings);
         let elsewhere = policy.replace("only-web", "only-web, namespace: other");
         let found = check_manifest(&format!("{SHOP}{elsewhere}")).unwrap();
         assert_eq!(found[0].meanwhile, Some(Meanwhile::ReadsGoOn));
@@ -281,10 +288,15 @@ items:
         let set = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db}\nspec:\n  template: {spec: \
                    {hostNetwork: true, containers: [{name: app}]}}\n  volumeClaimTemplates: [{metadata: {name: data}}]\n";
         let [found] = &check_manifest(set).unwrap()[..] else { panic!("one workload") };
-        let reasons: Vec<_> = found.refusal.iter().chain(&found.further).map(|one| one.reason).collect();
+        let reasons: Vec<_> =
+            found.check.refusal.iter().chain(&found.check.further).map(|one| one.reason).collect();
         assert_eq!(reasons, [Reason::WrongPolicy, Reason::HostNetwork, Reason::VolumeNotSharable]);
-        assert!(found.refusal.as_ref().unwrap().message.contains("not annotated"));
-        assert!(found.further[1].message.starts_with("pod db-0: volume `data`"), "{:?}", found.further);
+        assert!(found.check.refusal.as_ref().unwrap().message.contains("not annotated"));
+        assert!(
+            found.check.further[1].message.starts_with("pod db-0: volume `data`"),
+            "{:?}",
+            found.check.further
+        );
     }
 
     #[test]
@@ -294,7 +306,7 @@ items:
                    {name: j}, spec: {template: {spec: {containers: [{name: a}]}}}}\n";
         let found = check_manifest(all).unwrap();
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].refusal.as_ref().unwrap().reason, Reason::NotManaged);
+        assert_eq!(found[0].check.refusal.as_ref().unwrap().reason, Reason::NotManaged);
     }
 
     #[test]
@@ -305,7 +317,11 @@ items:
                    MigrateOrEvict}}\nspec:\n  other: &base {hostNetwork: yes}\n  template:\n    spec:\n      <<: *base\n      \
                    containers: [{name: app}]\n      volumes: [{name: c, configMap: {name: c, defaultMode: 0755}}]\n";
         let [found] = &check_manifest(set).unwrap()[..] else { panic!("one workload") };
-        assert_eq!(found.refusal.as_ref().map(|one| one.reason), Some(Reason::HostNetwork), "{found:?}");
+        assert_eq!(
+            found.check.refusal.as_ref().map(|one| one.reason),
+            Some(Reason::HostNetwork),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -113,6 +113,7 @@ pub fn examine(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) ->
             bridges,
             archive_bytes: None,
             empty_dirs: mounted_empty_dirs(pod_spec),
+            has_init: pod_spec.init_containers.as_ref().is_some_and(|all| !all.is_empty()),
         },
         warnings,
     })
@@ -286,6 +287,7 @@ mod tests {
             ["tmp"],
             "the kubelet makes no folder for what nobody mounts"
         );
+        assert!(accepted.subject.has_init);
     }
 
     #[test]

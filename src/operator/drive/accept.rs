@@ -123,5 +123,6 @@ fn bare_subject(namespace: &str, pod: &str, uid: Option<PodUid>, node: Option<St
         bridges: Vec::new(),
         archive_bytes: None,
         empty_dirs: Vec::new(),
+        has_init: false,
     }
 }

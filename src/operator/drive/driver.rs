@@ -123,8 +123,8 @@ impl Driver {
     /// Whether it needs its slot where it stands now; effects hear of it before anybody else may have it. True if that has
     /// changed.
     fn look_at_slot(&mut self) -> bool {
-        let not_made = self.journal.state.step == Step::Replacing && self.performer.waits_for_owner();
-        let is_quiet = not_made || is_quiet(&self.journal, &self.ctx.agents);
+        let waits = self.journal.state.step == Step::Replacing && self.performer.moves_nothing();
+        let is_quiet = waits || is_quiet(&self.journal, &self.ctx.agents);
         let changed = self.slot.look(self.journal.state.step, is_quiet, Instant::now());
         self.performer.may_move(self.slot.get() == Slot::Held);
         changed

@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use super::subject::{Journal, Subject};
-use crate::api::{Findings, Objection, sentence};
+use crate::api::{AGENT_FORMAT, Findings, Objection, Reason, sentence};
 use crate::judgement::{Circumstances, Judgement, Liveness, judge};
 use crate::operator::agents::client::AgentError;
 use crate::operator::context::Context;
@@ -47,11 +47,34 @@ pub fn judged(looked: &Result<Findings, AgentError>, known: &Circumstances) -> J
 /// Whether the attempt may begin. A pod that waited is looked into once more before anything is made for it.
 pub async fn admission(ctx: &Context, orders: &Orders, journal: &Journal, looked: Option<Instant>) -> Event {
     let event = orders.admission(&journal.state).await;
+    if event == Event::Admitted
+        && let Some(failure) = older_agent(ctx, &journal.subject)
+    {
+        return Event::Refused(failure);
+    }
     if event != Event::Admitted || looked.is_some_and(|at| at.elapsed() < LOOK_HOLDS) {
         return event;
     }
     let looked = look_into(ctx, &journal.subject).await;
     first(&judged(&looked, &Circumstances::default())).map_or(event, Event::Refused)
+}
+
+/// Agents of an earlier version let init containers run again: such a pod waits until its own is newer. It is enough to ask for
+/// that one, as nodes take nothing that comes from a newer agent than theirs.
+pub fn older_agent(ctx: &Context, subject: &Subject) -> Option<Failure> {
+    let view = ctx.views.newest();
+    let node = view.snapshot.nodes.get(&subject.node)?;
+    init_needs(subject, node.capacity.compatibility.agent_format)
+}
+
+fn init_needs(subject: &Subject, agent_format: u32) -> Option<Failure> {
+    (subject.has_init && agent_format < AGENT_FORMAT).then(|| {
+        let message = format!(
+            "pod {}: it has init containers, and the agent on node {} is of an earlier version: roll out the DaemonSet",
+            subject.source.name, subject.node
+        );
+        Failure::retryable(Reason::InitContainers, message)
+    })
 }
 
 /// The objection that decides.
@@ -107,7 +130,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{OrderError, Reason, Refusal};
+    use crate::api::{OrderError, Refusal};
     use crate::operator::check::preflight::preflight;
 
     fn told(pod: serde_json::Value) -> Circumstances {
@@ -160,6 +183,15 @@ mod tests {
         let silent = judged(None);
         assert!(silent.refusals.is_empty());
         assert_eq!(silent.warnings, ["not looked into: no overlay (agent on node n1)"]);
+    }
+
+    #[test]
+    fn only_a_pod_with_init_containers_waits_for_a_newer_agent() {
+        let of = |has_init, format| init_needs(&Subject { has_init, ..Subject::example("web-0") }, format);
+        let failure = of(true, 0).unwrap();
+        assert_eq!((failure.reason, failure.retry), (Reason::InitContainers, true));
+        assert!(failure.message.contains("web-0") && failure.message.contains("DaemonSet"), "{failure:?}");
+        assert_eq!((of(true, AGENT_FORMAT), of(false, 0)), (None, None));
     }
 
     #[test]

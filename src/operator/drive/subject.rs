@@ -33,6 +33,9 @@ pub struct Subject {
     /// Names of the emptyDir volumes that its container mounts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub empty_dirs: Vec<String>,
+    /// It has init containers, which are not to run again.
+    #[serde(default)]
+    pub has_init: bool,
 }
 
 /// One Service that selects the source, with what an `EndpointSlice` for it needs.
@@ -68,6 +71,7 @@ impl Subject {
             bridges: Vec::new(),
             archive_bytes: None,
             empty_dirs: Vec::new(),
+            has_init: false,
         }
     }
 }

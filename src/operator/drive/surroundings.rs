@@ -1,12 +1,12 @@
-//! What is around a pod that `preflight` accepted: its node's agent, its queue and the NetworkPolicies of its namespace. Does
-//! I/O, changes nothing.
+//! What is around a pod that `preflight` accepted: its queue and the NetworkPolicies of its namespace. Does I/O, changes
+//! nothing.
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 
-use crate::api::{AGENT_FORMAT, MigrationUid, Reason};
+use crate::api::MigrationUid;
 use crate::operator::check::policies;
 use crate::operator::check::preflight::Accepted;
 use crate::operator::context::Context;
@@ -20,9 +20,6 @@ pub async fn held_against_surroundings(
     pod: &Pod,
     mut accepted: Accepted,
 ) -> Result<Result<Accepted, Failure>, kube::Error> {
-    if let Err(failure) = agent_is_new_enough(ctx, pod, &accepted) {
-        return Ok(Err(failure));
-    }
     let policies: Api<NetworkPolicy> =
         Api::namespaced(ctx.client.clone(), &accepted.subject.source.namespace);
     let all = ListParams::default();
@@ -48,24 +45,4 @@ pub async fn held_against_surroundings(
         }
     }
     Ok(Ok(accepted))
-}
-
-/// Agents of an earlier version let init containers run again. Nodes take only what comes from an agent no newer than their
-/// own, so that it is enough to ask for the source's.
-fn agent_is_new_enough(ctx: &Context, pod: &Pod, accepted: &Accepted) -> Result<(), Failure> {
-    let has_init =
-        pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref()).is_some_and(|all| !all.is_empty());
-    let node = &accepted.subject.node;
-    let view = ctx.views.newest();
-    let format = view.snapshot.nodes.get(node).map(|node| node.capacity.compatibility.agent_format);
-    match format {
-        Some(format) if has_init && format < AGENT_FORMAT => {
-            let message = format!(
-                "pod {}: it has init containers, and the agent on node {node} is of an earlier version: roll out the DaemonSet",
-                pod.name_any()
-            );
-            Err(Failure::retryable(Reason::InitContainers, message))
-        }
-        _ => Ok(()),
-    }
 }

@@ -1,5 +1,6 @@
 //! Closes on every node what is kept there of migrations that are no more or have ended: the agent did not answer when its
-//! migration was closed (its machine was down), and the operator could not wait for it. Run by the leader.
+//! migration was closed (its machine was down), and the operator could not wait for it. Deletes the pods that nothing starts
+//! any more, as they were to be restored. Run by the leader.
 //!
 //! Guarantees: nothing of a migration that has not ended is touched; one that has never begins again. Agents are asked first
 //! and the API server after them; the object is made before any agent hears of its migration, and its UID never comes
@@ -20,7 +21,7 @@ use crate::operator::context::Context;
 const PERIOD: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
-#[error("the API server did not answer, so not all that agents keep is closed: {0}")]
+#[error("migrations could not be listed, so nothing that agents keep is closed: {0}")]
 struct OrphanError(#[from] kube::Error);
 
 /// Runs until dropped.
@@ -40,8 +41,15 @@ async fn sweep(ctx: &Context) -> Result<(), OrphanError> {
         let name = NodeName(node.name_any());
         let Ok(agent) = ctx.agents.on(&name) else { continue };
         match agent.kept().await {
-            Ok(kept) if kept.migrations.is_empty() => {}
-            Ok(kept) => nodes.push((agent, kept)),
+            Ok(kept) => {
+                // The other nodes do not wait for this one.
+                if let Err(error) = delete_barred(ctx, &name, &kept.barred).await {
+                    tracing::warn!(node = %name, %error, "pods that nothing starts are not deleted; tried again in {PERIOD:?}");
+                }
+                if !kept.migrations.is_empty() {
+                    nodes.push((agent, kept));
+                }
+            }
             // It is asked again when it answers.
             Err(error) => tracing::debug!(node = %name, %error, "not asked what it keeps"),
         }
@@ -64,10 +72,7 @@ async fn sweep(ctx: &Context) -> Result<(), OrphanError> {
                 agent.close(&migration, epoch).await
             };
             match closed {
-                Ok(closed) => {
-                    tracing::info!(%migration, %epoch, "closed what an agent still kept of it");
-                    delete_barred(ctx, &closed.barred).await?;
-                }
+                Ok(()) => tracing::info!(%migration, %epoch, "closed what an agent still kept of it"),
                 // The other nodes do not wait for this one.
                 Err(error) => {
                     tracing::warn!(%migration, %epoch, %error, "not closed; tried again in {PERIOD:?}");
@@ -78,22 +83,27 @@ async fn sweep(ctx: &Context) -> Result<(), OrphanError> {
     Ok(())
 }
 
-/// Nothing starts them any more: their owners make others.
-async fn delete_barred(ctx: &Context, barred: &[PodUid]) -> Result<(), kube::Error> {
+/// The owners of these pods make others. Which are there still is told again half a minute later.
+async fn delete_barred(ctx: &Context, node: &NodeName, barred: &[PodUid]) -> Result<(), kube::Error> {
     if barred.is_empty() {
         return Ok(());
     }
-    let all: Api<Pod> = Api::all(ctx.client.clone());
-    for pod in all.list(&ListParams::default()).await?.items {
+    let there = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    for pod in Api::<Pod>::all(ctx.client.clone()).list(&there).await?.items {
         let (Some(uid), Some(namespace)) = (pod.uid(), pod.namespace()) else { continue };
-        if barred.iter().any(|barred| barred.as_str() == uid) {
-            let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
-            let params =
-                DeleteParams::default().preconditions(Preconditions { uid: Some(uid), ..Default::default() });
-            match pods.delete(&pod.name_any(), &params).await {
-                Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {}
-                deleted => drop(deleted?),
-            }
+        if !barred.iter().any(|barred| barred.as_str() == uid) {
+            continue;
+        }
+        tracing::warn!(
+            namespace,
+            pod = pod.name_any(),
+            "its init containers have not run, and it was not restored: deleted"
+        );
+        let uid = Preconditions { uid: Some(uid), resource_version: None };
+        let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &namespace);
+        match pods.delete(&pod.name_any(), &DeleteParams::default().preconditions(uid)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+            deleted => drop(deleted?),
         }
     }
     Ok(())
@@ -115,7 +125,10 @@ mod tests {
 
     #[test]
     fn only_what_has_no_object_any_more_is_closed_and_all_of_its_attempts() {
-        let kept = Kept { migrations: [("gone".into(), Epoch(3)), ("here".into(), Epoch(1))].into() };
+        let kept = Kept {
+            migrations: [("gone".into(), Epoch(3)), ("here".into(), Epoch(1))].into(),
+            ..Kept::default()
+        };
         let live = ["here".into(), "elsewhere".into()].into();
         assert_eq!(orphans(kept, &live), [("gone".into(), Epoch(3))]);
     }

@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use futures::future::{try_join, try_join_all};
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
-use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 
 use super::{EffectError, Performer, limits, target};
-use crate::api::{DumpOrder, DumpTarget, NodeName, PodUid, Reason, Refusal};
+use crate::api::{DumpOrder, DumpTarget, NodeName, Reason, Refusal};
 use crate::operator::agents::client::AgentError;
 use crate::operator::drive::subject::{Journal, Subject};
 use crate::protocol::{Archive, Outcome};
@@ -96,7 +93,7 @@ impl Performer {
             (Err(error), _) => Err(error),
         };
         match closed {
-            Ok(closed) => self.delete_barred(journal, &closed.barred).await,
+            Ok(()) => Ok(()),
             Err(error) if error.refusal() == Some(Refusal::StaleEpoch) => Ok(()),
             Err(error) if error.refusal().is_none() && waits == Waits::UntilClosed => {
                 if self.is_out_of_service(node).await? { Ok(()) } else { Err(error.into()) }
@@ -110,29 +107,6 @@ impl Performer {
             }
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-impl Performer {
-    /// Nothing starts them any more: their owner makes others.
-    async fn delete_barred(&self, journal: &Journal, barred: &[PodUid]) -> Result<(), EffectError> {
-        if barred.is_empty() {
-            return Ok(());
-        }
-        let namespace = &journal.subject.source.namespace;
-        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), namespace);
-        let pods = pods.list(&ListParams::default()).await.map_err(EffectError::api("list pods"))?;
-        for pod in pods {
-            let uid = PodUid(pod.uid().unwrap_or_default());
-            if barred.contains(&uid) {
-                tracing::warn!(
-                    pod = pod.name_any(),
-                    "its init containers have not run, and it was not restored: deleted"
-                );
-                self.delete_pod(namespace, &pod.name_any(), uid.as_str()).await?;
-            }
-        }
-        Ok(())
     }
 }
 

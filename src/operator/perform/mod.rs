@@ -129,8 +129,8 @@ pub struct Performer {
     unlike: Mutex<Unlike>,
     /// Whether the migration has a slot.
     slot: watch::Sender<bool>,
-    /// Nothing is restored before its owner makes the pod.
-    waits_for_owner: AtomicBool,
+    /// Nothing is restored before its owner makes the pod, or before an init container has ended.
+    moves_nothing: AtomicBool,
 }
 
 impl Performer {
@@ -145,13 +145,13 @@ impl Performer {
             patience: Mutex::default(),
             unlike: Mutex::default(),
             slot: watch::Sender::new(true),
-            waits_for_owner: AtomicBool::new(false),
+            moves_nothing: AtomicBool::new(false),
         }
     }
 
-    /// The replacement is to be restored, and its owner has not made it.
-    pub fn waits_for_owner(&self) -> bool {
-        self.waits_for_owner.load(Ordering::Relaxed)
+    /// The replacement is to be restored, and its owner has not made it, or an init container of it runs.
+    pub fn moves_nothing(&self) -> bool {
+        self.moves_nothing.load(Ordering::Relaxed)
     }
 
     /// Memory moves only while the migration has a slot.

@@ -138,11 +138,13 @@ impl Performer {
         self.must_not_be_lost(node).await?;
         let found = self.find_replacement(journal).await?;
         found.must_come(journal)?;
-        if matches!(found, Found::Awaited(None)) {
-            let (trouble, said) = Trouble::of(None);
-            return Err(self.bear(journal, node, None, trouble, said)?);
+        if let Found::Awaited(pod) = &found {
+            let (trouble, said) = Trouble::of(pod.as_deref());
+            if trouble.moves_nothing() {
+                return Err(self.bear(journal, node, None, trouble, said)?);
+            }
         }
-        self.waits_for_owner.store(false, Ordering::Relaxed);
+        self.moves_nothing.store(false, Ordering::Relaxed);
         self.patience.lock().start_anew();
         let why = format!("node {node}: its restore waits for a slot that another migration has");
         Err(EffectError::transient(Reason::Queued, why))
@@ -203,7 +205,7 @@ impl Performer {
         trouble: Trouble,
         said: String,
     ) -> Result<EffectError, EffectError> {
-        self.waits_for_owner.store(trouble == Trouble::NotMade, Ordering::Relaxed);
+        self.moves_nothing.store(trouble.moves_nothing(), Ordering::Relaxed);
         let stands = self.patience.lock().stands(journal.state.life, state, trouble, Instant::now());
         let said = on_node(node, &said);
         if stands > trouble.patience(archive(journal)?.bytes) {

@@ -58,6 +58,11 @@ impl Trouble {
         }
     }
 
+    /// Nothing of the pod moves meanwhile: others may.
+    pub fn moves_nothing(self) -> bool {
+        matches!(self, Self::Init | Self::NotMade)
+    }
+
     /// Of a pod that was made; the second is what Kubernetes says about it.
     pub fn of(pod: Option<&Pod>) -> (Self, String) {
         let Some(pod) = pod else { return (Self::NotMade, NOT_MADE.to_owned()) };

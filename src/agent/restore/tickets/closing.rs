@@ -14,7 +14,7 @@ use crate::agent::dump::written::is_written;
 use crate::agent::failure::Failure;
 use crate::agent::node::containers::Containers;
 use crate::agent::store::{self, Durability, Store, StoreError};
-use crate::api::{Closed, Epoch, Kept, MigrationReport, MigrationUid, PodUid, TicketId, TicketState};
+use crate::api::{Epoch, Kept, MigrationReport, MigrationUid, PodUid, TicketId, TicketState};
 
 /// Tombstones are kept at least this long, and as long as a pod that could show its ticket is on the node.
 pub(super) const TOMBSTONE_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -66,7 +66,7 @@ impl Tombstone {
 impl Tickets {
     /// Ends everything up to that epoch: tickets are spent, archives and dumps removed, the migration remembered. With
     /// `keep` the archive of that epoch is put aside for a day.
-    pub fn close(&self, uid: &MigrationUid, epoch: Epoch, keep: bool) -> Result<Closed, Failure> {
+    pub fn close(&self, uid: &MigrationUid, epoch: Epoch, keep: bool) -> Result<(), Failure> {
         let mut book = self.book.lock();
         let mut fence = book.fences.get(uid).copied().unwrap_or_default();
         fence.close(epoch)?;
@@ -107,6 +107,7 @@ impl Tickets {
         // Before anything goes: a crash in between must not let a ticket wait for an archive that is gone.
         store::write(&path, &tombstone, Durability::Disk)?;
         book.to_kill.extend(tombstone.held);
+        book.barred.extend(tombstone.barred);
         book.fences.insert(uid.clone(), fence);
         for id in spent {
             book.tickets.remove(&id);
@@ -115,7 +116,7 @@ impl Tickets {
         drop(book);
         self.changed();
         self.sweep_archives()?;
-        Ok(Closed { barred: tombstone.barred })
+        Ok(())
     }
 
     pub(super) fn sweep_archives(&self) -> Result<(), StoreError> {
@@ -174,7 +175,7 @@ impl Tickets {
         })
     }
 
-    /// What lies here and was not closed.
+    /// What lies here and was not closed, and the pods here that nothing starts any more.
     pub fn kept(&self) -> Result<Kept, StoreError> {
         let tickets = self.store.tickets()?.into_iter().map(|id| (id.migration, id.epoch));
         let mut kept = Kept::default();
@@ -184,6 +185,8 @@ impl Tickets {
             let largest = kept.migrations.entry(uid).or_insert(epoch);
             *largest = epoch.max(*largest).max(seen);
         }
+        let barred = self.book.lock().barred.clone();
+        kept.barred = barred.into_iter().filter(|pod| self.containers.knows_pod(pod)).collect();
         Ok(kept)
     }
 }

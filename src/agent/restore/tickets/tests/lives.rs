@@ -218,7 +218,7 @@ async fn a_restore_is_called_off_when_its_ticket_is_spent_its_pod_killed_or_its_
                 assert!(fixture.spend(Role::Replacement, Duration::ZERO).await.is_err(), "it still runs");
             }
             "killed" => fixture.tickets.call_off(&uid(), &"p".into()).unwrap(),
-            _ => drop(fixture.tickets.close(&uid(), Epoch(1), false).unwrap()),
+            _ => fixture.tickets.close(&uid(), Epoch(1), false).unwrap(),
         }
         let why = tokio::time::timeout(Duration::from_secs(20), called_off).await.expect(how);
         assert_eq!(why, CalledOff::Spent, "{how}");
