@@ -129,9 +129,17 @@ class App:
         """As `kubectl drain` does: asks again while it is told to. The migration that has ended."""
         before = self.ready()
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": f"{self.name}-0", "namespace": "demo"}}
-        uid = before["metadata"]["uid"]
+        uid, told = before["metadata"]["uid"], [None]
+
+        def tell():
+            status = _migration(uid)
+            step = {key: status.get(key) for key in ("step", "way", "reason", "message") if status.get(key)}
+            if step != told[0]:
+                told[0] = step
+                say(f"     {self.name}: " + " ".join(f"{key} {value}" for key, value in step.items()))
 
         def gone():
+            tell()
             now = api.get(f"{NAMESPACE}/pods/{self.name}-0")
             if now and now["metadata"]["uid"] != uid:
                 return True
@@ -141,16 +149,22 @@ class App:
             raise ValueError(f"{status}: {answer.get('message') if isinstance(answer, dict) else answer}")
 
         eventually(f"{self.name} is evicted", 150, gone, pause=2)
-        ended = eventually(f"the migration of {self.name} has ended", 60, lambda: _ended(uid))
+        ended = eventually(f"the migration of {self.name} has ended", 60, lambda: tell() or _ended(uid))
         return before, self.ready(), ended
 
 
-def _ended(uid):
+def _migration(uid):
+    """Its status."""
     for item in (api.get(MIGRATIONS) or {}).get("items", []):
         status = item.get("status", {})
-        if uid in (item["spec"].get("sourcePodUid"), status.get("sourcePodUid")) and status.get("phase") in ENDED:
+        if uid in (item["spec"].get("sourcePodUid"), status.get("sourcePodUid")):
             return status
-    return None
+    return {}
+
+
+def _ended(uid):
+    status = _migration(uid)
+    return status if status.get("phase") in ENDED else None
 
 
 def ask(address, method, path, body=""):

@@ -43,9 +43,17 @@ def work(system: Path, job: Path, console: Path, *, memory: int, processors: int
         return _watch(_start(system, disk, console, memory, processors, place), limit)
 
 
+def _accelerators() -> list[str]:
+    """KVM where the processor has it. A device alone is no sign of it: some hosts emulate what a processor lacks, and fail at
+    an instruction of ours."""
+    flags = set(re.findall(r"\b(?:vmx|svm)\b", Path("/proc/cpuinfo").read_text()))
+    emulated = ["-accel", "tcg,thread=multi,tb-size=1024"]
+    return ["-accel", "kvm", *emulated] if flags else emulated
+
+
 def _start(system: Path, job: Path, console: Path, memory: int, processors: int, place: str) -> subprocess.Popen[str]:
     argv = [
-        "qemu-system-x86_64", "-machine", "q35", "-accel", "kvm", "-accel", "tcg,thread=multi,tb-size=1024",
+        "qemu-system-x86_64", "-machine", "q35", *_accelerators(),
         "-cpu", "max,la57=off", "-smp", str(min(processors, os.cpu_count() or 1)), "-m", f"{memory}M", "-nodefaults", "-nographic",
         "-no-reboot", "-kernel", system / "kernel", "-initrd", system / "initrd", "-append", COMMAND_LINE,
         "-drive", f"file={system / 'disk'},format=raw,if=virtio,snapshot=on,cache=unsafe",
