@@ -119,6 +119,10 @@ impl Lab {
                     Err(kube::Error::Api(status)) if status.code == 404 => {}
                     other => drop(other?),
                 }
+                // Nobody makes pods there any more, and these have nothing to save.
+                let pods: Api<Pod> = Api::namespaced(self.client.clone(), &stage.name_any());
+                pods.delete_collection(&DeleteParams::default().grace_period(1), &ListParams::default())
+                    .await?;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::lab::{App, DrainOptions, Lab, Load, QueueType, Result, Scene, fail, on_cluster};
 
 /// In `make test`; `make drains` makes ten.
-const DRAINS: usize = 4;
+const DRAINS: usize = 3;
 
 #[test]
 fn drains_back_and_forth_at_10_messages_a_second_are_exact() -> Result {
