@@ -61,8 +61,8 @@ crash: ## SHADOW dies, loses its connection or is doubled at each of its calls i
 	CRASH_EACH=1 cargo test --release --locked --test crash_at_every_call -- --nocapture
 
 .PHONY: drains
-drains: image examples-image scheduler-image ## ten drains back and forth at each rate, exact (make test: four); the operator is killed at each step (make test: every third)
-	DRAINS=10 KILLED_EACH=1 cargo test --release --locked --test promises -- --test-threads=1 --nocapture drain_is_exact operator_killed
+drains: image examples-image scheduler-image ## ten drains back and forth at each rate, exact (make test: three); the operator is killed at each step (make test: every third)
+	DRAINS=10 KILLED_EACH=1 cargo test --release --locked --test promises -- --test-threads=1 --nocapture drain_is_exact whole_pod operator_killed
 
 .PHONY: broker
 broker: ## the connection is cut at each frame, every prefetch is tried (make test: a third); on a cluster that runs
@@ -125,8 +125,8 @@ soak: image examples-image scheduler-image ## N=100 SEED=1: drains while faults 
 	N="$(N)" SEED="$(SEED)" $(OUT)/examples/soak
 
 .PHONY: bench-drain
-bench-drain: image examples-image scheduler-image ## RATES="10 60 120" RUNS=10: target/bench/drain.json
-	RATES="$(RATES)" RUNS="$(RUNS)" cargo bench --locked --bench drain
+bench-drain: image examples-image scheduler-image ## RATES="10 60 120" RUNS=10 BESIDE=0 (more containers): target/bench/drain.json
+	RATES="$(RATES)" RUNS="$(RUNS)" BESIDE="$(BESIDE)" cargo bench --locked --bench drain
 
 .PHONY: bench-rehearsal
 bench-rehearsal: image examples-image scheduler-image ## MEGABYTES="20 200 1000" RUNS=6: target/bench/rehearsal.json

@@ -1,6 +1,6 @@
 //! `make bench-drain`: drains on the real cluster, measured from outside; every run is kept.
 //!
-//! RATES (messages a second) and RUNS come from the environment; target/bench/drain.json is written after every run.
+//! RATES (messages a second), RUNS and BESIDE (so many more containers, each with 4 MB) come from the environment; target/bench/drain.json is written after every run.
 //! Only the application's pods are drained (`--pod-selector`): a whole node would also evict SHADOW's own webhook,
 //! which goes on answering for some seconds before it ends, and the figure would be that.
 
@@ -12,7 +12,7 @@ mod runs;
 
 use std::process::ExitCode;
 
-use lab::{App, DrainOptions, Figures, Lab, Load, Result, Scene, on_cluster};
+use lab::{App, DrainOptions, Figures, IMAGE, Lab, Load, Result, Scene, on_cluster};
 use runs::{keep, setting};
 
 const RESULT: &str = "target/bench/drain.json";
@@ -36,7 +36,14 @@ async fn bench(lab: &Lab) -> Result<bool> {
         .map(str::parse)
         .collect::<std::result::Result<_, _>>()?;
     let times: usize = setting("RUNS", "10").parse()?;
-    let app = App::consumer("consumer");
+    let beside: u16 = setting("BESIDE", "0").parse()?;
+    let more = (1..=beside).map(|number| {
+        let listen = serde_json::json!({ "name": "LISTEN", "value": format!("0.0.0.0:{}", 8080 + number) });
+        let ballast = serde_json::json!({ "name": "BALLAST_MB", "value": "4" });
+        serde_json::json!({ "name": format!("beside-{number}"), "image": IMAGE, "command": ["/counter"], "env": [listen, ballast] })
+    });
+    let containers: Vec<_> = [serde_json::json!({})].into_iter().chain(more).collect();
+    let app = App::consumer("consumer").pod(serde_json::json!({ "containers": containers }));
     let mut runs: Vec<Figures> = Vec::new();
     let scene = Scene::open(lab, app.clone(), &Load::steady(10), None).await?;
     for &rate in &rates {

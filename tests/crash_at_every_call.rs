@@ -240,6 +240,7 @@ fn every_mistake_that_is_built_in_is_caught() {
         (Mistake::FreshShadow, moved(true), Every::Crash, "nothing was restored on the target"),
         (Mistake::FreshShadow, moved(false), Every::Crash, "nothing was restored on the target"),
         (Mistake::RestoreLetsRun, moved(false), Every::Crash, "runs and was never let go"),
+        (Mistake::PartLetGoEarly, moved(true), Every::Crash, "is let go before all are back"),
         (Mistake::FreshWithoutInit, after(Trouble::GivenUp), Every::Crash, "its init container has not run"),
         (Mistake::DumpDroppedAtKill, only_at_home, Every::Crash, "the migration is in step"),
     ] {

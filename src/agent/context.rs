@@ -1,12 +1,12 @@
 //! What all orders of this agent share. Holds no state of its own but locks and running dumps.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
+use super::dump::carry::Located;
 use super::dump::jobs::Jobs;
 use super::failure::Failure;
 use super::node::capacity::Meter;
@@ -15,7 +15,7 @@ use super::node::engine::Engine;
 use super::node::host::Host;
 use super::restore::tickets::Tickets;
 use super::store::Store;
-use crate::api::{ContainerRef, Objection, PodUid, Reason, Refusal};
+use crate::api::{ContainerRef, Objection, PodContainers, PodUid, Reason, Refusal};
 use crate::kit::tls::TlsStore;
 
 /// The agent of one node.
@@ -39,14 +39,28 @@ impl Node {
         find(&self.containers, wanted).await
     }
 
+    /// Those of the pod's containers that run, by their names.
+    pub async fn find_all(&self, wanted: &PodContainers) -> Result<Vec<(String, Container)>, Failure> {
+        find_all(&self.containers, wanted).await
+    }
+
+    /// All containers that move with the pod.
+    pub async fn locate_all(&self, wanted: &PodContainers) -> Result<Vec<Located>, Failure> {
+        let mut located = Vec::new();
+        for container in wanted.carried() {
+            located.push(self.locate(&container).await?);
+        }
+        Ok(located)
+    }
+
     /// The container and where its changed files lie; why it cannot be dumped, where that is already clear.
-    pub async fn locate(&self, wanted: &ContainerRef) -> Result<(Container, PathBuf), Failure> {
+    pub async fn locate(&self, wanted: &ContainerRef) -> Result<Located, Failure> {
         let Some(container) = self.find(wanted).await? else {
             let elsewhere = self.containers.is_under_another_runtime(wanted)?;
             return Err(if elsewhere { another_runtime(wanted) } else { not_here(wanted) });
         };
         match self.containers.upper_dir(&container)? {
-            Some(upper) => Ok((container, upper)),
+            Some(upper) => Ok(Located { name: wanted.container.clone(), container, upper, image: None }),
             None => Err(lasting(format!(
                 "root file system of container {} is no overlay: its changed files cannot be told; let containerd use its overlayfs snapshotter",
                 wanted.container
@@ -71,6 +85,19 @@ fn not_here(wanted: &ContainerRef) -> Failure {
     let what =
         format!("no container {container} of pod {}/{} ({}) runs here", pod.namespace, pod.name, pod.uid);
     Failure::new(Refusal::ContainerNotFound, what)
+}
+
+/// Those of the pod's containers that run, by their names.
+pub async fn find_all(
+    containers: &Containers,
+    wanted: &PodContainers,
+) -> Result<Vec<(String, Container)>, Failure> {
+    let mut found = Vec::new();
+    for wanted in wanted.all() {
+        let name = wanted.container.clone();
+        found.extend(find(containers, &wanted).await?.map(|container| (name, container)));
+    }
+    Ok(found)
 }
 
 /// The container, if it runs.

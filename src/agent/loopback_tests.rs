@@ -113,7 +113,7 @@ fn uid() -> MigrationUid {
 }
 
 fn origin(epoch: u32) -> Origin {
-    Origin { migration: uid(), epoch: Epoch(epoch), container: "app".into() }
+    Origin { migration: uid(), epoch: Epoch(epoch), container: "app".into(), beside: Vec::new() }
 }
 
 /// A dump of 3 MB.

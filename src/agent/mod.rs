@@ -147,8 +147,8 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let sweeping = tokio::spawn(restore::leftovers::sweep_leftovers(host.clone()));
     let looking_after = tokio::spawn(Arc::clone(&tickets).look_after());
     let kept = tokio::spawn(sweep_kept(Arc::clone(&tickets)));
-    let claims =
-        tokio::spawn(restore::claims::serve(socket, Arc::clone(&tickets), store.clone(), shutdown.clone()));
+    let images = restore::images::Images { host: host.clone(), engine: engine.clone() };
+    let claims = tokio::spawn(restore::claims::serve(socket, Arc::clone(&tickets), images, shutdown.clone()));
 
     let tls = match &args.tls_dir {
         Some(dir) => TlsStore::new(credentials(dir)?)?,

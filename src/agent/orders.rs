@@ -12,6 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post, put};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
+use futures::future::{join_all, try_join_all};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -20,13 +21,14 @@ use super::context::Node;
 use super::dump::job;
 use super::failure::Failure;
 use super::node::cri;
+use super::node::freezer::FreezerError;
 use super::node::look::look;
 use super::transfer::receive::{receive_only, room_for};
 use super::transfer::relocate;
 use crate::api::{
-    ArchiveDigest, ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerOrder, ContainerRef,
-    DumpReport, Epoch, Findings, ImageUsed, Kept, LONGEST_AWAIT, MigrationReport, MigrationUid,
-    OpenTicketOrder, Refusal, Role, SpendOrder, TLS_NAME_OPERATOR, tls_name_agent,
+    ArchiveDigest, ArchiveSize, AwaitOrder, AwaitedTicket, CloseOrder, ContainerRef, DumpReport, Epoch,
+    Findings, ImageUsed, Kept, LONGEST_AWAIT, MigrationReport, MigrationUid, OpenTicketOrder, PodOrder,
+    Refusal, Role, SpendOrder, TLS_NAME_OPERATOR, tls_name_agent,
 };
 use crate::kit::PeerName;
 
@@ -116,43 +118,47 @@ async fn dump_container(
     job::dump(&node, &uid(&of)?, body(&bytes)?).await.map(Json)
 }
 
-/// Frozen for good, or gone: either way it will not act any more.
+/// Frozen for good, or gone: either way they will not act any more.
 async fn freeze(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Bytes) -> Done {
-    let (uid, order): (_, ContainerOrder) = (uid(&of)?, body(&bytes)?);
+    let (uid, order): (_, PodOrder) = (uid(&of)?, body(&bytes)?);
     let deadline = Instant::now() + PATIENCE;
-    let _lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
+    let _lock = node.locks.lock(&order.containers.pod.uid, deadline).await?;
     node.tickets.pass(&uid, |fence| fence.admit_forward(order.epoch))?;
-    if let Some(container) = node.find(&order.container).await? {
-        container.freezer.freeze(deadline).await?;
-    }
-    tracing::info!(migration = %uid, epoch = %order.epoch, pod = %order.container.pod.uid, "frozen");
+    let found = node.find_all(&order.containers).await?;
+    try_join_all(found.iter().map(|(_, container)| container.freezer.freeze(deadline))).await?;
+    tracing::info!(migration = %uid, epoch = %order.epoch, pod = %order.containers.pod.uid, "frozen");
     done()
 }
 
 async fn thaw(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Bytes) -> Done {
-    let (uid, order): (_, ContainerOrder) = (uid(&of)?, body(&bytes)?);
+    let (uid, order): (_, PodOrder) = (uid(&of)?, body(&bytes)?);
     // First of all, so that a dump that has not frozen anything yet never does.
     node.tickets.pass(&uid, |fence| fence.call_off(order.epoch))?;
     let deadline = Instant::now() + THAW_PATIENCE;
-    let _lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
-    if let Some(container) = node.find(&order.container).await? {
-        container.freezer.thaw(deadline).await?;
-    }
-    tracing::info!(migration = %uid, epoch = %order.epoch, pod = %order.container.pod.uid, "thawed");
+    let _lock = node.locks.lock(&order.containers.pod.uid, deadline).await?;
+    let found = node.find_all(&order.containers).await?;
+    all_of(found.iter().map(|(_, container)| container.freezer.thaw(deadline))).await?;
+    tracing::info!(migration = %uid, epoch = %order.epoch, pod = %order.containers.pod.uid, "thawed");
     done()
 }
 
 async fn kill(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Bytes) -> Done {
-    let (uid, order): (_, ContainerOrder) = (uid(&of)?, body(&bytes)?);
+    let (uid, order): (_, PodOrder) = (uid(&of)?, body(&bytes)?);
     let deadline = Instant::now() + PATIENCE;
-    let _lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
+    let _lock = node.locks.lock(&order.containers.pod.uid, deadline).await?;
     node.tickets.pass(&uid, |fence| fence.admit_kill(order.epoch))?;
-    node.tickets.call_off(&uid, &order.container.pod.uid)?;
-    if let Some(container) = node.find(&order.container).await? {
-        container.freezer.kill(deadline).await?;
-    }
-    tracing::info!(migration = %uid, epoch = %order.epoch, pod = %order.container.pod.uid, "killed");
+    node.tickets.call_off(&uid, &order.containers.pod.uid)?;
+    let found = node.find_all(&order.containers).await?;
+    all_of(found.iter().map(|(_, container)| container.freezer.kill(deadline))).await?;
+    tracing::info!(migration = %uid, epoch = %order.epoch, pod = %order.containers.pod.uid, "killed");
     done()
+}
+
+/// All are done, also where one fails.
+async fn all_of(
+    each: impl Iterator<Item = impl Future<Output = Result<(), FreezerError>>>,
+) -> Result<(), FreezerError> {
+    join_all(each).await.into_iter().collect()
 }
 
 async fn close(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Bytes) -> Done {

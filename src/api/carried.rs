@@ -32,7 +32,7 @@ const LONGEST_NAME: usize = 63;
 /// containerd's folder for what belongs to the kubelet's containers.
 const CRI_PLUGIN: &str = "io.containerd.grpc.v1.cri";
 
-/// What was found beside processes and files.
+/// What was found beside processes and files of one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Carried {
@@ -45,9 +45,13 @@ pub struct Carried {
     /// Where the image's volumes are mounted; what lay in the n-th is in [`image_volume`] n.
     #[serde(default)]
     pub image_volumes: Vec<PathBuf>,
-    /// Names of the pod's emptyDir volumes; what lay in each is in [`empty_dir`] of that name.
+    /// Names of the pod's emptyDir volumes; what lay in each is in [`empty_dir`] of that name. Told of the container by which
+    /// the archive is named.
     #[serde(default)]
     pub empty_dirs: Vec<String>,
+    /// What it was made from, of a pod with several containers and as far as its engine tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// Name of an image volume's file in an archive.

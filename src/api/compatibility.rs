@@ -16,8 +16,12 @@ use super::names::{
 };
 
 /// Counted up when a restore needs more than an earlier agent and its runtime do. 1: emptyDir volumes are filled, init
-/// containers are completed.
-pub const AGENT_FORMAT: u32 = 1;
+/// containers are completed. 2: several containers of a pod.
+pub const AGENT_FORMAT: u32 = 2;
+/// From this one on emptyDir volumes and init containers are no obstacle.
+pub const FORMAT_OF_INIT: u32 = 1;
+/// From this one on several containers are none.
+pub const FORMAT_OF_PODS: u32 = 2;
 
 /// A node as far as restoring matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

@@ -65,12 +65,16 @@ reasons! {
     SeveralContainers,
     InitContainers,
     ContainerUnknown,
+    /// A probe would end a container that stands still until all of its pod are back.
+    ImpatientProbe,
     EmptyDirWithContent,
     VolumeNotSharable,
     HostNetwork,
     HostPid,
     SharedProcessNamespace,
     UserNamespace,
+    /// System V objects that several containers share.
+    SharedIpc,
     /// It has an SELinux label of its own, which its files on the other node would not have.
     SelinuxLabel,
     Devices,
@@ -102,6 +106,8 @@ reasons! {
     QueueNotSupported,
     StrategyNotSupported,
     // attempts that failed
+    /// A container that is to move does not run now.
+    ContainerNotRunning,
     NoNodeFits,
     /// Admission refuses the shadow: a policy, a webhook, a limit.
     NotAdmitted,

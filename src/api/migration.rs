@@ -45,9 +45,12 @@ pub struct StatefulMigrationSpec {
     /// UID of that pod; filled in from the pod where it is missing. Another pod of that name is never touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_pod_uid: Option<PodUid>,
-    /// The container to move; the only one where there is only one.
+    /// The container that the pod is for; the first one where none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_name: Option<String>,
+    /// Containers that are not carried but started anew with the pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restart_fresh: Vec<String>,
     /// Node to move to; the scheduler's choice where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_node: Option<String>,
@@ -100,6 +103,7 @@ impl StatefulMigrationSpec {
             source_pod: pod.to_owned(),
             source_pod_uid: Some(uid),
             container_name: policy.container,
+            restart_fresh: policy.restart_fresh,
             target_node: None,
             message_queue: policy.queue,
             state_from: policy.state_from,

@@ -25,7 +25,7 @@ pub use carried::{
     image_volume, is_image_volume, is_sandbox_shm, is_volume_name, pod_folder, subpath_volume,
 };
 pub use check::{Check, CheckRefusal, CheckedNode, ManifestCheck, Meanwhile};
-pub use compatibility::{AGENT_FORMAT, CgroupNamespace, Compatibility};
+pub use compatibility::{AGENT_FORMAT, CgroupNamespace, Compatibility, FORMAT_OF_INIT, FORMAT_OF_PODS};
 pub use conditions::{ConditionType, Reason, is_property_of_the_pod};
 pub use difference::Difference;
 pub use findings::{
@@ -41,13 +41,13 @@ pub use migration::{
 };
 pub use names::*;
 pub use orders::{
-    ArchiveSize, AwaitOrder, AwaitedTicket, CarryOrder, CloseOrder, ContainerOrder, ContainerRef, DumpOrder,
-    DumpReport, DumpTarget, Hold, ImageUsed, Kept, LONGEST_AWAIT, MigrationReport, OpenTicketOrder,
-    OrderError, Refusal, SpendOrder,
+    ArchiveSize, AwaitOrder, AwaitedTicket, CarryOrder, CloseOrder, ContainerRef, DumpOrder, DumpReport,
+    DumpTarget, Hold, ImageUsed, Kept, LONGEST_AWAIT, MigrationReport, OpenTicketOrder, OrderError,
+    PodContainers, PodOrder, Refusal, SpendOrder,
 };
 pub use policy::{DEFAULT_DEADLINE, LONGEST_DEADLINE, Policy, PolicyError, Prepare, pod_policy};
 pub use sentence::{SENTENCE, same_but_for_numbers, sentence, sentence_ending};
 pub use ticket::{
-    ClaimAnswer, ClaimRequest, Purpose, RestoreFault, RestoreOutcome, Role, TicketId, TicketParseError,
-    TicketState,
+    ClaimAnswer, ClaimRequest, PodPart, Purpose, RestoreFault, RestoreOutcome, Role, TicketId,
+    TicketParseError, TicketState,
 };

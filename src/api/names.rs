@@ -56,7 +56,16 @@ pub const ANNOTATION_PREPARE: &str = "migration.ms2m.io/prepare";
 /// `NAME=Run,NAME=Skip`: init containers that run again where the pod is restored, or do not; see [`super::init_run`].
 pub const ANNOTATION_INIT: &str = "migration.ms2m.io/init";
 
-/// On restored pods: the ticket that its container's `create` redeems (`<migration uid>.<epoch>.<role>`). Reserved.
+/// `NAME,NAME`: containers that are not carried but started anew with the pod: log shippers, proxies.
+pub const ANNOTATION_RESTART_FRESH: &str = "migration.ms2m.io/restart-fresh";
+/// On restored pods: the containers that are started anew, by [`ANNOTATION_RESTART_FRESH`] of pod or owner. Means nothing
+/// without a ticket.
+pub const ANNOTATION_FRESH_CONTAINERS: &str = "migration.ms2m.io/fresh-containers";
+/// On restored pods: sidecars with a startup probe, for which the kubelet waits before it makes another container. Means
+/// nothing without a ticket.
+pub const ANNOTATION_AT_ONCE: &str = "migration.ms2m.io/started-at-once";
+
+/// On restored pods: the ticket that its containers' `create` redeems (`<migration uid>.<epoch>.<role>`). Reserved.
 pub const ANNOTATION_TICKET: &str = "migration.ms2m.io/ticket";
 /// On restored pods: the node selector entry was put there by the webhook and is no wish of the user's.
 pub const ANNOTATION_PLACED_ON: &str = "migration.ms2m.io/placed-on";

@@ -5,16 +5,16 @@
 //! | order | path | body -> answer |
 //! |---|---|---|
 //! | dump, stream to the target, verify there | `POST /v1/migrations/{uid}/dump` | [`DumpOrder`] -> [`DumpReport`] |
-//! | freeze for good | `POST /v1/migrations/{uid}/freeze` | [`ContainerOrder`] -> `{}` once the container stands still |
-//! | thaw (rollback) | `POST /v1/migrations/{uid}/thaw` | [`ContainerOrder`] -> `{}` once it runs, or is gone |
-//! | kill a frozen container | `POST /v1/migrations/{uid}/kill` | [`ContainerOrder`] -> `{}` once no process is left |
+//! | freeze for good | `POST /v1/migrations/{uid}/freeze` | [`PodOrder`] -> `{}` once the pod's containers stand still |
+//! | thaw (rollback) | `POST /v1/migrations/{uid}/thaw` | [`PodOrder`] -> `{}` once they run, or are gone |
+//! | kill a frozen pod | `POST /v1/migrations/{uid}/kill` | [`PodOrder`] -> `{}` once no process is left |
 //! | open a ticket | `POST /v1/migrations/{uid}/tickets/{role}` | [`OpenTicketOrder`] -> `{}` |
 //! | await a ticket's state | `POST /v1/migrations/{uid}/tickets/{role}/await` | [`AwaitOrder`] -> [`AwaitedTicket`] |
 //! | spend a ticket | `POST /v1/migrations/{uid}/tickets/{role}/spend` | [`SpendOrder`] -> `{}` once nothing is restored by it any more and nothing that was lives |
 //! | bring what lies here of a dump to where it can be restored | `POST /v1/migrations/{uid}/carry` | [`CarryOrder`] -> [`DumpReport`] |
 //! | close: tickets spent, archive removed, UID remembered | `POST /v1/migrations/{uid}/close` | [`CloseOrder`] -> `{}` |
 //! | what do you know | `GET /v1/migrations/{uid}` | [`MigrationReport`] |
-//! | how large would an archive of this container be | `POST /v1/size` | [`ContainerRef`] -> [`ArchiveSize`] |
+//! | how large would an archive of this pod be | `POST /v1/size` | [`PodContainers`] -> [`ArchiveSize`] |
 //! | what is in this container, nothing touched | `POST /v1/look` | [`ContainerRef`] -> [`super::Findings`] |
 //! | what was this container made from | `POST /v1/image` | [`ContainerRef`] -> [`ImageUsed`] |
 //! | what is kept here of migrations that are not closed | `POST /v1/kept` | `{}` -> [`Kept`] |
@@ -42,6 +42,43 @@ pub struct ContainerRef {
     pub container: String,
 }
 
+/// The containers of one pod object that stand still together. An agent of an earlier version reads the first of them only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodContainers {
+    pub pod: PodIdentity,
+    /// The one by which its archive is named.
+    pub container: String,
+    /// The others that move with it, sidecars too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<String>,
+    /// Those that do not move: they are started anew on the other side.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fresh: Vec<String>,
+}
+
+impl PodContainers {
+    /// Those that move, in the order in which an archive has them.
+    pub fn carried(&self) -> impl Iterator<Item = ContainerRef> {
+        [&self.container].into_iter().chain(&self.beside).map(|name| self.of(name))
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = ContainerRef> {
+        self.carried().chain(self.fresh.iter().map(|name| self.of(name)))
+    }
+
+    /// The same containers of another pod object.
+    #[must_use]
+    pub fn in_pod(&self, pod: PodIdentity) -> Self {
+        Self { pod, ..self.clone() }
+    }
+
+    fn of(&self, name: &str) -> ContainerRef {
+        ContainerRef { pod: self.pod.clone(), container: name.to_owned() }
+    }
+}
+
 /// What becomes of the source between dump and commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -64,7 +101,8 @@ pub struct DumpTarget {
 #[serde(rename_all = "camelCase")]
 pub struct DumpOrder {
     pub epoch: Epoch,
-    pub container: ContainerRef,
+    #[serde(rename = "container")]
+    pub containers: PodContainers,
     pub target: DumpTarget,
     pub hold: Hold,
     /// The agent gives up, thaws the source and answers with an error after this long.
@@ -77,34 +115,38 @@ pub struct DumpOrder {
 pub struct DumpReport {
     pub digest: ArchiveDigest,
     pub bytes: u64,
-    /// How long the container stood still for the dump.
+    /// How long the pod stood still for the dump.
     pub frozen_ms: u64,
     /// From the order to the verified archive.
     pub total_ms: u64,
     /// Names of the emptyDir volumes that are in it; an agent that knows nothing of them leaves them behind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub empty_dirs: Vec<String>,
+    /// Names of the containers that are in it beside the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<String>,
 }
 
 impl DumpReport {
     /// Of an archive that was brought from elsewhere: nobody stood still for it here.
     pub fn arrived(digest: ArchiveDigest, bytes: u64, total_ms: u64) -> Self {
-        Self { digest, bytes, frozen_ms: 0, total_ms, empty_dirs: Vec::new() }
+        Self { digest, bytes, frozen_ms: 0, total_ms, empty_dirs: Vec::new(), beside: Vec::new() }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ContainerOrder {
+pub struct PodOrder {
     pub epoch: Epoch,
-    pub container: ContainerRef,
+    #[serde(rename = "container")]
+    pub containers: PodContainers,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenTicketOrder {
     pub epoch: Epoch,
-    /// Name of the container that may redeem it.
+    /// Name of the container that the archive is named by: those that are in it may redeem the ticket.
     pub container: String,
     /// The archive it must be restored from. From the second life on it is read once more before the ticket opens.
     pub digest: ArchiveDigest,
@@ -190,7 +232,7 @@ pub struct MigrationReport {
     pub closed: bool,
 }
 
-/// What an archive of a container is expected to take: its memory without page cache, and its changed files.
+/// What an archive of a pod is expected to take: its memory without page cache, and its changed files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ArchiveSize {

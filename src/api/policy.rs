@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::names::{
     ANNOTATION_BROKER_SECRET, ANNOTATION_CONTAINER, ANNOTATION_DEADLINE, ANNOTATION_EXCHANGE,
     ANNOTATION_INIT, ANNOTATION_MAX_PAUSE, ANNOTATION_POLICY, ANNOTATION_PREPARE, ANNOTATION_PRIORITY,
-    ANNOTATION_QUEUE, ANNOTATION_ROUTING_KEY, ANNOTATION_STATE_FROM, ANNOTATION_STRATEGY, ANNOTATION_SYNC,
+    ANNOTATION_QUEUE, ANNOTATION_RESTART_FRESH, ANNOTATION_ROUTING_KEY, ANNOTATION_STATE_FROM,
+    ANNOTATION_STRATEGY, ANNOTATION_SYNC,
 };
 use super::{EvictionPolicy, InitRuns, MessageQueue, StateFrom, Strategy, SyncMode, parse_init_runs};
 
@@ -32,6 +33,8 @@ pub struct Policy {
     pub priority: i32,
     pub prepare: Prepare,
     pub init: InitRuns,
+    /// Containers that are not carried but started anew.
+    pub restart_fresh: Vec<String>,
 }
 
 impl Default for Policy {
@@ -49,6 +52,7 @@ impl Default for Policy {
             priority: 0,
             prepare: Prepare::Auto,
             init: InitRuns::new(),
+            restart_fresh: Vec::new(),
         }
     }
 }
@@ -153,6 +157,11 @@ pub fn pod_policy(
         Some(given) => parse_init_runs(given.1)
             .ok_or_else(|| refuse(given, "names of init containers, as in setup=Run,fill=Skip"))?,
     };
+    let restart_fresh = match read(ANNOTATION_RESTART_FRESH) {
+        None => Vec::new(),
+        Some(given) => parse_names(given.1)
+            .ok_or_else(|| refuse(given, "names of containers, as in log-shipper,proxy"))?,
+    };
     Ok(Some(Policy {
         eviction: eviction.unwrap_or_default(),
         queue,
@@ -165,11 +174,18 @@ pub fn pod_policy(
         priority,
         prepare,
         init,
+        restart_fresh,
     }))
 }
 
 fn refuse((annotation, value): (&'static str, &str), expected: &'static str) -> PolicyError {
     PolicyError { annotation, value: value.chars().take(100).collect(), expected }
+}
+
+/// `a,b`.
+fn parse_names(text: &str) -> Option<Vec<String>> {
+    let names = text.split(',').map(str::trim);
+    names.map(|name| Some(name.to_owned()).filter(|name| !name.is_empty())).collect()
 }
 
 /// `1500ms`, `5s`, `2m`: a whole number and one unit.
@@ -242,6 +258,7 @@ mod tests {
             (ANNOTATION_PRIORITY, "high"),
             (ANNOTATION_PREPARE, "no"),
             (ANNOTATION_INIT, "setup"),
+            (ANNOTATION_RESTART_FRESH, "a,,b"),
             (ANNOTATION_QUEUE, " "),
         ] {
             let mut pairs = vec![(ANNOTATION_POLICY, "MigrateOrEvict"), (ANNOTATION_QUEUE, "q")];

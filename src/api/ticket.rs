@@ -1,4 +1,4 @@
-//! Tickets: the right to restore one container from one archive, and what `shadow-runc` and agent say about it.
+//! Tickets: the right to restore the containers of one pod from one archive, and what `shadow-runc` and agent say about it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -121,11 +121,11 @@ pub enum TicketState {
     Unclaimed,
     /// A container's `create` waits for it.
     Waiting,
-    /// The archive was handed out, the restore runs.
+    /// The archive was handed out: a restore runs, or is awaited of the next container.
     Restoring,
-    /// Restored, found to be no more than its spec, and on record with the agent: it stands still.
+    /// All are restored, found to be no more than their spec, and on record with the agent: they stand still.
     Held,
-    /// The engine has it on record, it was let go, and its first process lives. (Up to 0.1 what is restored ran at once.)
+    /// The engine has them on record, they were let go, and their first processes live. (Up to 0.1 what is restored ran at once.)
     #[serde(alias = "restored")]
     Started,
     /// Spent: nothing is restored by it any more, and nothing that was restored by it lives unless its migration is closed.
@@ -162,6 +162,8 @@ pub enum RestoreFault {
     Ended,
     /// `shadow-runc`, the engine or the agent went away in the middle: nothing is wrong with the archive.
     BrokenOff,
+    /// The container is made from another image than its source.
+    AnotherImage,
 }
 
 /// `shadow-runc` -> agent, first line on the socket (one JSON object a line).
@@ -179,6 +181,12 @@ pub struct ClaimRequest {
     /// It is an init container that is completed without running, as long as its pod is to be restored.
     #[serde(default)]
     pub init: bool,
+    /// It is started anew, once its pod's volumes are filled.
+    #[serde(default)]
+    pub fresh: bool,
+    /// The kubelet makes no other container of its pod before this one has shown that it runs.
+    #[serde(default)]
+    pub at_once: bool,
 }
 
 /// Agent -> `shadow-runc`, one line, as late as the ticket opens (the claim blocks meanwhile).
@@ -186,7 +194,14 @@ pub struct ClaimRequest {
 #[serde(rename_all = "camelCase", tag = "answer")]
 pub enum ClaimAnswer {
     /// Restore from this directory on the node (CRIU images in `images/`, changed files in `rootfs.tar`).
-    Restore { archive: String },
+    Restore {
+        archive: String,
+        /// What is of its pod; nothing of an agent that knew of one container only.
+        #[serde(default)]
+        pod: Option<PodPart>,
+    },
+    /// Put in place what is of the pod, say so, and create the container as if there were no ticket.
+    Fill { pod: PodPart },
     /// The ticket is closed or belongs to another pod: create the container as if there were no ticket.
     Fresh { reason: String },
     /// Its work is done: create a container that ends at once.
@@ -197,6 +212,20 @@ pub enum ClaimAnswer {
     Recorded,
 }
 
+/// What of an archive belongs to the pod and to no container of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodPart {
+    /// The archive's own folder, which has it.
+    pub archive: String,
+    /// Folders of the containers that are back: what was put in place for them stays.
+    pub back: Vec<String>,
+    /// Its volumes are in place already, and somebody uses them.
+    pub filled: bool,
+    /// The same of its shared memory.
+    pub shm_filled: bool,
+}
+
 /// `shadow-runc` -> agent, second line: how the restore ended. The agent answers with an empty line once it is recorded, and
 /// with the reason where it is not to be: then what was restored must not live. The reason may come before the outcome:
 /// then the restore is broken off.
@@ -205,6 +234,11 @@ pub enum ClaimAnswer {
 pub enum RestoreOutcome {
     /// It stands still, and is no more than its spec.
     Restored,
+    /// What is of the pod is in place, with its shared memory or without; the container itself is started anew.
+    Filled {
+        #[serde(default)]
+        shm: bool,
+    },
     Failed {
         reason: String,
         #[serde(default)]

@@ -5,7 +5,9 @@
 mod circumstances;
 mod criu;
 mod judge;
+mod pod;
 
 pub use circumstances::{Circumstances, Liveness};
 pub use criu::{cause, objection};
 pub use judge::{Judgement, judge};
+pub use pod::judge_pod;

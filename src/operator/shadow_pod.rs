@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 
+use super::check::containers::is_sidecar;
 use super::drive::subject::Subject;
 use super::shadow_init;
 use crate::api::{
@@ -103,7 +104,8 @@ pub fn shadow_pod(
     let ticket = TicketId::shadow(migration.clone(), epoch);
     let mut spec = source.spec.clone().unwrap_or_default();
     strip(&mut spec);
-    let completed = shadow_init::complete(&mut spec);
+    stay_together(&mut spec);
+    let completed = shadow_init::complete(&mut spec, subject);
     if !placement.host_ports {
         spec.containers
             .iter_mut()
@@ -161,14 +163,11 @@ fn strip(spec: &mut PodSpec) {
     if spec.priority_class_name.is_some() {
         spec.priority = None;
     }
-    for container in &mut spec.containers {
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         container.liveness_probe = None;
         container.readiness_probe = None;
         container.startup_probe = None;
         container.lifecycle = None;
-        wait_again(container);
-    }
-    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         if let Some(mounts) = &mut container.volume_mounts {
             mounts.retain(|mount| !mount.name.starts_with(TOKEN_VOLUME_PREFIX));
         }
@@ -176,6 +175,15 @@ fn strip(spec: &mut PodSpec) {
     if let Some(volumes) = &mut spec.volumes {
         volumes.retain(|volume| !volume.name.starts_with(TOKEN_VOLUME_PREFIX));
     }
+}
+
+/// Native sidecars are containers like the others: nothing waits for them, and nothing starts them again.
+fn stay_together(spec: &mut PodSpec) {
+    let (sidecars, init): (Vec<_>, Vec<_>) =
+        spec.init_containers.take().into_iter().flatten().partition(is_sidecar);
+    spec.init_containers = Some(init).filter(|init| !init.is_empty());
+    spec.containers.extend(sidecars);
+    spec.containers.iter_mut().for_each(wait_again);
 }
 
 /// What the engine says of a container whose `create` failed.
@@ -321,6 +329,29 @@ mod tests {
         assert_eq!(terms.len(), 2);
         for term in terms {
             assert_eq!(term.match_fields.unwrap()[0].values, Some(vec!["n1".to_owned()]));
+        }
+    }
+
+    #[test]
+    fn sidecars_stay_with_the_others_and_what_starts_anew_comes_to_nothing() {
+        let mut source = source();
+        let spec = source.spec.as_mut().unwrap();
+        spec.init_containers = serde_json::from_value(json!([{ "name": "fill" },
+            { "name": "proxy", "image": "p", "restartPolicy": "Always", "startupProbe": { "httpGet": { "port": 1 } } },
+            { "name": "ship", "restartPolicy": "Always" }]))
+        .unwrap();
+        let subject = Subject { beside: vec!["proxy".into()], fresh: vec!["ship".into()], ..subject() };
+        let owner = OwnerReference::default();
+        let shadow = shadow_pod(&source, &subject, &"m1".into(), owner, Epoch(2), &Placement::default());
+        let completed = &shadow.annotations()[crate::api::ANNOTATION_INIT_CONTAINERS];
+        assert_eq!(completed, r#"{"fill":"Skip","shadow-image-1":"Skip","ship":"Skip"}"#);
+        let spec = shadow.spec.unwrap();
+        let names = |of: &[Container]| of.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&spec.containers), ["app", "proxy", "ship"]);
+        assert_eq!(names(spec.init_containers.as_deref().unwrap()), ["fill", "shadow-image-1"]);
+        for one in &spec.containers {
+            assert_eq!((one.restart_policy.as_deref(), &one.startup_probe), (Some("Never"), &None));
+            assert!(one.restart_policy_rules.is_some());
         }
     }
 

@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use super::{CreateError, hosts};
 use crate::api::{
-    ANNOTATION_INIT_CONTAINERS, ANNOTATION_TICKET, ClaimRequest, InitRun, InitRuns, TicketId, pod_folder,
+    ANNOTATION_AT_ONCE, ANNOTATION_FRESH_CONTAINERS, ANNOTATION_INIT_CONTAINERS, ANNOTATION_TICKET,
+    ClaimRequest, InitRun, InitRuns, TicketId, pod_folder,
 };
 
 /// Annotations of containerd, then of CRI-O.
@@ -137,6 +138,14 @@ impl Bundle {
         runs.get(&self.container()?).copied()
     }
 
+    /// It is in the list that this annotation holds.
+    fn is_named_in(&self, key: &str) -> bool {
+        let (Some(list), Some(own)) = (self.config.annotation(&[key]), self.container()) else {
+            return false;
+        };
+        list.split(',').any(|name| name == own)
+    }
+
     /// Its name in the pod.
     pub fn container(&self) -> Option<String> {
         self.config.annotation(&CONTAINER_NAME)
@@ -158,6 +167,8 @@ impl Bundle {
             container_id: id.to_str().ok_or_else(|| missing("id of the container in UTF-8"))?.to_owned(),
             pod_ip: self.pod_ip(),
             init: self.init_run() == Some(InitRun::Skip),
+            fresh: self.is_named_in(ANNOTATION_FRESH_CONTAINERS),
+            at_once: self.is_named_in(ANNOTATION_AT_ONCE),
         })
     }
 

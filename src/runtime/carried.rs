@@ -2,7 +2,8 @@
 //! /dev/shm, and the images for CRIU with the new pod's address. Does I/O.
 //!
 //! Guarantees: only folders are filled that the engine made for this container or this sandbox, or the kubelet for this pod,
-//! whatever the archive says; it may be done again, and what an earlier attempt left in the sandbox is gone before.
+//! whatever the archive says; it may be done again, and what an earlier attempt left in the sandbox is gone before. What
+//! is of the pod is put in place before the first of its containers and left alone from then on.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -16,8 +17,8 @@ use super::images::Images;
 use super::layer::{self, LayerError};
 use super::sandbox;
 use crate::api::{
-    CARRIED_FILE, Carried, SHM_FILE, empty_dir, empty_dirs, image_volume, is_image_volume, is_sandbox_shm,
-    is_volume_name, subpath_volume,
+    CARRIED_FILE, Carried, PodPart, SHM_FILE, empty_dir, empty_dirs, image_volume, is_image_volume,
+    is_sandbox_shm, is_volume_name, subpath_volume,
 };
 use crate::criu::{ImageError, Moves};
 
@@ -44,31 +45,52 @@ pub enum CarriedError {
     NoFolder { at: PathBuf, volume: String },
 }
 
-/// Fills the sandbox and the volumes, and gives the images that CRIU is to read.
-pub fn put_in_place(bundle: &Bundle, id: &OsStr, archive: &Path) -> Result<Images, CarriedError> {
+/// Fills the sandbox and the volumes, and gives the images that CRIU is to read. `archive` is the container's part.
+pub fn put_in_place(
+    bundle: &Bundle,
+    id: &OsStr,
+    archive: &Path,
+    pod: &PodPart,
+) -> Result<Images, CarriedError> {
     let carried = read(&archive.join(CARRIED_FILE))?;
     for (number, at) in carried.image_volumes.iter().enumerate() {
         let mut mounts = bundle.mounts().filter(|(to, from)| to == at && is_image_volume(from, id));
         let (_, folder) = mounts.next().ok_or_else(|| CarriedError::NoVolume(at.clone()))?;
         layer::replace(&archive.join(image_volume(number)), folder)?;
     }
-    fill_volumes(bundle, archive, &carried)?;
-    // Beside other containers of the pod it is theirs too, and was filled before the first of them.
-    let is_alone = bundle.namespace("ipc").is_some_and(sandbox::is_empty);
-    if is_alone && let Some(ipc) = bundle.namespace("ipc") {
-        sandbox::clear_ipc(ipc);
+    let shm = bundle.mounts().any(|(to, from)| is_sandbox_shm(to, from));
+    if carried.shm && !shm {
+        return Err(CarriedError::NoShm);
     }
-    if carried.shm {
-        let mut mounts = bundle.mounts().filter(|(to, from)| is_sandbox_shm(to, from));
-        let (_, folder) = mounts.next().ok_or(CarriedError::NoShm)?;
-        if is_alone {
-            layer::replace(&archive.join(SHM_FILE), folder)?;
-        }
+    put_pod_in_place(bundle, pod)?;
+    let is_empty = bundle.namespace("ipc").is_some_and(sandbox::is_empty);
+    if is_empty && let Some(ipc) = bundle.namespace("ipc") {
+        sandbox::clear_ipc(ipc);
     }
     let moves = Moves::between(&carried.addresses, &addresses(bundle));
     let mut own = OsString::from("restore-");
     own.push(id);
     Images::of(&archive.join("images"), &archive.join(own), &moves)
+}
+
+/// The pod's volumes, and its shared memory if this container shows it, unless somebody uses them already. Whether that is
+/// in place now.
+pub fn put_pod_in_place(bundle: &Bundle, pod: &PodPart) -> Result<bool, CarriedError> {
+    let archive = Path::new(&pod.archive);
+    let carried = read(&archive.join(CARRIED_FILE))?;
+    if !pod.filled && pod.back.is_empty() {
+        fill_volumes(bundle, archive, &carried)?;
+    }
+    shows_its_volumes(bundle, &carried)?;
+    // Not every container shows it: the first of those that do finds it empty.
+    let mut mounts = bundle.mounts().filter(|(to, from)| is_sandbox_shm(to, from));
+    let (Some((_, folder)), shm) = (mounts.next(), archive.join(SHM_FILE)) else { return Ok(pod.shm_filled) };
+    let back = pod.back.iter().map(|folder| read(&Path::new(folder).join(CARRIED_FILE)));
+    let back = back.collect::<Result<Vec<_>, _>>()?;
+    if !pod.shm_filled && back.iter().all(|other| !other.shm) && shm.exists() {
+        layer::replace(&shm, folder)?;
+    }
+    Ok(true)
 }
 
 /// The pod's emptyDir volumes: all that the kubelet has made, and no other.
@@ -83,7 +105,12 @@ fn fill_volumes(bundle: &Bundle, archive: &Path, carried: &Carried) -> Result<()
         let folder = folder.ok_or_else(|| CarriedError::NoEmptyDir(name.clone()))?;
         layer::fill(&archive.join(empty_dir(name)), &empty_dirs(folder).join(name))?;
     }
-    // What a `subPath` mount shows was made by the kubelet while the volume was empty, and must be there still.
+    Ok(())
+}
+
+/// What a `subPath` mount shows was made by the kubelet while the volume was empty, and must be there still.
+fn shows_its_volumes(bundle: &Bundle, carried: &Carried) -> Result<(), CarriedError> {
+    let pod = bundle.pod_folder();
     for (at, source) in bundle.mounts() {
         let volume = pod.as_ref().and_then(|pod| subpath_volume(pod, source));
         let Some(volume) = volume.filter(|volume| carried.empty_dirs.contains(volume)) else { continue };
@@ -134,6 +161,10 @@ fn addresses(bundle: &Bundle) -> Vec<IpAddr> {
 mod tests {
     use super::*;
 
+    fn pod(archive: &Path) -> PodPart {
+        PodPart { archive: archive.display().to_string(), back: Vec::new(), filled: false, shm_filled: false }
+    }
+
     const TICKET: &str = "0b5c.2.shadow";
 
     fn bundle(dir: &Path, mounts: &serde_json::Value) -> Bundle {
@@ -168,10 +199,10 @@ mod tests {
         fs::create_dir_all(&volume).unwrap();
         fs::write(volume.join("of-the-image"), "").unwrap();
         let bundle = bundle(dir.path(), &serde_json::json!([{"destination": "/data", "source": &volume}]));
-        let error = put_in_place(&bundle, OsStr::new("cd"), &archive).unwrap_err();
+        let error = put_in_place(&bundle, OsStr::new("cd"), &archive, &pod(&archive)).unwrap_err();
         assert!(matches!(&error, CarriedError::NoVolume(_)), "{error}");
         assert!(volume.join("of-the-image").exists());
-        put_in_place(&bundle, OsStr::new("ab"), &archive).unwrap();
+        put_in_place(&bundle, OsStr::new("ab"), &archive, &pod(&archive)).unwrap();
         assert!(!volume.join("of-the-image").exists());
     }
 
@@ -181,16 +212,24 @@ mod tests {
         let archive = archive(dir.path(), &Carried { empty_dirs: vec!["tmp".into()], ..Carried::default() });
         fs::create_dir_all(archive.join("volumes")).unwrap();
         fs::copy(archive.join(image_volume(0)), archive.join(empty_dir("tmp"))).unwrap();
-        let pod = dir.path().join("pods/u-1");
-        let volume = pod.join("volumes/kubernetes.io~empty-dir/tmp");
-        let hosts = pod.join("etc-hosts");
+        let folder = dir.path().join("pods/u-1");
+        let volume = folder.join("volumes/kubernetes.io~empty-dir/tmp");
+        let hosts = folder.join("etc-hosts");
         let bundle = bundle(dir.path(), &serde_json::json!([{"destination": "/etc/hosts", "source": hosts}]));
-        let fill = || put_in_place(&bundle, OsStr::new("ab"), &archive);
+        let fill = || put_in_place(&bundle, OsStr::new("ab"), &archive, &pod(&archive));
         assert!(matches!(fill().unwrap_err(), CarriedError::NoEmptyDir(name) if name == "tmp"));
         fs::create_dir_all(&volume).unwrap();
         fs::write(volume.join("of-an-earlier-attempt"), "").unwrap();
         fill().unwrap();
         assert!(!volume.join("of-an-earlier-attempt").exists());
+        fs::write(volume.join("of-another-container"), "").unwrap();
+        for used in [
+            PodPart { filled: true, ..pod(&archive) },
+            PodPart { back: vec![archive.display().to_string()], ..pod(&archive) },
+        ] {
+            put_in_place(&bundle, OsStr::new("ab"), &archive, &used).unwrap();
+        }
+        assert!(volume.join("of-another-container").exists(), "somebody uses it");
         fs::create_dir(volume.with_file_name("more")).unwrap();
         assert!(matches!(fill().unwrap_err(), CarriedError::LeftBehind(name) if name == "more"));
     }
@@ -201,9 +240,12 @@ mod tests {
         let archive = archive(dir.path(), &Carried::default());
         fs::remove_file(archive.join(CARRIED_FILE)).unwrap();
         let bundle = bundle(dir.path(), &serde_json::json!([]));
-        assert_eq!(put_in_place(&bundle, OsStr::new("ab"), &archive).unwrap().dir(), archive.join("images"));
+        assert_eq!(
+            put_in_place(&bundle, OsStr::new("ab"), &archive, &pod(&archive)).unwrap().dir(),
+            archive.join("images")
+        );
         fs::write(archive.join(CARRIED_FILE), "{").unwrap();
-        assert!(put_in_place(&bundle, OsStr::new("ab"), &archive).is_err());
+        assert!(put_in_place(&bundle, OsStr::new("ab"), &archive, &pod(&archive)).is_err());
     }
 
     #[test]
@@ -211,7 +253,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let archive = archive(dir.path(), &Carried { shm: true, ..Carried::default() });
         let mounts = serde_json::json!([{"destination": "/dev/shm", "source": "/dev/shm"}]);
-        let error = put_in_place(&bundle(dir.path(), &mounts), OsStr::new("ab"), &archive).unwrap_err();
+        let error = put_in_place(&bundle(dir.path(), &mounts), OsStr::new("ab"), &archive, &pod(&archive))
+            .unwrap_err();
         assert!(matches!(error, CarriedError::NoShm));
     }
 }

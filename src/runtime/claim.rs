@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::CreateError;
-use crate::api::{AGENT_SOCKET, ClaimAnswer, ClaimRequest, RestoreFault, RestoreOutcome};
+use crate::api::{AGENT_SOCKET, ClaimAnswer, ClaimRequest, PodPart, RestoreFault, RestoreOutcome};
 
 /// Less than the kubelet's runtime request timeout of 2 minutes, so that it sees our reason and not its own.
 pub const PATIENCE: Duration = Duration::from_secs(100);
@@ -31,6 +31,8 @@ const LONGEST_LINE: u64 = 64 * 1024;
 /// What the claim came to.
 pub enum Claimed {
     Restore(Connection),
+    /// It starts afresh, once what is of its pod is in place.
+    Fill(Connection),
     Fresh,
     /// It is to end at once.
     Complete,
@@ -43,6 +45,7 @@ pub struct Connection {
     stream: BufReader<UnixStream>,
     socket: PathBuf,
     archive: PathBuf,
+    pod: PodPart,
 }
 
 /// Claims the ticket and waits for it to open.
@@ -54,9 +57,21 @@ fn claim_at(socket: &Path, request: &ClaimRequest, patience: Duration) -> Result
     let deadline = Instant::now() + patience;
     loop {
         let failure = match ask(socket, request, deadline) {
-            Ok((stream, ClaimAnswer::Restore { archive })) => {
-                let connection = Connection { stream, socket: socket.to_owned(), archive: archive.into() };
-                return Ok(Claimed::Restore(connection));
+            Ok((stream, ClaimAnswer::Restore { archive, pod })) => {
+                // An agent of before knew of one container only, whose archive is its pod's.
+                let alone = || PodPart {
+                    archive: archive.clone(),
+                    back: Vec::new(),
+                    filled: false,
+                    shm_filled: false,
+                };
+                let pod = pod.unwrap_or_else(alone);
+                let (socket, archive) = (socket.to_owned(), archive.into());
+                return Ok(Claimed::Restore(Connection { stream, socket, archive, pod }));
+            }
+            Ok((stream, ClaimAnswer::Fill { pod })) => {
+                let (socket, archive) = (socket.to_owned(), PathBuf::from(&pod.archive));
+                return Ok(Claimed::Fill(Connection { stream, socket, archive, pod }));
             }
             Ok((_, ClaimAnswer::Fresh { .. })) => return Ok(Claimed::Fresh),
             Ok((_, ClaimAnswer::Complete)) => return Ok(Claimed::Complete),
@@ -100,9 +115,23 @@ fn receive(stream: &mut BufReader<UnixStream>, deadline: Instant) -> std::io::Re
 }
 
 impl Connection {
-    /// Where the archive lies.
+    /// Where the container's part of the archive lies.
     pub fn archive(&self) -> &Path {
         &self.archive
+    }
+
+    /// What of the archive is of the pod.
+    pub fn pod(&self) -> &PodPart {
+        &self.pod
+    }
+
+    /// Says that what is of the pod is in place.
+    pub fn filled(&mut self, shm: bool) -> Result<(), String> {
+        match self.report(&RestoreOutcome::Filled { shm }, Instant::now() + REPORT_PATIENCE) {
+            Ok(None) => Ok(()),
+            Ok(Some(refusal)) => Err(refusal),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Waits for whoever restores, who is killed where the agent wants no restore any more or it takes too long: then gives
@@ -171,7 +200,7 @@ impl Connection {
                 Ok(Claimed::Restore(connection)) => self.stream = connection.stream,
                 // It was put on record, and only the answer got lost.
                 Ok(Claimed::Recorded) => return Ok(()),
-                Ok(Claimed::Fresh | Claimed::Complete) => {
+                Ok(Claimed::Fresh | Claimed::Fill(_) | Claimed::Complete) => {
                     return Err(format!("{failure}, and the ticket is spent"));
                 }
                 Err(error) => return Err(error.to_string()),
@@ -199,6 +228,8 @@ mod tests {
             container_id: "c".into(),
             pod_ip: None,
             init: false,
+            fresh: false,
+            at_once: false,
         }
     }
 
@@ -285,7 +316,13 @@ mod tests {
     fn restoring(dir: &Path) -> (Connection, BufReader<UnixStream>) {
         let (ours, agents) = UnixStream::pair().unwrap();
         let stream = BufReader::new(ours);
-        (Connection { stream, socket: dir.join("s"), archive: dir.to_owned() }, BufReader::new(agents))
+        let pod = PodPart {
+            archive: dir.display().to_string(),
+            back: Vec::new(),
+            filled: false,
+            shm_filled: false,
+        };
+        (Connection { stream, socket: dir.join("s"), archive: dir.to_owned(), pod }, BufReader::new(agents))
     }
 
     fn sleeps(seconds: &str) -> Child {

@@ -149,6 +149,7 @@ fn redeem(line: &CommandLine, create: &Create, bundle: &Bundle) -> Result<Redeem
     let request = bundle.claim(&create.id)?;
     let mut agent = match claim::claim(&request)? {
         Claimed::Restore(agent) => agent,
+        Claimed::Fill(agent) => return filled(bundle, agent).map(|()| Redeemed::Fresh),
         Claimed::Fresh => return Ok(Redeemed::Fresh),
         Claimed::Complete => {
             return match completed::complete(&create.bundle) {
@@ -176,6 +177,13 @@ fn redeem(line: &CommandLine, create: &Create, bundle: &Bundle) -> Result<Redeem
         return Err(CreateError::Unrecorded(reason));
     }
     Ok(Redeemed::Restored)
+}
+
+/// What starts anew beside others that are restored finds their volumes.
+fn filled(bundle: &Bundle, mut agent: claim::Connection) -> Result<(), CreateError> {
+    let put = carried::put_pod_in_place(bundle, agent.pod()).map_err(CreateError::from);
+    let put = put.and_then(|shm| agent.filled(shm).map_err(CreateError::Refused));
+    put.inspect_err(|error| agent.failed(error.fault(), &error.to_string()))
 }
 
 /// Restored processes stand still until here: those that are more than their spec die without an instruction.

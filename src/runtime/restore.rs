@@ -24,7 +24,7 @@ pub fn restore(
 ) -> Result<(), CreateError> {
     let archive = agent.archive().to_owned();
     layer::apply(&archive.join("rootfs.tar"), &bundle.rootfs(), TreeKind::Layer)?;
-    let images = carried::put_in_place(bundle, &create.id, &archive)?;
+    let images = carried::put_in_place(bundle, &create.id, &archive, agent.pod())?;
     let work = bundle.work_dir();
     match fs::create_dir(&work) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {

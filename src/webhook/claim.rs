@@ -74,7 +74,7 @@ impl<C: Cluster> Webhook<C> {
             }
             policy => policy.ok().flatten().unwrap_or_default(),
         };
-        let patch = replacement_patch(&wanted, &ticket, target, &hostname, &policy);
+        let patch = replacement_patch(&wanted, &ticket, target, &hostname, &policy, &migration.restart_fresh);
         tracing::info!(
             namespace,
             pod = wanted.name,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{NodeSelector, SecurityContext, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::cache::{MigrationFacts, OwnerKind, OwnerRef};
 use super::review::User;
@@ -68,6 +69,10 @@ pub struct InitContainer {
     restart_policy: Option<String>,
     #[serde(default)]
     security_context: Option<SecurityContext>,
+    #[serde(default)]
+    startup_probe: Option<IgnoredAny>,
+    #[serde(default)]
+    lifecycle: Option<Lifecycle>,
 }
 
 impl InitContainer {
@@ -75,7 +80,21 @@ impl InitContainer {
     /// (`restartPolicy: Always`) is no such one.
     pub fn run(&self, wished: &InitRuns) -> Option<(String, InitRun)> {
         let run = || init_run(wished, &self.name, self.security_context.as_ref());
-        (self.restart_policy.as_deref() != Some("Always")).then(|| (self.name.clone(), run()))
+        (!self.is_sidecar()).then(|| (self.name.clone(), run()))
+    }
+
+    fn is_sidecar(&self) -> bool {
+        self.restart_policy.as_deref() == Some("Always")
+    }
+
+    /// Its name, if the kubelet makes no other container before it has shown that it runs.
+    pub fn is_waited_for(&self) -> Option<&str> {
+        (self.is_sidecar() && self.startup_probe.is_some()).then_some(self.name.as_str())
+    }
+
+    /// One that has a postStart hook is a sidecar.
+    fn post_start(&self) -> Option<(String, Vec<String>)> {
+        Some((self.name.clone(), self.lifecycle.clone()?.post_start?.exec?.command?))
     }
 }
 
@@ -101,20 +120,20 @@ struct Container {
     lifecycle: Option<Lifecycle>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Lifecycle {
     #[serde(default)]
     post_start: Option<Hook>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 struct Hook {
     #[serde(default)]
     exec: Option<Exec>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 struct Exec {
     #[serde(default)]
     command: Option<Vec<String>>,
@@ -152,6 +171,9 @@ impl From<NewPod> for Wanted {
     fn from(pod: NewPod) -> Self {
         let (meta, spec) = (pod.metadata.unwrap_or_default(), pod.spec.unwrap_or_default());
         let owner = OwnerRef::controller(meta.owner_references.as_ref());
+        let of_sidecars = spec.init_containers.iter().flatten().filter_map(InitContainer::post_start);
+        let of_others = spec.containers.into_iter().flatten().filter_map(Container::post_start);
+        let post_start = of_sidecars.chain(of_others).collect();
         Self {
             name: meta.name.unwrap_or_default(),
             revision: meta.labels.as_ref().and_then(revision_of).cloned(),
@@ -165,7 +187,7 @@ impl From<NewPod> for Wanted {
                 .affinity
                 .and_then(|affinity| affinity.node_affinity)
                 .and_then(|node| node.required_during_scheduling_ignored_during_execution),
-            post_start: spec.containers.into_iter().flatten().filter_map(Container::post_start).collect(),
+            post_start,
             init_containers: spec.init_containers.unwrap_or_default(),
         }
     }

@@ -9,23 +9,26 @@ use json_patch::{AddOperation, Patch, PatchOperation};
 use serde_json::{Value, json};
 
 use super::cache::LABEL_HOSTNAME;
-use super::pod::Wanted;
+use super::pod::{InitContainer, Wanted};
 use crate::api::{
-    ANNOTATION_INIT_CONTAINERS, ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_SKIP_POST_START,
-    ANNOTATION_TICKET, InitRuns, NodeName, PREPARED_RESTORED, Policy, Prepare, RUNTIME_CLASS, TicketId,
+    ANNOTATION_AT_ONCE, ANNOTATION_FRESH_CONTAINERS, ANNOTATION_INIT_CONTAINERS, ANNOTATION_PLACED_ON,
+    ANNOTATION_PREPARED, ANNOTATION_SKIP_POST_START, ANNOTATION_TICKET, InitRuns, NodeName,
+    PREPARED_RESTORED, Policy, Prepare, RUNTIME_CLASS, TicketId,
 };
 
 /// Taint of a node that takes no new pods.
 const CORDONED: &str = "node.kubernetes.io/unschedulable";
 
 /// Makes the pod the replacement: ticket, runtime, node, as its user's policy has it prepared for a fresh start later, and
-/// what becomes of its init containers. Empty where everything is as it must be.
+/// what becomes of its containers; `fresh` are those that its migration has started anew. Empty where everything is as it
+/// must be.
 pub fn replacement_patch(
     wanted: &Wanted,
     ticket: &TicketId,
     target: &NodeName,
     hostname: &str,
     policy: &Policy,
+    fresh: &[String],
 ) -> Patch {
     let mut patch = Vec::new();
     let mut annotations =
@@ -37,9 +40,17 @@ pub fn replacement_patch(
         annotations.push((ANNOTATION_SKIP_POST_START, json!(wanted.post_start).to_string()));
     }
     let runs: InitRuns = wanted.init_containers.iter().filter_map(|init| init.run(&policy.init)).collect();
-    let is_told = wanted.annotations.as_ref().is_some_and(|all| all.contains_key(ANNOTATION_INIT_CONTAINERS));
-    if is_told || !runs.is_empty() {
-        annotations.push((ANNOTATION_INIT_CONTAINERS, json!(runs).to_string()));
+    let waited_for: Vec<_> = wanted.init_containers.iter().filter_map(InitContainer::is_waited_for).collect();
+    // What a template says of it is not believed.
+    let is_told = |key: &str| wanted.annotations.as_ref().is_some_and(|all| all.contains_key(key));
+    for (key, is_any, text) in [
+        (ANNOTATION_INIT_CONTAINERS, !runs.is_empty(), json!(runs).to_string()),
+        (ANNOTATION_FRESH_CONTAINERS, !fresh.is_empty(), fresh.join(",")),
+        (ANNOTATION_AT_ONCE, !waited_for.is_empty(), waited_for.join(",")),
+    ] {
+        if is_any || is_told(key) {
+            annotations.push((key, text));
+        }
     }
     put(&mut patch, &["metadata", "annotations"], wanted.annotations.as_ref(), &annotations);
     if wanted.runtime_class.as_deref() != Some(RUNTIME_CLASS) {
@@ -98,7 +109,8 @@ mod tests {
     fn patched(mut value: Value) -> Value {
         let init = crate::api::parse_init_runs("asked=Run").unwrap();
         let policy = Policy { init, ..Policy::default() };
-        let patch = replacement_patch(&pod(&value), &ticket(), &"n2".into(), "host-2", &policy);
+        let patch =
+            replacement_patch(&pod(&value), &ticket(), &"n2".into(), "host-2", &policy, &["ship".to_owned()]);
         json_patch::patch(&mut value, &patch).unwrap();
         value
     }
@@ -115,7 +127,14 @@ mod tests {
             assert_eq!(once["spec"]["runtimeClassName"], "shadow");
             assert_eq!(once["spec"]["nodeSelector"], json!({ "kubernetes.io/hostname": "host-2" }));
             assert_eq!(once["spec"]["tolerations"][0]["key"], "node.kubernetes.io/unschedulable");
-            let again = replacement_patch(&pod(&once), &ticket(), &"n2".into(), "host-2", &Policy::default());
+            let again = replacement_patch(
+                &pod(&once),
+                &ticket(),
+                &"n2".into(),
+                "host-2",
+                &Policy::default(),
+                &["ship".to_owned()],
+            );
             assert!(again.is_empty());
         }
     }
@@ -140,16 +159,28 @@ mod tests {
             { "name": "asked" },
             { "name": "network", "securityContext": network },
             { "name": "sidecar", "restartPolicy": "Always" },
+            { "name": "proxy", "restartPolicy": "Always", "startupProbe": { "exec": { "command": ["x"] } },
+                "lifecycle": { "postStart": { "exec": { "command": ["y"] } } } },
         ] } });
-        let told = patched(value)["metadata"]["annotations"][ANNOTATION_INIT_CONTAINERS].clone();
+        let annotations = patched(value)["metadata"]["annotations"].clone();
+        assert_eq!(annotations[ANNOTATION_AT_ONCE], "proxy", "the kubelet waits for it");
+        assert_eq!(annotations[ANNOTATION_FRESH_CONTAINERS], "ship");
+        assert_eq!(annotations[ANNOTATION_SKIP_POST_START], r#"{"proxy":["y"]}"#);
+        let told = annotations[ANNOTATION_INIT_CONTAINERS].clone();
         let told: Value = serde_json::from_str(told.as_str().unwrap()).unwrap();
         assert_eq!(told, json!({ "fill": "Skip", "asked": "Run", "network": "Run" }));
     }
 
     #[test]
     fn what_a_template_says_of_init_containers_is_not_believed() {
-        let value = json!({ "metadata": { "annotations": { ANNOTATION_INIT_CONTAINERS: r#"{"app":"Run"}"# } }, "spec": {} });
-        assert_eq!(patched(value)["metadata"]["annotations"][ANNOTATION_INIT_CONTAINERS], "{}");
+        let value = json!({ "metadata": { "annotations": { ANNOTATION_INIT_CONTAINERS: r#"{"app":"Run"}"#,
+            ANNOTATION_AT_ONCE: "app", ANNOTATION_FRESH_CONTAINERS: "app" } }, "spec": {} });
+        let annotations = patched(value)["metadata"]["annotations"].clone();
+        assert_eq!(annotations[ANNOTATION_INIT_CONTAINERS], "{}");
+        assert_eq!(
+            (&annotations[ANNOTATION_AT_ONCE], &annotations[ANNOTATION_FRESH_CONTAINERS]),
+            (&json!(""), &json!("ship"))
+        );
     }
 
     #[test]

@@ -19,11 +19,11 @@ use shadow::agent::node::host::Host;
 use shadow::agent::restore::fence::{Fence, Stale};
 use shadow::agent::restore::tickets::Tickets;
 use shadow::agent::store::{self, Durability, Store};
-use shadow::agent::transfer::archive::{IMAGES, LAYER, Origin, write};
+use shadow::agent::transfer::archive::{IMAGES, LAYER, Origin, container_folder, write};
 use shadow::agent::transfer::receive::receive;
 use shadow::api::{
-    ArchiveSize, AwaitOrder, CarryOrder, CloseOrder, ContainerOrder, ContainerRef, DumpOrder, DumpReport,
-    Epoch, Findings, Hold, MigrationUid, NodeName, OpenTicketOrder, Refusal, Role, SpendOrder,
+    ArchiveSize, AwaitOrder, CarryOrder, CloseOrder, DumpOrder, DumpReport, Epoch, Findings, Hold,
+    MigrationUid, NodeName, OpenTicketOrder, PodContainers, PodOrder, Refusal, Role, SpendOrder,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -33,6 +33,7 @@ use super::World;
 use super::app::App;
 use super::containers::Hands;
 use super::mistake::Mistake;
+use super::sidecar::SIDECAR;
 use super::wire::Line;
 
 const DUMP_TIME: Duration = Duration::from_millis(40);
@@ -45,7 +46,7 @@ type Ending = watch::Receiver<Option<Outcome>>;
 
 #[derive(Serialize, Deserialize)]
 struct Job {
-    container: ContainerRef,
+    containers: PodContainers,
 }
 
 /// One life of a node's agent.
@@ -72,6 +73,33 @@ fn streamed(dir: &Path, origin: &Origin) -> Result<Vec<u8>, Failure> {
     });
     taken.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))?;
     Ok(stream)
+}
+
+fn freeze(world: &World, pod: &str) {
+    if let Some(app) = world.app(pod) {
+        app.freeze(world);
+    }
+    if let Some(sidecar) = world.sidecar(pod) {
+        sidecar.freeze();
+    }
+}
+
+fn thaw(world: &World, pod: &str) {
+    if let Some(app) = world.app(pod) {
+        app.thaw();
+    }
+    if let Some(sidecar) = world.sidecar(pod) {
+        sidecar.thaw();
+    }
+}
+
+fn kill(world: &World, pod: &str) {
+    if let Some(app) = world.app(pod) {
+        app.kill(world);
+    }
+    if let Some(sidecar) = world.sidecar(pod) {
+        sidecar.kill();
+    }
 }
 
 /// Folder of the node's container runtime.
@@ -114,10 +142,8 @@ impl Agent {
             if dir.join(REPORT).exists() {
                 continue;
             }
-            if let Some(job) = store::read::<Job>(&dir.join(JOB)).unwrap()
-                && let Some(app) = world.app(job.container.pod.uid.as_str())
-            {
-                app.thaw();
+            if let Some(job) = store::read::<Job>(&dir.join(JOB)).unwrap() {
+                thaw(world, job.containers.pod.uid.as_str());
             }
             store::remove(&dir).unwrap();
         }
@@ -140,23 +166,24 @@ impl Agent {
         let role = |text: &str| if text == "shadow" { Role::Shadow } else { Role::Replacement };
         match parts[1..] {
             ["dump"] => Ok(json!(self.dump(world, &uid, body(bytes)?).await?)),
-            ["freeze"] => self.act(world, &uid, body(bytes)?, Fence::admit_forward, App::freeze).await,
+            ["freeze"] => self.act(world, &uid, body(bytes)?, Fence::admit_forward, freeze).await,
             ["thaw"] => {
-                let order: ContainerOrder = body(bytes)?;
+                let order: PodOrder = body(bytes)?;
                 self.pass(world, &uid, order.epoch, Fence::call_off)?;
                 let _lock = self.lock.lock().await;
-                if let Some(app) = world.app(order.container.pod.uid.as_str()) {
+                let pod = order.containers.pod.uid.as_str();
+                if let Some(app) = world.app(pod) {
                     world.invariants.before_thaw(world, &app, order.epoch);
-                    app.thaw();
                 }
+                thaw(world, pod);
                 Ok(json!({}))
             }
             ["kill"] => {
                 if world.scenario.has(Mistake::DumpDroppedAtKill) {
-                    let order: ContainerOrder = body(bytes)?;
+                    let order: PodOrder = body(bytes)?;
                     store::remove(&self.store.dump(&uid, order.epoch))?;
                 }
-                self.act(world, &uid, body(bytes)?, Fence::admit_kill, |app, world| app.kill(world)).await
+                self.act(world, &uid, body(bytes)?, Fence::admit_kill, kill).await
             }
             ["close"] => {
                 let order: CloseOrder = body(bytes)?;
@@ -199,7 +226,12 @@ impl Agent {
         if !dir.join(LAYER).exists() {
             return Err(Failure::new(Refusal::NoArchive, "neither archive nor dump lies here"));
         }
-        let origin = Origin { migration: uid.clone(), epoch: order.epoch, container: "app".into() };
+        let origin = Origin {
+            migration: uid.clone(),
+            epoch: order.epoch,
+            container: "app".into(),
+            beside: vec![SIDECAR.into()],
+        };
         match &order.target {
             Some(target) => self.send(world, &dir, origin, &target.node).await,
             None => {
@@ -225,15 +257,13 @@ impl Agent {
         &self,
         world: &World,
         uid: &MigrationUid,
-        order: ContainerOrder,
+        order: PodOrder,
         check: fn(&mut Fence, Epoch) -> Result<(), Stale>,
-        act: impl FnOnce(&Arc<App>, &World),
+        act: fn(&World, &str),
     ) -> Result<Value, Failure> {
         let _lock = self.lock.lock().await;
         self.pass(world, uid, order.epoch, check)?;
-        if let Some(app) = world.app(order.container.pod.uid.as_str()) {
-            act(&app, world);
-        }
+        act(world, order.containers.pod.uid.as_str());
         Ok(json!({}))
     }
 
@@ -270,7 +300,7 @@ impl Agent {
     }
 
     async fn run_dump(&self, world: &World, uid: &MigrationUid, order: &DumpOrder) -> Outcome {
-        let pod = &order.container.pod;
+        let pod = &order.containers.pod;
         let Some(app) = world.app(pod.uid.as_str()) else {
             return Err(Failure::new(Refusal::ContainerNotFound, format!("no container of {}", pod.name)));
         };
@@ -294,37 +324,41 @@ impl Agent {
         self.pass(world, uid, order.epoch, Fence::admit_forward)?;
         store::remove(dir)?;
         std::fs::create_dir_all(dir.join(IMAGES)).unwrap();
-        store::write(&dir.join(JOB), &Job { container: order.container.clone() }, Durability::Process)?;
+        store::write(&dir.join(JOB), &Job { containers: order.containers.clone() }, Durability::Process)?;
         if !world.scenario.has(Mistake::DumpWithoutFreeze) {
-            app.freeze(world);
+            freeze(world, order.containers.pod.uid.as_str());
         }
         let image = world.keep_image(app.memory.lock().clone());
         sleep(DUMP_TIME).await;
         std::fs::write(dir.join(IMAGES).join("pages-1.img"), image.to_string()).unwrap();
         std::fs::write(dir.join(LAYER), "changed files").unwrap();
+        for number in 0..order.containers.beside.len() {
+            let part = dir.join(container_folder(number));
+            std::fs::create_dir_all(part.join(IMAGES)).unwrap();
+            std::fs::write(part.join(IMAGES).join("pages-1.img"), "held").unwrap();
+            std::fs::write(part.join(LAYER), "changed files").unwrap();
+        }
         let fails = world.scenario.dump_fails(order.epoch);
         let stands_still = order.hold == Hold::Frozen && !fails;
+        let pod = order.containers.pod.uid.as_str();
         if !stands_still {
-            app.thaw();
+            thaw(world, pod);
         }
         drop(lock);
         if fails {
             return Err(Failure::new(Refusal::RuntimeFailed, "CRIU: cannot dump this"));
         }
-        let origin = Origin {
-            migration: uid.clone(),
-            epoch: order.epoch,
-            container: order.container.container.clone(),
-        };
+        let origin = Origin::of(uid, order.epoch, order.containers.clone());
         let sent = self.send(world, dir, origin, &order.target.node).await;
         match sent {
             Ok(report) => {
+                let report = DumpReport { beside: order.containers.beside.clone(), ..report };
                 store::write(&dir.join(REPORT), &report, Durability::Process)?;
                 Ok(report)
             }
             Err(failure) if stands_still => {
                 let _lock = self.lock.lock().await;
-                app.thaw();
+                thaw(world, pod);
                 Err(failure)
             }
             Err(failure) => Err(failure),

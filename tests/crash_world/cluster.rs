@@ -12,6 +12,7 @@ use super::World;
 use super::api_server::{Call, User, create_object, serve};
 use super::app::PRIMARY;
 use super::objects::{Key, text, uid};
+use super::sidecar::SIDECAR;
 
 pub const NAMESPACE: &str = "shop";
 pub const POD: &str = "web-0";
@@ -69,7 +70,9 @@ pub async fn stateful_set_controller(world: World) {
         "metadata": { "name": POD, "namespace": NAMESPACE, "labels": { "app": "web" }, "ownerReferences": [
             { "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": uid(&set), "controller": true }] },
         "spec": { "hostname": POD, "subdomain": "web", "restartPolicy": "Always",
-            "initContainers": [{ "name": INIT, "image": "fill:1" }], "containers": [{ "name": "app", "image": "shop:1", "ports": [{ "containerPort": 8080 }],
+            "initContainers": [{ "name": INIT, "image": "fill:1" },
+                { "name": SIDECAR, "image": "log:1", "restartPolicy": "Always" }],
+            "containers": [{ "name": "app", "image": "shop:1", "ports": [{ "containerPort": 8080 }],
             "resources": { "requests": { "cpu": "1", "memory": "1Gi" } } }] },
     });
     let mut changes = world.objects.changes();

@@ -13,6 +13,7 @@ use super::World;
 use super::api_server::User;
 use super::app::{App, Life, PRIMARY};
 use super::cluster::{NODES, migration, pod_key, shadows};
+use super::mistake::Mistake;
 use super::objects::{Key, text, uid};
 
 #[derive(Default)]
@@ -96,6 +97,28 @@ impl Invariants {
     pub fn before_running(&self, world: &World, app: &App) {
         if !app.may_run() {
             self.breaks(world, format!("process {} of {} runs and was never let go", app.number, app.pod));
+        }
+    }
+
+    /// One of its containers is let go: all of them must be there, restored.
+    pub fn before_letting_go_of_pod(&self, world: &World, pod_uid: &str) {
+        let app = world.app(pod_uid).is_some_and(|app| app.memory.lock().has_past);
+        let sidecar = world.sidecar(pod_uid).is_some_and(|sidecar| sidecar.has_past());
+        let fresh_by_mistake = world.scenario.has(Mistake::FreshShadow);
+        if !(app || fresh_by_mistake) || !sidecar {
+            let what =
+                format!("a container of pod {pod_uid} is let go before all are back ({app}, {sidecar})");
+            self.breaks(world, what);
+        }
+    }
+
+    /// A container starts fresh: none of its pod may go on with its past.
+    pub fn starts_fresh(&self, world: &World, pod_uid: &str) {
+        let runs = |life: Life| matches!(life, Life::Running | Life::Frozen);
+        let app = world.app(pod_uid).is_some_and(|app| app.memory.lock().has_past && runs(app.life()));
+        let sidecar = world.sidecar(pod_uid).is_some_and(|one| one.has_past() && runs(one.life()));
+        if app || sidecar {
+            self.breaks(world, format!("pod {pod_uid} starts with a part restored and a part fresh"));
         }
     }
 
@@ -231,7 +254,14 @@ impl Invariants {
             return missing;
         };
         must(survivor.life() == Life::Running, &|| "the survivor stands still".to_owned());
+        let sidecars: Vec<_> = world.sidecars.lock().iter().filter(|one| one.is_alive()).cloned().collect();
+        must(sidecars.len() == 1, &|| format!("{} sidecars live", sidecars.len()));
         let memory = survivor.memory.lock();
+        for sidecar in &sidecars {
+            must(sidecar.pod_uid == survivor.pod_uid, &|| "the survivor has no sidecar".to_owned());
+            must(sidecar.life() == Life::Running, &|| "the survivor's sidecar stands still".to_owned());
+            must(sidecar.has_past() == memory.has_past, &|| "a part is restored and a part fresh".to_owned());
+        }
         must(memory.gate.parked_on().is_none(), &|| "the survivor is parked".to_owned());
         let published = world.published.load(Ordering::SeqCst);
         let all: Vec<u64> = (1..=published).collect();

@@ -20,8 +20,10 @@ use super::World;
 use super::agent::{Agent, bundles};
 use super::app::{App, Memory};
 use super::cluster::INIT;
+use super::containers::Process;
 use super::mistake::Mistake;
 use super::objects::{Key, text, uid};
+use super::sidecar::{SIDECAR, Sidecar};
 use super::wire::Line;
 
 const SANDBOX: Duration = Duration::from_millis(20);
@@ -80,6 +82,9 @@ async fn stop(world: World, node: String, pod_uid: String, app: Option<Arc<App>>
         app.stop(&world);
         app.died().await;
     }
+    if let Some(sidecar) = world.sidecar(&pod_uid) {
+        sidecar.kill();
+    }
     sleep(TEARDOWN).await;
     let _ = std::fs::remove_dir_all(bundles(world.node(&node).dir()).join(&pod_uid));
     if let Some(object) = object {
@@ -109,6 +114,7 @@ async fn run(world: World, node: String, pod: Value, started: Arc<Mutex<Option<A
         None => {
             let app = App::start(&world, &node, &name, &pod_uid, Memory::default());
             *started.lock() = Some(app);
+            Sidecar::start(&world, &node, &pod_uid);
         }
         Some(ticket) => {
             let request = ClaimRequest {
@@ -118,6 +124,8 @@ async fn run(world: World, node: String, pod: Value, started: Arc<Mutex<Option<A
                 container_id: String::new(),
                 pod_ip: Some(ip.clone()),
                 init: false,
+                fresh: false,
+                at_once: false,
             };
             let line = world.wire.line(&format!("shadow-runc {node}"), false);
             let mut create_of =
@@ -128,18 +136,25 @@ async fn run(world: World, node: String, pod: Value, started: Arc<Mutex<Option<A
                     return;
                 }
             }
-            let mut attempt = 0;
-            loop {
-                attempt += 1;
-                let request =
-                    ClaimRequest { container_id: format!("{pod_uid}.{attempt}"), ..request.clone() };
-                if create_of.app(&request, &started).await {
-                    world.containers.start(&request.container_id);
-                    break;
-                }
-                sleep(TRY_AGAIN).await;
-                if world.node(&node).is_lost() {
-                    return;
+            // In a shadow it is a container like the other.
+            let is_shadow = request.ticket.role == Role::Shadow;
+            let order = if is_shadow { ["app", SIDECAR] } else { [SIDECAR, "app"] };
+            for container in order {
+                let mut attempt = 0;
+                loop {
+                    attempt += 1;
+                    let container_id = format!("{pod_uid}.{container}.{attempt}");
+                    let container = container.to_owned();
+                    let at_once = world.scenario.has(Mistake::PartLetGoEarly);
+                    let request = ClaimRequest { container, container_id, at_once, ..request.clone() };
+                    if create_of.container(&request, &started).await {
+                        world.containers.start(&request.container_id);
+                        break;
+                    }
+                    sleep(TRY_AGAIN).await;
+                    if world.node(&node).is_lost() {
+                        return;
+                    }
                 }
             }
         }
@@ -191,8 +206,8 @@ impl Create<'_> {
         true
     }
 
-    /// Of the app; false where it fails and the kubelet tries again.
-    async fn app(&self, request: &ClaimRequest, started: &Mutex<Option<Arc<App>>>) -> bool {
+    /// Of one that stays; false where it fails and the kubelet tries again.
+    async fn container(&self, request: &ClaimRequest, started: &Mutex<Option<Arc<App>>>) -> bool {
         let Self { world, line, node, pod, .. } = *self;
         let Some((mut agent, verdict)) = claim(world, line, node, request, CLAIM_PATIENCE).await else {
             return false;
@@ -204,19 +219,30 @@ impl Create<'_> {
                 if !self.has_run_init {
                     world.invariants.fresh_without_init(world, request.pod.as_str());
                 }
-                *started.lock() = Some(App::start(world, node, pod, request.pod.as_str(), Memory::default()));
+                world.invariants.starts_fresh(world, request.pod.as_str());
+                if request.container == SIDECAR {
+                    Sidecar::start(world, node, request.pod.as_str());
+                } else {
+                    let app = App::start(world, node, pod, request.pod.as_str(), Memory::default());
+                    *started.lock() = Some(app);
+                }
                 return true;
             }
-            Verdict::Wait | Verdict::Complete | Verdict::Recorded => return false,
+            Verdict::Wait | Verdict::Fill | Verdict::Complete | Verdict::Recorded => return false,
         }
         let mut restoring = Restoring { agent: Arc::clone(&agent), request, ended: false };
         let ticket = &request.ticket;
-        let archive = agent.store.archive(&ticket.migration, ticket.epoch);
-        let image = std::fs::read_to_string(archive.join("images/pages-1.img"));
+        let handed_out = agent.tickets.handed_out(ticket, &request.container);
+        let Ok((part, _)) = handed_out else { return false };
+        let image = std::fs::read_to_string(part.join("images/pages-1.img"));
         sleep(RESTORE).await;
         let Ok(image) = image else { return false };
         let decided = world.decided.load(Ordering::SeqCst);
-        if ticket.role == Role::Replacement && world.scenario.restore_fails(node, ticket.life, decided) {
+        let is_app = request.container != SIDECAR;
+        if is_app
+            && ticket.role == Role::Replacement
+            && world.scenario.restore_fails(node, ticket.life, decided)
+        {
             let failed = RestoreOutcome::Failed { reason: "CRIU: no".into(), fault: RestoreFault::Criu };
             restoring.ended = report(line, &agent, request, failed).await.is_some();
             return false;
@@ -225,19 +251,24 @@ impl Create<'_> {
             return false;
         }
         // The process is there from here on, whoever hears of it, and stands still.
-        let memory = if ticket.role == Role::Shadow && world.scenario.has(Mistake::FreshShadow) {
-            Memory::default()
+        let process = if is_app {
+            let memory = if ticket.role == Role::Shadow && world.scenario.has(Mistake::FreshShadow) {
+                Memory::default()
+            } else {
+                world.image(image.parse().unwrap())
+            };
+            let app = App::restore(world, node, pod, request.pod.as_str(), memory);
+            *started.lock() = Some(Arc::clone(&app));
+            Process::App(app)
         } else {
-            world.image(image.parse().unwrap())
+            Process::Sidecar(Sidecar::restore(world, node, request.pod.as_str()))
         };
-        let app = App::restore(world, node, pod, request.pod.as_str(), memory);
-        world.containers.add(&request.container_id, &app);
-        *started.lock() = Some(Arc::clone(&app));
+        world.containers.add(&request.container_id, &process);
         let deadline = Instant::now() + REPORT_PATIENCE;
         loop {
             match report(line, &agent, request, RestoreOutcome::Restored).await {
                 Some(true) => break,
-                Some(false) => return only_on_record(world, &app),
+                Some(false) => return only_on_record(world, &process),
                 None => {}
             }
             sleep(RETRY).await;
@@ -246,7 +277,7 @@ impl Create<'_> {
             match again {
                 Some((answering, Verdict::Restore)) => agent = answering,
                 Some((_, Verdict::Recorded)) => break,
-                _ => return only_on_record(world, &app),
+                _ => return only_on_record(world, &process),
             }
         }
         restoring.ended = true;
@@ -255,8 +286,8 @@ impl Create<'_> {
 }
 
 /// Only what the agent has on record may live.
-fn only_on_record(world: &World, app: &App) -> bool {
-    app.kill(world);
+fn only_on_record(world: &World, process: &Process) -> bool {
+    process.kill(world);
     false
 }
 
@@ -333,12 +364,13 @@ async fn report(
 ) -> Option<bool> {
     let what = if outcome == RestoreOutcome::Restored { "restored" } else { "not restored" };
     let ended = {
-        let (agent, ticket) = (Arc::clone(agent), request.ticket.clone());
+        let (agent, ticket, container) =
+            (Arc::clone(agent), request.ticket.clone(), request.container.clone());
         async move {
             if agent.stopped.is_cancelled() {
                 return None;
             }
-            match agent.tickets.ended(&ticket, &outcome) {
+            match agent.tickets.ended(&ticket, &container, &outcome) {
                 Ok(()) => Some(true),
                 Err(NotRecorded::Spent) => Some(false),
                 Err(NotRecorded::Store(_)) => None,
@@ -359,6 +391,6 @@ fn broke_off(agent: &Agent, request: &ClaimRequest) {
     if !agent.stopped.is_cancelled() {
         let failed =
             RestoreOutcome::Failed { reason: "shadow-runc broke off".into(), fault: RestoreFault::BrokenOff };
-        let _ = agent.tickets.ended(&request.ticket, &failed);
+        let _ = agent.tickets.ended(&request.ticket, &request.container, &failed);
     }
 }

@@ -17,6 +17,8 @@ pub enum Mistake {
     FreshShadow,
     /// Restores do not leave their process standing still.
     RestoreLetsRun,
+    /// One container of a pod is let go before the last is back.
+    PartLetGoEarly,
     /// A pod whose init container was completed without running starts fresh.
     FreshWithoutInit,
     /// The source's node drops its dump when the source is killed.

@@ -17,6 +17,7 @@ pub mod objects;
 pub mod processes;
 pub mod run;
 pub mod scenario;
+pub mod sidecar;
 pub mod sweep;
 pub mod transport;
 pub mod watch;
@@ -34,6 +35,7 @@ use parking_lot::Mutex;
 use agent::Agent;
 use app::{App, Memory};
 use scenario::Scenario;
+use sidecar::Sidecar;
 use wire::{Blow, Line, Wire};
 
 /// One node: its folder outlives its agent.
@@ -72,6 +74,7 @@ pub struct Parts {
     pub broker: broker::Broker,
     pub webhook: Mutex<Option<Router>>,
     pub apps: Mutex<Vec<Arc<App>>>,
+    pub sidecars: Mutex<Vec<Arc<Sidecar>>>,
     pub containers: containers::Containers,
     pub published: AtomicU64,
     /// Somebody who was waited for has mended what kept it from living, or has given up.
@@ -115,6 +118,7 @@ impl World {
             broker: broker::Broker::default(),
             webhook: Mutex::default(),
             apps: Mutex::default(),
+            sidecars: Mutex::default(),
             containers: containers::Containers::default(),
             published: AtomicU64::new(0),
             decided: AtomicBool::new(false),
@@ -143,12 +147,18 @@ impl World {
         for app in there.into_iter().filter(|app| app.is_alive()) {
             app.kill(self);
         }
+        self.sidecars.lock().iter().filter(|one| one.node == name).for_each(|one| one.kill());
         self.wire.note(format!("{name} is lost"));
     }
 
     /// The living process of a pod.
     pub fn app(&self, pod_uid: &str) -> Option<Arc<App>> {
         self.apps.lock().iter().rev().find(|app| app.pod_uid == pod_uid && app.is_alive()).cloned()
+    }
+
+    /// The living sidecar of a pod.
+    pub fn sidecar(&self, pod_uid: &str) -> Option<Arc<Sidecar>> {
+        self.sidecars.lock().iter().rev().find(|one| one.pod_uid == pod_uid && one.is_alive()).cloned()
     }
 
     /// The process that the drain is about: the first there was.

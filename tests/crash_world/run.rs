@@ -1,5 +1,6 @@
 //! One run: the world is set up, drained, struck at one call, and looked at when it has come to rest.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
@@ -59,6 +60,7 @@ async fn run(scenario: Scenario, blow: Option<Blow>) -> Outcome {
         sleep(LOOK).await;
     }
     world.source().memory.lock().has_past = true;
+    world.sidecars.lock()[0].has_past.store(true, Ordering::SeqCst);
 
     world.wire.arm();
     let begun = Instant::now();

@@ -39,6 +39,7 @@ mod trouble_never_parks;
 mod trouble_no_node;
 mod trouble_operator_killed;
 mod trouble_target_dies;
+mod whole_pod;
 mod world_admission;
 mod world_host_port;
 mod world_image;

@@ -44,17 +44,13 @@ fn what_cannot_be_carried_is_refused_before_it_is_touched() -> Result {
 fn specs() -> Vec<(App, Reason)> {
     let with = |name: &str, pod: Value| App::counter(name).pod(pod);
     let of_queue = |name: &str| App::counter(name).queue(name).annotated("broker-secret", "broker");
-    let sidecar = json!({ "containers": [{}, { "name": "sidecar", "image": "localhost/pause:1" }] });
-    let native = json!({ "initContainers":
-        [{ "name": "native", "image": "localhost/pause:1", "restartPolicy": "Always" }] });
     let host_path = json!({ "hostPath": { "path": "/tmp", "type": "Directory" } });
     let host_port = json!({ "containers": [{ "ports": [{ "hostPort": 18080 }] }] });
     // To the kubelet itself, which sends it: it must succeed, or the container does not come up.
     let request = json!({ "path": "/healthz", "port": 10248, "host": "127.0.0.1" });
     let hook = json!({ "containers": [{ "lifecycle": { "postStart": { "httpGet": request } } }] });
     vec![
-        (with("several", sidecar), Reason::SeveralContainers),
-        (with("native", native), Reason::SeveralContainers),
+        (App::counter("no-shipper").annotated("restart-fresh", "ship"), Reason::ContainerUnknown),
         (App::counter("no-container").annotated("container", "other"), Reason::ContainerUnknown),
         (with("host-path", mounted(host_path)), Reason::VolumeNotSharable),
         (with("host-network", json!({ "hostNetwork": true })), Reason::HostNetwork),

@@ -79,7 +79,7 @@ impl<'a> Trouble<'a> {
 
     /// With patience for several attempts.
     pub fn drain_patiently(&self) -> Result<Drain> {
-        let options = DrainOptions::of(&self.scene.app.name);
+        let options = DrainOptions { delete_empty_dir: true, ..DrainOptions::of(&self.scene.app.name) };
         Drain::start(&self.scene.lab.cluster, &self.pod.node, &options)
     }
 

@@ -1,33 +1,37 @@
-//! Dump orders: stop a container, dump it by runc and CRIU, let it go on or not, stream the archive.
+//! Dump orders: stop a pod's containers, dump them by runc and CRIU, let them go on or not, stream the archive.
 //!
 //! Guarantees: one job for each migration and epoch, however often it is ordered, and its report outlives the agent;
-//! after a failure at any point the container runs again, and nothing is left of the dump; CRIU itself is never cut
+//! after a failure at any point the containers run again, all of them, and nothing is left of the dump; CRIU itself is never cut
 //! short by an order's time limit (a process whose dump is broken off may not survive it): the order fails in time, the
 //! job winds up behind it.
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::carry::Load;
+use super::carry::{Load, Located};
 use super::jobs::Outcome;
 use super::written::{JOB, Job, WRITTEN};
-use crate::agent::context::{Node, find};
+use crate::agent::context::{Node, find_all};
 use crate::agent::failure::Failure;
 use crate::agent::metrics;
 use crate::agent::node::containers::{Container, Containers};
+use crate::agent::node::cri;
 use crate::agent::node::look::before_dump;
 use crate::agent::store::{self, Durability, Store};
 use crate::agent::transfer::archive::{IMAGES, Origin};
 use crate::agent::transfer::peer::Peer;
 use crate::agent::transfer::receive::room_for;
 use crate::api::{
-    ArchiveSize, ContainerRef, DumpOrder, DumpReport, Hold, MigrationUid, Objection, Reason, Refusal,
+    ArchiveSize, DumpOrder, DumpReport, Hold, MigrationUid, Objection, PodContainers, Reason, Refusal,
+    sentence,
 };
 use crate::judgement::{cause, objection};
 use crate::runtime::CRIU_CONFIG_VARIABLE;
@@ -83,7 +87,7 @@ fn broken_off() -> Failure {
 }
 
 fn log(uid: &MigrationUid, order: &DumpOrder, outcome: &Outcome) {
-    let (epoch, pod) = (order.epoch, &order.container.pod.uid);
+    let (epoch, pod) = (order.epoch, &order.containers.pod.uid);
     match outcome {
         Ok(report) => {
             metrics::dump_ended("done");
@@ -99,15 +103,14 @@ fn log(uid: &MigrationUid, order: &DumpOrder, outcome: &Outcome) {
     }
 }
 
-/// How large an archive of the container would be now. Its files are counted by one at a time, also where whoever asked has
-/// given up.
-pub async fn size(node: &Arc<Node>, container: &ContainerRef) -> Result<ArchiveSize, Failure> {
-    let lock = node.locks.lock(&container.pod.uid, Instant::now() + SIZE_WAIT).await?;
-    let (container, upper) = node.locate(container).await?;
+/// How large an archive of the pod would be now. Its files are counted by one at a time, also where whoever asked has given up.
+pub async fn size(node: &Arc<Node>, containers: &PodContainers) -> Result<ArchiveSize, Failure> {
+    let lock = node.locks.lock(&containers.pod.uid, Instant::now() + SIZE_WAIT).await?;
+    let located = node.locate_all(containers).await?;
     let counted = tokio::spawn({
         let node = Arc::clone(node);
         async move {
-            let found = what_is_carried(&node, &container, upper).await;
+            let found = what_is_carried(&node, &located).await;
             drop(lock);
             found.map(|(_, bytes)| bytes)
         }
@@ -117,20 +120,34 @@ pub async fn size(node: &Arc<Node>, container: &ContainerRef) -> Result<ArchiveS
 }
 
 /// What moves beside the processes, and how large an archive will be. Page cache is not dumped.
-async fn what_is_carried(
-    node: &Arc<Node>,
-    container: &Container,
-    upper: PathBuf,
-) -> Result<(Arc<Load>, u64), Failure> {
+async fn what_is_carried(node: &Arc<Node>, located: &[Located]) -> Result<(Arc<Load>, u64), Failure> {
     let failed = |what: &str, error: &dyn std::fmt::Display| {
-        Failure::new(Refusal::RuntimeFailed, format!("size of {what} of container {}: {error}", container.id))
+        Failure::new(Refusal::RuntimeFailed, format!("size of {what}: {error}"))
     };
-    let (host, of, pids) = (node.host.clone(), container.clone(), container.freezer.pids()?);
-    let counted = tokio::task::spawn_blocking(move || Load::of(&host, &of, upper, &pids)).await;
+    let (host, of) = (node.host.clone(), located.to_vec());
+    let counted = tokio::task::spawn_blocking(move || Load::of(&host, &of)).await;
     let load = counted.map_err(|error| failed("the files", &error))??;
-    let memory = container.memory.bytes().map_err(|error| failed("the memory", &error))?;
-    let bytes = memory.saturating_add(IMAGES_OVERHEAD).saturating_add(load.bytes());
+    let mut bytes = load.bytes();
+    for Located { container, .. } in located {
+        let what = format!("the memory of container {}", container.id);
+        let memory = container.memory.bytes().map_err(|error| failed(&what, &error))?;
+        bytes = bytes.saturating_add(memory).saturating_add(IMAGES_OVERHEAD);
+    }
     Ok((Arc::new(load), bytes))
+}
+
+/// What each of them was made from, for the node that restores to compare: of several containers the operator sees the first
+/// that waits only.
+async fn with_images(node: &Node, order: &DumpOrder, mut located: Vec<Located>) -> Vec<Located> {
+    if order.containers.beside.is_empty() && order.containers.fresh.is_empty() {
+        return located;
+    }
+    for (one, of) in located.iter_mut().zip(order.containers.carried()) {
+        let image = cri::image(&node.host, &node.engine, &of).await;
+        let image = image.inspect_err(|error| tracing::warn!(%error, "image not noted, so not compared"));
+        one.image = image.ok().flatten();
+    }
+    located
 }
 
 async fn run(
@@ -141,14 +158,14 @@ async fn run(
     deadline: Instant,
 ) -> Outcome {
     let peer = Peer::new(&node.tls, &order.target, node.peer_port)?;
-    let (container, upper) = node.locate(&order.container).await?;
-    let (load, expected) = what_is_carried(node, &container, upper).await?;
+    let located = with_images(node, order, node.locate_all(&order.containers).await?).await;
+    let (load, expected) = what_is_carried(node, &located).await?;
     room_for(&node.store, expected)?;
     let located_ms = millis(begun.elapsed());
     peer.reserve(uid, order.epoch, expected, deadline).await?;
     tracing::debug!(migration = %uid, located_ms, reserved_ms = millis(begun.elapsed()), expected, "room is there");
     let dir = node.store.dump(uid, order.epoch);
-    let outcome = dump_and_send(node, uid, order, &container, &load, &dir, &peer, begun, deadline).await;
+    let outcome = dump_and_send(node, uid, order, &located, &load, &dir, &peer, begun, deadline).await;
     if outcome.is_err()
         && let Err(error) = store::remove(&dir)
     {
@@ -162,39 +179,37 @@ async fn dump_and_send(
     node: &Arc<Node>,
     uid: &MigrationUid,
     order: &DumpOrder,
-    container: &Container,
+    located: &[Located],
     load: &Arc<Load>,
     dir: &Path,
     peer: &Peer,
     begun: Instant,
     deadline: Instant,
 ) -> Outcome {
-    let lock = node.locks.lock(&order.container.pod.uid, deadline).await?;
+    let lock = node.locks.lock(&order.containers.pod.uid, deadline).await?;
     // A thaw that came meanwhile has called this attempt off: it must not be frozen after that.
     node.tickets.pass(uid, |fence| fence.admit_forward(order.epoch))?;
     store::remove(dir)?;
-    for part in [dir.to_owned(), dir.join(IMAGES), dir.join(WORK)] {
-        let made = std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o700).create(&part);
-        made.map_err(|source| store::StoreError { path: part, source })?;
+    for number in 0..located.len() {
+        for part in [IMAGES, WORK].map(|part| dir.join(load.folder(number)).join(part)) {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&part);
+            made.map_err(|source| store::StoreError { path: part, source })?;
+        }
     }
-    // From here on the container may stand still: a restarted agent must know.
-    store::write(&dir.join(JOB), &Job { container: order.container.clone() }, Durability::Process)?;
+    // From here on containers may stand still: a restarted agent must know.
+    store::write(&dir.join(JOB), &Job { containers: order.containers.clone() }, Durability::Process)?;
     let frozen_at = Instant::now();
-    let images = stop_and_dump(node, &order.container, container, load, dir, deadline).await;
+    let images = stop_and_dump(node, &order.containers, located, load, dir, deadline).await;
     let dumped_in = frozen_at.elapsed();
     let images = images
         .and_then(|()| store::write(&dir.join(WRITTEN), &(), Durability::Process).map_err(Failure::from));
     let mut stands_still = order.hold == Hold::Frozen && images.is_ok();
-    let thawed = if stands_still { Ok(()) } else { container.freezer.thaw(Instant::now() + THAW).await };
+    let thawed = if stands_still { Ok(()) } else { thaw(&node.containers, &order.containers).await };
     let frozen_for = frozen_at.elapsed();
     drop(lock);
-    let sent = match images.and(thawed.map_err(Failure::from)) {
+    let sent = match images.and(thawed) {
         Ok(()) => {
-            let origin = Origin {
-                migration: uid.clone(),
-                epoch: order.epoch,
-                container: order.container.container.clone(),
-            };
+            let origin = Origin::of(uid, order.epoch, order.containers.clone());
             let streaming = Instant::now();
             let sent = peer.send(dir, &origin, deadline).await;
             sent.inspect(|manifest| {
@@ -212,14 +227,15 @@ async fn dump_and_send(
             frozen_ms: millis(frozen_for),
             total_ms: millis(begun.elapsed()),
             empty_dirs: load.empty_dirs().to_vec(),
+            beside: order.containers.beside.clone(),
         };
         store::write(&dir.join(REPORT), &report, Durability::Process)?;
         Ok(report)
     });
     if report.is_err() && std::mem::take(&mut stands_still) {
-        let _lock = node.locks.lock(&order.container.pod.uid, Instant::now() + THAW).await;
-        if let Err(error) = container.freezer.thaw(Instant::now() + THAW).await {
-            tracing::error!(%error, container = container.id, "a container stands still after a failed dump");
+        let _lock = node.locks.lock(&order.containers.pod.uid, Instant::now() + THAW).await;
+        if let Err(error) = thaw(&node.containers, &order.containers).await {
+            tracing::error!(%error, pod = %order.containers.pod.uid, "a pod stands still after a failed dump");
         }
     }
     if report.is_ok() {
@@ -228,22 +244,70 @@ async fn dump_and_send(
     report
 }
 
-/// Freezes the container; then, at the same time, CRIU dumps its processes and we copy its files.
+/// Freezes the containers; then, at the same time, CRIU dumps their processes and we copy their files.
 async fn stop_and_dump(
     node: &Arc<Node>,
-    wanted: &ContainerRef,
-    container: &Container,
+    wanted: &PodContainers,
+    located: &[Located],
     load: &Arc<Load>,
     dir: &Path,
     deadline: Instant,
 ) -> Result<(), Failure> {
-    // Frozen by us first: CRIU would wait for a cgroup v1 freezer in steps of 100 ms.
+    // Frozen by us first: CRIU would wait for a cgroup v1 freezer in steps of 100 ms. Each its own cgroup: CRIU lets a
+    // process of a container run for its own work, which it could not below a pod's that is frozen.
     let begun = Instant::now();
-    container.freezer.freeze(deadline).await?;
+    freeze_all(node, wanted, deadline).await?;
     let freeze_ms = millis(begun.elapsed());
-    tokio::try_join!(before_dump(node, container, wanted), is_alone(node, wanted))?;
-    load.clear(container)?;
-    let (images, work) = (dir.join(IMAGES), dir.join(WORK));
+    tokio::try_join!(before_dump(node, wanted, located), none_is_left_out(node, wanted))?;
+    load.clear(located)?;
+    let patience = deadline.saturating_duration_since(Instant::now()) + WIND_UP;
+    let files = load.write(dir);
+    let dumps = located
+        .iter()
+        .enumerate()
+        .map(|(number, one)| dump_container(node, &one.container, dir.join(load.folder(number)), patience));
+    let (dumped, files) = tokio::join!(join_all(dumps), files.written());
+    for (one, dumped) in located.iter().zip(dumped) {
+        dumped.map_err(|failure| named(failure, located, &one.name))?;
+    }
+    let files = files?;
+    let (files_ms, dumped) = (millis(files.took), Instant::now());
+    let pids = located.iter().map(|one| one.container.freezer.pids()).collect::<Result<_, _>>()?;
+    files.finish(pids).await?;
+    let (finish_ms, all_ms) = (millis(dumped.elapsed()), millis(begun.elapsed()));
+    tracing::debug!(freeze_ms, files_ms, finish_ms, all_ms, "dump written");
+    if Instant::now() >= deadline {
+        return Err(Failure::new(Refusal::TimedOut, "CRIU took longer than the order allows"));
+    }
+    Ok(())
+}
+
+/// Also those that were started meanwhile, as the kubelet starts what has crashed again.
+async fn freeze_all(node: &Node, wanted: &PodContainers, deadline: Instant) -> Result<(), Failure> {
+    let mut frozen: Vec<String> = Vec::new();
+    loop {
+        let running = node.find_all(wanted).await?;
+        let new = |id: &String| !frozen.contains(id);
+        if !running.iter().any(|(_, container)| new(&container.id)) {
+            return Ok(());
+        }
+        let freezes = running.iter().map(|(_, container)| container.freezer.freeze(deadline));
+        join_all(freezes).await.into_iter().collect::<Result<(), _>>()?;
+        frozen = running.into_iter().map(|(_, container)| container.id).collect();
+        if wanted.beside.is_empty() && wanted.fresh.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// By CRIU, into that folder.
+async fn dump_container(
+    node: &Arc<Node>,
+    container: &Container,
+    folder: PathBuf,
+    patience: Duration,
+) -> Result<(), Failure> {
+    let (images, work) = (folder.join(IMAGES), folder.join(WORK));
     let args: [&OsStr; 11] = [
         "--root".as_ref(),
         container.runc_root.as_ref(),
@@ -257,31 +321,34 @@ async fn stop_and_dump(
         work.as_ref(),
         container.id.as_ref(),
     ];
-    let patience = deadline.saturating_duration_since(Instant::now()) + WIND_UP;
-    let files = load.write(dir);
     let settings = node.store.criu_config();
     let environment = [(CRIU_CONFIG_VARIABLE, settings.as_os_str())];
-    let (dumped, files) = tokio::join!(node.host.run("runc", &args, &environment, patience), files.written());
+    let dumped = node.host.run("runc", &args, &environment, patience).await;
     dumped.map_err(|error| {
         let log = fs::read(work.join("dump.log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let plain = || Failure::new(Refusal::RuntimeFailed, format!("CRIU: {}; {error}", cause(&log)));
         objection(&log).map_or_else(plain, Failure::objecting)
     })?;
-    let files = files?;
-    let (files_ms, dumped) = (millis(files.took), Instant::now());
-    files.finish(&images, container.freezer.pids()?).await?;
-    let (finish_ms, all_ms) = (millis(dumped.elapsed()), millis(begun.elapsed()));
-    tracing::debug!(freeze_ms, files_ms, finish_ms, all_ms, "dump written");
-    if Instant::now() >= deadline {
-        return Err(Failure::new(Refusal::TimedOut, "CRIU took longer than the order allows"));
-    }
     Ok(())
+}
+
+/// Of a pod with several containers a failure says which.
+fn named(failure: Failure, located: &[Located], name: &str) -> Failure {
+    if located.len() == 1 {
+        return failure;
+    }
+    let said = |message: &str| format!("container `{name}`: {message}");
+    let objection = failure.objection.map(|objection| {
+        let message = sentence(&said(&objection.message));
+        Box::new(Objection { message, ..*objection })
+    });
+    Failure { message: said(&failure.message), objection, ..failure }
 }
 
 /// Another container of the pod does not stand still: a debug container that was started just now. It may change files of
 /// the pod's volumes while they are copied.
-async fn is_alone(node: &Node, wanted: &ContainerRef) -> Result<(), Failure> {
+async fn none_is_left_out(node: &Node, wanted: &PodContainers) -> Result<(), Failure> {
     let (containers, of) = (node.containers.clone(), wanted.clone());
     let others = tokio::task::spawn_blocking(move || containers.others(&of)).await;
     let others = others.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??;
@@ -290,12 +357,20 @@ async fn is_alone(node: &Node, wanted: &ContainerRef) -> Result<(), Failure> {
         Some(other) => Err(Failure::objecting(Objection {
             reason: Reason::SeveralContainers,
             message: format!(
-                "container `{other}` of pod {} is running beside it: end its program",
+                "container `{other}` of pod {} is running beside those that move: end its program",
                 wanted.pod.name
             ),
             passes: true,
         })),
     }
+}
+
+/// Lets all of them go on, also where one does not.
+async fn thaw(containers: &Containers, wanted: &PodContainers) -> Result<(), Failure> {
+    let found = find_all(containers, wanted).await?;
+    let thaws = found.iter().map(|(_, container)| container.freezer.thaw(Instant::now() + THAW));
+    let thawed: Result<(), _> = join_all(thaws).await.into_iter().collect();
+    Ok(thawed?)
 }
 
 /// After a restart: containers that stood still for a dump nobody finishes go on.
@@ -306,10 +381,9 @@ pub async fn recover(store: &Store, containers: &Containers) -> Result<(), Failu
             continue;
         }
         if let Some(job) = store::read_intact::<Job>(&dir.join(JOB))? {
-            if let Some(container) = find(containers, &job.container).await? {
-                container.freezer.thaw(Instant::now() + THAW).await?;
-            }
-            tracing::warn!(migration = %uid, %epoch, pod = %job.container.pod.uid, "dump of an earlier agent given up");
+            thaw(containers, &job.containers).await?;
+            let pod = &job.containers.pod.uid;
+            tracing::warn!(migration = %uid, %epoch, %pod, "dump of an earlier agent given up");
         }
         store::remove(&dir)?;
     }

@@ -1,20 +1,21 @@
-//! What lies in the folder of a dump: which container stood still for it, and whether all of it is there. Blocking reads.
+//! What lies in the folder of a dump: which containers stood still for it, and whether all of it is there. Blocking reads.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::agent::store::{self, StoreError};
-use crate::api::ContainerRef;
+use crate::api::PodContainers;
 
-/// In a dump's folder: which container stands still for it.
+/// In a dump's folder: which containers stand still for it.
 pub(super) const JOB: &str = "job.json";
 /// In a dump's folder: all of it is there.
 pub(super) const WRITTEN: &str = "written";
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Job {
-    pub container: ContainerRef,
+    #[serde(rename = "container")]
+    pub containers: PodContainers,
 }
 
 /// All of it is written, here at `dir`; it may not have been sent yet.
@@ -22,8 +23,8 @@ pub fn is_written(dir: &Path) -> bool {
     dir.join(WRITTEN).exists()
 }
 
-/// Name of the container of a dump all of which is written here.
-pub fn written_of(dir: &Path) -> Result<Option<String>, StoreError> {
+/// The containers of a dump all of which is written here.
+pub fn written_of(dir: &Path) -> Result<Option<PodContainers>, StoreError> {
     let job: Option<Job> = if is_written(dir) { store::read(&dir.join(JOB))? } else { None };
-    Ok(job.map(|job| job.container.container))
+    Ok(job.map(|job| job.containers))
 }

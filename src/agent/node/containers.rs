@@ -12,7 +12,7 @@ use super::freezer::Freezer;
 use super::host::Host;
 use super::memory::Memory;
 use super::overlay::upper_dir;
-use crate::api::{ContainerRef, PodUid};
+use crate::api::{ContainerRef, PodContainers, PodUid};
 
 /// A running container.
 #[derive(Clone, Debug)]
@@ -116,11 +116,12 @@ impl Containers {
         Ok(newest)
     }
 
-    /// Names of the other containers of its pod that run here.
-    pub fn others(&self, of: &ContainerRef) -> Result<Vec<String>, ScanError> {
+    /// Names of further containers of the pod that run here.
+    pub fn others(&self, of: &PodContainers) -> Result<Vec<String>, ScanError> {
+        let is_of = |name: &&String| of.all().any(|one| one.container == **name);
         let mut found = Vec::new();
         for (id, config) in self.of_pod(&of.pod.uid)? {
-            let name = config.annotations.get(CONTAINER_NAME).filter(|name| **name != of.container);
+            let name = config.annotations.get(CONTAINER_NAME).filter(|name| !is_of(name));
             if let Some(name) = name
                 && self.by_id(&id)?.is_some()
             {
@@ -308,12 +309,14 @@ mod tests {
         assert_eq!(found.freezer, Freezer::V1(root.path().join("sys/fs/cgroup/freezer/x")));
         assert!(containers.find(&wanted("u1", "web")).unwrap().is_none());
         add(root.path(), "debug", "u1", Some("debug"), now);
-        assert_eq!(
-            containers.others(&wanted("u1", "app")).unwrap(),
-            ["debug"],
-            "no sandbox, and none that is dead"
-        );
-        assert!(containers.others(&wanted("u2", "app")).unwrap().is_empty());
+        add(root.path(), "log", "u1", Some("log"), now);
+        let others = |uid| {
+            let ContainerRef { pod, container } = wanted(uid, "app");
+            let (beside, fresh) = (vec!["log".into()], Vec::new());
+            containers.others(&PodContainers { pod, container, beside, fresh })
+        };
+        assert_eq!(others("u1").unwrap(), ["debug"], "no sandbox, and none that is dead");
+        assert!(others("u2").unwrap().is_empty());
         assert!(containers.find(&wanted("u", "app")).unwrap().is_none());
         assert!(containers.knows_pod(&"u2".into()) && !containers.knows_pod(&"u3".into()));
     }

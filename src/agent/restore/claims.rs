@@ -17,10 +17,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use super::images::Images;
 use super::ticket::{Verdict, without_restore};
 use super::tickets::{CalledOff, NotRecorded, Tickets};
 use crate::agent::metrics;
-use crate::agent::store::Store;
 use crate::api::{ClaimAnswer, ClaimRequest, RestoreFault, RestoreOutcome, Role};
 use crate::kit::Shutdown;
 
@@ -51,7 +51,7 @@ pub fn listen(socket: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves claims until stopped.
-pub async fn serve(listener: UnixListener, tickets: Arc<Tickets>, store: Store, shutdown: Shutdown) {
+pub async fn serve(listener: UnixListener, tickets: Arc<Tickets>, images: Images, shutdown: Shutdown) {
     let slots = Arc::new(Semaphore::new(CLAIM_CAP));
     loop {
         let slot = Arc::clone(&slots).acquire_owned().await.ok(); // never closed
@@ -66,9 +66,9 @@ pub async fn serve(listener: UnixListener, tickets: Arc<Tickets>, store: Store, 
             },
             () = shutdown.stopped() => return,
         };
-        let (tickets, store) = (Arc::clone(&tickets), store.clone());
+        let (tickets, images) = (Arc::clone(&tickets), images.clone());
         tokio::spawn(async move {
-            if let Err(error) = converse(stream, &tickets, &store).await {
+            if let Err(error) = converse(stream, &tickets, &images).await {
                 tracing::warn!(%error, "a claim broke off");
             }
             drop(slot);
@@ -76,7 +76,7 @@ pub async fn serve(listener: UnixListener, tickets: Arc<Tickets>, store: Store, 
     }
 }
 
-async fn converse(stream: UnixStream, tickets: &Tickets, store: &Store) -> io::Result<()> {
+async fn converse(stream: UnixStream, tickets: &Tickets, images: &Images) -> io::Result<()> {
     if !stream.peer_cred()?.uid().eq(&rustix::process::geteuid().as_raw()) {
         return Err(io::Error::new(ErrorKind::PermissionDenied, "claims come from root only"));
     }
@@ -98,15 +98,32 @@ async fn converse(stream: UnixStream, tickets: &Tickets, store: &Store) -> io::R
         decided => decided,
     };
     match verdict {
-        Verdict::Restore | Verdict::Wait => {
-            let archive = store.archive(&ticket.migration, ticket.epoch);
-            let answer = ClaimAnswer::Restore { archive: archive.to_string_lossy().into_owned() };
-            let outcome = restore(&mut read, &mut write, &answer, tickets.called_off(&ticket)).await;
+        Verdict::Restore | Verdict::Fill | Verdict::Wait => {
+            let container = request.container.as_str();
+            let (folder, part) = tickets.handed_out(&ticket, container).map_err(io::Error::other)?;
+            let archive = folder.to_string_lossy().into_owned();
+            let (answer, another) = match verdict {
+                Verdict::Fill => (ClaimAnswer::Fill { pod: part }, None),
+                _ => (
+                    ClaimAnswer::Restore { archive, pod: Some(part) },
+                    images.another(&request, &folder).await,
+                ),
+            };
+            if let Some(reason) = another {
+                let fault = RestoreFault::AnotherImage;
+                let failed = RestoreOutcome::Failed { reason: reason.clone(), fault };
+                tickets.ended(&ticket, container, &failed).map_err(io::Error::other)?;
+                metrics::claim_ended("failed");
+                tracing::warn!(%ticket, %pod, container, reason, "not restored");
+                return send(&mut write, &ClaimAnswer::Refuse { reason }).await;
+            }
+            let outcome =
+                restore(&mut read, &mut write, &answer, tickets.called_off(&ticket, container)).await;
             let outcome = outcome.unwrap_or_else(|error| RestoreOutcome::Failed {
                 reason: format!("shadow-runc broke off: {error}"),
                 fault: RestoreFault::BrokenOff,
             });
-            match tickets.ended(&ticket, &outcome) {
+            match tickets.ended(&ticket, container, &outcome) {
                 Ok(()) => {}
                 Err(NotRecorded::Spent) => {
                     metrics::claim_ended("spent");
@@ -116,19 +133,23 @@ async fn converse(stream: UnixStream, tickets: &Tickets, store: &Store) -> io::R
                 Err(NotRecorded::Store(error)) => {
                     // Whoever restored it asks again, and reports again.
                     let reason = format!("not put on record: {error}");
-                    let _ = tickets
-                        .ended(&ticket, &RestoreOutcome::Failed { reason, fault: RestoreFault::BrokenOff });
+                    let failed = RestoreOutcome::Failed { reason, fault: RestoreFault::BrokenOff };
+                    let _ = tickets.ended(&ticket, container, &failed);
                     return Err(io::Error::other(error));
                 }
             }
             match &outcome {
                 RestoreOutcome::Restored => {
                     metrics::claim_ended("restored");
-                    tracing::info!(%ticket, %pod, "restored, and stands still");
+                    tracing::info!(%ticket, %pod, container, "restored, and stands still");
+                }
+                RestoreOutcome::Filled { .. } => {
+                    metrics::claim_ended("fresh");
+                    tracing::info!(%ticket, %pod, container, "volumes filled, starts anew");
                 }
                 RestoreOutcome::Failed { reason, fault } => {
                     metrics::claim_ended("failed");
-                    tracing::warn!(%ticket, %pod, reason, ?fault, "not restored");
+                    tracing::warn!(%ticket, %pod, container, reason, ?fault, "not restored");
                 }
             }
             timeout(LINE_PATIENCE, write.write_all(b"\n")).await?

@@ -2,6 +2,7 @@
 
 pub mod claims;
 pub mod fence;
+pub mod images;
 pub mod leftovers;
 pub mod processes;
 pub mod settle;

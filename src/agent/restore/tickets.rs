@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::fence::{Fence, Stale};
 use super::processes::Processes;
 use super::settle;
-use super::ticket::{Holder, NotOpened, Opening, Ticket, Verdict, without_restore};
+use super::ticket::{NotOpened, Opening, PartState, Ticket, Verdict, without_restore};
 use crate::agent::failure::Failure;
 use crate::agent::node::containers::Containers;
 use crate::agent::store::{self, Durability, Store, StoreError};
@@ -67,16 +67,16 @@ struct Entry {
     /// Restores that failed since the agent started, and how many of them an `await` has told.
     failures: u64,
     told: u64,
-    /// Somebody restores, as far as we have heard, whatever became of the ticket meanwhile.
-    restoring: bool,
-    /// When its processes were let go, or found running by this agent.
+    /// Containers that somebody restores, as far as we have heard, whatever became of the ticket meanwhile.
+    restoring: BTreeSet<String>,
+    /// When the last of its containers was let go, or all were found running by this agent.
     runs_since: Option<Instant>,
 }
 
 impl Entry {
     fn new(ticket: Ticket) -> Self {
-        let runs_since = (ticket.state == TicketState::Started).then(Instant::now);
-        Self { ticket, failures: 0, told: 0, restoring: false, runs_since }
+        let runs_since = (ticket.state() == TicketState::Started).then(Instant::now);
+        Self { ticket, failures: 0, told: 0, restoring: BTreeSet::new(), runs_since }
     }
 }
 
@@ -119,14 +119,14 @@ impl Tickets {
             // Not forced to the disk: one that is lost is opened anew by the operator.
             let Some(mut ticket) = store::read_intact::<Ticket>(&path)? else { continue };
             let is_gone = ticket.holder.as_ref().is_none_or(|holder| !containers.knows_pod(&holder.pod));
-            let lasts = ticket.opened.is_some() || ticket.state == TicketState::Closed;
+            let lasts = ticket.opened.is_some() || ticket.spent;
             if ticket.is_forgettable() || (is_gone && !lasts) {
                 // Whoever waits for it asks again; whoever is gone leaves nothing behind.
                 store::remove(&path)?;
                 continue;
             }
             // Whoever restores reports again, or asks again.
-            ticket.failed(RestoreFault::BrokenOff, "the agent was restarted meanwhile".into());
+            ticket.broken_off();
             book.tickets.insert(id, Entry::new(ticket));
         }
         let changes = watch::Sender::new(0);
@@ -168,7 +168,7 @@ impl Tickets {
     /// True if a ticket is open on the archive of that epoch: it must not be replaced any more.
     pub fn is_opened(&self, uid: &MigrationUid, epoch: Epoch) -> bool {
         let book = self.book.lock();
-        let is_open = |ticket: &Ticket| ticket.opened.is_some() && ticket.state != TicketState::Closed;
+        let is_open = |ticket: &Ticket| ticket.opened.is_some() && !ticket.spent;
         let mut tickets = book.tickets.iter();
         tickets.any(|(id, entry)| id.migration == *uid && id.epoch == epoch && is_open(&entry.ticket))
     }
@@ -193,8 +193,8 @@ impl Tickets {
             return Err(Failure::new(Refusal::DigestMismatch, what));
         }
         self.whole(&manifest).map_err(|what| Failure::new(Refusal::DigestMismatch, what))?;
-        let (container, digest) = (order.container.clone(), order.digest.clone());
-        let opening = Opening { container, digest, purpose: order.purpose };
+        let (containers, digest) = (manifest.containers().cloned().collect(), order.digest.clone());
+        let opening = Opening { containers, digest, purpose: order.purpose };
         let id = TicketId { migration: uid.clone(), epoch: order.epoch, role, life: order.life };
         let known = self.book.lock().tickets.get(&id).and_then(|entry| entry.ticket.opened.clone());
         if order.life > Life::FIRST && known.is_none() {
@@ -244,7 +244,7 @@ impl Tickets {
             return Ok(Verdict::Wait);
         }
         let gone = earlier.holder.is_some_and(|h| h.pod != request.pod && !self.containers.has_task(&h.pod));
-        let verdict = self.change(id, |ticket| ticket.claim(id.role, &Holder::from(request), gone))?;
+        let verdict = self.change(id, |ticket| ticket.claim(id.role, request, gone))?;
         if verdict == Verdict::Complete && self.fence(&id.migration).is_closed(id.epoch) {
             // Closed since it was looked at: either with this pod among the barred, or before its ticket was there.
             self.book.lock().tickets.remove(id);
@@ -257,7 +257,7 @@ impl Tickets {
             if let Err(reason) = whole {
                 let outcome =
                     RestoreOutcome::Failed { reason: reason.clone(), fault: RestoreFault::ArchiveDamaged };
-                return match self.ended(id, &outcome) {
+                return match self.ended(id, &request.container, &outcome) {
                     Ok(()) | Err(NotRecorded::Spent) => Ok(Verdict::Refuse(reason)),
                     Err(NotRecorded::Store(error)) => Err(error),
                 };
@@ -280,27 +280,27 @@ impl Tickets {
         Ok(())
     }
 
-    /// Notes how a restore ended.
-    pub fn ended(&self, id: &TicketId, outcome: &RestoreOutcome) -> Result<(), NotRecorded> {
+    /// Notes how a restore of that container ended.
+    pub fn ended(&self, id: &TicketId, container: &str, outcome: &RestoreOutcome) -> Result<(), NotRecorded> {
         let is_known = self.book.lock().tickets.contains_key(id);
         let noted = match outcome {
-            RestoreOutcome::Restored if !is_known => return Err(NotRecorded::Spent),
-            RestoreOutcome::Restored => {
-                self.change(id, Ticket::restored)?.then_some(()).ok_or(NotRecorded::Spent)
+            RestoreOutcome::Restored | RestoreOutcome::Filled { .. } if !is_known => Ok(false),
+            RestoreOutcome::Restored => Ok(self.change(id, |ticket| ticket.restored(container))?),
+            RestoreOutcome::Filled { shm } => Ok(self.change(id, |ticket| ticket.filled(container, *shm))?),
+            RestoreOutcome::Failed { reason, fault } => {
+                let gave_back = self.gave_back(id, |ticket| {
+                    let was = ticket.parts.get(container).map(|part| part.state);
+                    ticket.failed(container, *fault, reason.clone());
+                    was == Some(PartState::Restoring)
+                });
+                gave_back.map(|()| true)
             }
-            RestoreOutcome::Failed { reason, fault } => self
-                .gave_back(id, |ticket| {
-                    let was = ticket.state;
-                    ticket.failed(*fault, reason.clone());
-                    was != ticket.state
-                })
-                .map_err(NotRecorded::from),
         };
         if let Some(entry) = self.book.lock().tickets.get_mut(id) {
-            entry.restoring = false;
+            entry.restoring.remove(container);
         }
         self.changed();
-        noted
+        if noted? { Ok(()) } else { Err(NotRecorded::Spent) }
     }
 
     /// In memory first, and also where the disk is full: else nobody would ever restore by this ticket. To the next life
@@ -355,16 +355,17 @@ impl Tickets {
         let closed = book.fences.get(&id.migration).is_some_and(|fence| fence.is_closed(id.epoch));
         let entry = book.tickets.get_mut(id);
         // One that a later restore has made up for is none.
-        let is_news = |entry: &Entry| entry.failures > entry.told && entry.ticket.failure.is_some();
+        let is_news = |entry: &Entry| entry.failures > entry.told && entry.ticket.failure().is_some();
         let news = entry.as_deref().is_some_and(is_news);
         let (ticket, runs_since) = entry.map_or_else(Default::default, |entry| {
             entry.told = entry.failures;
             (entry.ticket.clone(), entry.runs_since)
         });
         drop(book);
-        let state = if closed { TicketState::Closed } else { ticket.state };
+        let state = if closed { TicketState::Closed } else { ticket.state() };
+        let (fault, failure) = ticket.failure().unzip();
         let (pod, pod_ip) = ticket.holder.map_or((None, None), |holder| (Some(holder.pod), holder.pod_ip));
-        (AwaitedTicket { state, pod, pod_ip, failure: ticket.failure, fault: ticket.fault }, runs_since, news)
+        (AwaitedTicket { state, pod, pod_ip, failure, fault }, runs_since, news)
     }
 
     /// Changes a ticket, on disk first; one that does not exist is made.
@@ -376,8 +377,12 @@ impl Tickets {
         if known.as_ref() != Some(&ticket) {
             store::write(&self.store.ticket(id), &ticket, Durability::Process)?;
             let entry = book.tickets.entry(id.clone()).or_insert_with(|| Entry::new(Ticket::default()));
-            if ticket.state == TicketState::Restoring {
-                (entry.restoring, entry.runs_since) = (true, None);
+            let restoring = ticket.parts.iter().filter(|(_, part)| part.state == PartState::Restoring);
+            entry.restoring.extend(restoring.map(|(name, _)| name.clone()));
+            match ticket.state() {
+                TicketState::Started => drop(entry.runs_since.get_or_insert_with(Instant::now)),
+                TicketState::Closed => {}
+                _ => entry.runs_since = None,
             }
             entry.ticket = ticket;
             drop(book);

@@ -54,11 +54,11 @@ fn find(node: &Node, uid: &MigrationUid, order: &CarryOrder) -> Result<Found, Fa
         return Ok(Found { dir, origin: Origin::from(&manifest), verified: Some(manifest) });
     }
     let dir = node.store.dump(uid, order.epoch);
-    let Some(container) = written_of(&dir)? else {
+    let Some(containers) = written_of(&dir)? else {
         let what = format!("neither archive nor dump of migration {uid}, epoch {} lies here", order.epoch);
         return Err(Failure::new(Refusal::NoArchive, what));
     };
-    let origin = Origin { migration: uid.clone(), epoch: order.epoch, container };
+    let origin = Origin::of(uid, order.epoch, containers);
     Ok(Found { dir, origin, verified: None })
 }
 

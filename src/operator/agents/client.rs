@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::transport::Transport;
 use crate::api::{
-    AGENT_PORT, ArchiveSize, AwaitOrder, AwaitedTicket, CarryOrder, CloseOrder, ContainerOrder, ContainerRef,
-    DumpOrder, DumpReport, Epoch, Findings, ImageUsed, Kept, MigrationUid, NodeName, Objection,
-    OpenTicketOrder, OrderError, Refusal, Role, SpendOrder,
+    AGENT_PORT, ArchiveSize, AwaitOrder, AwaitedTicket, CarryOrder, CloseOrder, ContainerRef, DumpOrder,
+    DumpReport, Epoch, Findings, ImageUsed, Kept, MigrationUid, NodeName, Objection, OpenTicketOrder,
+    OrderError, PodContainers, PodOrder, Refusal, Role, SpendOrder,
 };
 
 /// Quick orders: the agent answers as soon as runc has.
@@ -105,27 +105,27 @@ impl Agent {
         &self,
         uid: &MigrationUid,
         epoch: Epoch,
-        container: ContainerRef,
+        containers: PodContainers,
     ) -> Result<(), AgentError> {
-        self.order(uid, "freeze", &ContainerOrder { epoch, container }).await
+        self.order(uid, "freeze", &PodOrder { epoch, containers }).await
     }
 
     pub async fn thaw(
         &self,
         uid: &MigrationUid,
         epoch: Epoch,
-        container: ContainerRef,
+        containers: PodContainers,
     ) -> Result<(), AgentError> {
-        self.order(uid, "thaw", &ContainerOrder { epoch, container }).await
+        self.order(uid, "thaw", &PodOrder { epoch, containers }).await
     }
 
     pub async fn kill(
         &self,
         uid: &MigrationUid,
         epoch: Epoch,
-        container: ContainerRef,
+        containers: PodContainers,
     ) -> Result<(), AgentError> {
-        self.order(uid, "kill", &ContainerOrder { epoch, container }).await
+        self.order(uid, "kill", &PodOrder { epoch, containers }).await
     }
 
     /// The archive may have to be read before: whoever asks knows how long that takes.
@@ -183,8 +183,8 @@ impl Agent {
     }
 
     /// How large an archive of the container would be now.
-    pub async fn size(&self, container: &ContainerRef) -> Result<ArchiveSize, AgentError> {
-        self.ask("size", "/v1/size", container, SIZE_LIMIT).await
+    pub async fn size(&self, containers: &PodContainers) -> Result<ArchiveSize, AgentError> {
+        self.ask("size", "/v1/size", containers, SIZE_LIMIT).await
     }
 
     /// What is in the container now; nothing is touched.

@@ -42,7 +42,7 @@ use crate::operator::drive::surroundings::held_against_surroundings;
 use crate::operator::lead::placing::{Placing, Unfit, Verdicts};
 use crate::operator::lead::retention::is_ended;
 use crate::operator::perform::{
-    EffectError, admitted, budget_allows, owner_keeps, owner_makes_at_once, too_large,
+    EffectError, admitted, budget_allows, impatient_probe, owner_keeps, owner_makes_at_once, too_large,
 };
 use crate::operator::shadow_pod::{Placement, shadow_pod};
 use crate::placement::{Need, Stale, score};
@@ -186,7 +186,7 @@ async fn check(
     let (looked, around) =
         tokio::join!(look_into(ctx, &subject), stands_against_it(ctx, &subject, &plan, &pod));
     let known = circumstances(&pod, &subject);
-    let judgement = judged(&looked, &known);
+    let judgement = judged(&looked, &subject, &known);
     let found =
         judgement.refusals.into_iter().map(|one| CheckRefusal { reason: one.reason, message: one.message });
     let mut refusals = found.chain(around?.into_iter().map(told));
@@ -196,6 +196,9 @@ async fn check(
         return Ok(Check { refusal: Some(refusal), further, warnings, source_node, ..Check::default() });
     }
     let bytes = expected_bytes(ctx, &subject).await.map_err(CheckError::NoSize)?;
+    if let Some(why) = pod.spec.as_ref().and_then(|spec| impatient_probe(spec, &subject, bytes)) {
+        return Ok(refused(&pod, Reason::ImpatientProbe, format!("pod {name}: {why}")));
+    }
     let view = ctx.views.newest();
     view.must_be_current()?;
     let migration = own_migration(ctx, namespace, &pod).await?;
@@ -221,7 +224,7 @@ async fn check(
     );
     in_time(bytes, Duration::from_secs(spec.deadline_seconds).min(LONGEST_DEADLINE), &mut verdicts);
     let known = Circumstances { archive_bytes: Some(bytes), bytes_per_second: best_rate(&verdicts), ..known };
-    warnings.extend(judged(&looked, &known).warnings);
+    warnings.extend(judged(&looked, &subject, &known).warnings);
     let nodes = tell(verdicts);
     let movable = nodes.iter().any(|node| node.reason.is_none());
     let (source_node, archive_bytes) = (Some(subject.node), Some(bytes));

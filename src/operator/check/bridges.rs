@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 
+use super::containers::running;
 use crate::operator::drive::subject::{Bridge, BridgePort};
 
 /// Those that select it, with the ports that they lead to.
@@ -29,9 +30,7 @@ fn bridge_port(port: &ServicePort, spec: &PodSpec) -> Option<BridgePort> {
         None => port.port,
         Some(IntOrString::Int(number)) if *number == 0 => port.port,
         Some(IntOrString::Int(number)) => *number,
-        Some(IntOrString::String(wanted)) => spec
-            .containers
-            .iter()
+        Some(IntOrString::String(wanted)) => running(spec)
             .flat_map(|c| c.ports.iter().flatten())
             .find(|p| p.name.as_ref() == Some(wanted))
             .map(|p| p.container_port)?,

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
 
+use super::containers::{Moving, moving, running};
 use super::{bridges, properties};
 use crate::api::{
     Hold, NodeName, PodIdentity, PodUid, Reason, StateFrom, StatefulMigrationSpec, Strategy, SyncMode,
@@ -64,9 +65,9 @@ pub fn examine(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) ->
         }
     };
     let wanted = spec.migration_strategy;
-    let container = movable_container(pod_spec, spec.container_name.as_deref());
-    let mut refusals = properties::refusals(pod_spec);
-    refusals.extend(container.as_ref().err().cloned());
+    let moving = moving(pod, pod_spec, spec.container_name.as_deref(), &spec.restart_fresh);
+    let mut refusals = properties::refusals(pod_spec, &spec.restart_fresh);
+    refusals.extend(moving.as_ref().err().cloned());
     refusals.extend(what_stays_behind(pod_spec));
     if let (Strategy::ShadowPod, Some(port)) = (wanted, host_port(pod_spec)) {
         refusals.push((Reason::HostPort, format!("a shadow cannot take hostPort {port} beside it")));
@@ -79,7 +80,7 @@ pub fn examine(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) ->
     if let Some(first) = refusals.next() {
         return Err(Refused { first, further: refusals.collect() });
     }
-    let container = container.map_err(alone)?;
+    let Moving { container, beside, fresh } = moving.map_err(alone)?;
     let queue = spec.message_queue.clone();
     let hold = match (spec.state_from, &queue) {
         (StateFrom::Queue, Some(_)) => Hold::Release,
@@ -105,7 +106,9 @@ pub fn examine(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) ->
         subject: Subject {
             source: PodIdentity { namespace, name: pod.name_any(), uid: PodUid(uid) },
             node: NodeName(node),
-            container: container.name.clone(),
+            container,
+            beside,
+            fresh,
             owner_kind,
             owner_uid,
             revision: revision_of(pod.labels()).cloned(),
@@ -126,28 +129,9 @@ fn is_apps(owner: &OwnerReference) -> bool {
     owner.api_version.starts_with("apps/")
 }
 
-fn movable_container<'a>(spec: &'a PodSpec, wanted: Option<&str>) -> Result<&'a Container, Refusal> {
-    if spec.containers.len() != 1 {
-        let names: Vec<_> = spec.containers.iter().map(|c| c.name.as_str()).collect();
-        return Err((Reason::SeveralContainers, format!("it has several containers ({})", names.join(", "))));
-    }
-    let container = &spec.containers[0];
-    match wanted {
-        Some(name) if name != container.name => {
-            Err((Reason::ContainerUnknown, format!("it has no container `{name}`, but `{}`", container.name)))
-        }
-        _ => Ok(container),
-    }
-}
-
 /// What of it would be left behind.
 fn what_stays_behind(spec: &PodSpec) -> Vec<Refusal> {
     let mut refusals = Vec::new();
-    let mut init = spec.init_containers.iter().flatten();
-    if let Some(sidecar) = init.find(|init| init.restart_policy.as_deref() == Some("Always")) {
-        let message = format!("sidecar `{}` is a second container, which is not carried yet", sidecar.name);
-        refusals.push((Reason::SeveralContainers, message));
-    }
     if spec.host_network == Some(true) {
         refusals.push((Reason::HostNetwork, "hostNetwork: its sockets belong to the node".into()));
     }
@@ -213,8 +197,7 @@ fn mounted_empty_dirs(spec: &PodSpec) -> Vec<String> {
 }
 
 fn host_port(spec: &PodSpec) -> Option<i32> {
-    spec.containers
-        .iter()
+    running(spec)
         .flat_map(|c| c.ports.iter().flatten())
         .find_map(|port| port.host_port.filter(|number| *number != 0))
 }
@@ -302,16 +285,11 @@ mod tests {
     #[test]
     fn what_cannot_be_carried_is_refused_with_its_reason() {
         type Case = (Reason, fn(&mut Value));
-        let cases: [Case; 13] = [
+        let cases: [Case; 12] = [
             (Reason::NotManaged, |v| {
                 v["metadata"]["ownerReferences"][0]["apiVersion"] = json!("apps.kruise.io/v1beta1");
             }),
-            (Reason::SeveralContainers, |v| {
-                v["spec"]["containers"] = json!([{"name": "a"}, {"name": "b"}]);
-            }),
-            (Reason::SeveralContainers, |v| {
-                v["spec"]["initContainers"] = json!([{"name": "log", "restartPolicy": "Always"}]);
-            }),
+            (Reason::HostPid, |v| v["spec"]["hostIPC"] = json!(true)),
             (Reason::EmptyDirWithContent, |v| {
                 v["spec"]["volumes"] = json!([{"name": "tmp", "emptyDir": {"medium": "HugePages-2Mi"}}]);
             }),
@@ -350,12 +328,12 @@ mod tests {
     #[test]
     fn everything_that_stands_against_it_can_be_told_at_once() {
         let odd = pod(|v| {
-            v["spec"]["containers"] = json!([{"name": "a"}, {"name": "b"}]);
+            v["spec"]["hostNetwork"] = json!(true);
             v["spec"]["volumes"] = json!([{"name": "h", "hostPath": {"path": "/x"}},
                 {"name": "c", "persistentVolumeClaim": {"claimName": "c"}}]);
         });
         let Refused { first, further } = examine(&odd, &spec(|_| ()), &[]).unwrap_err();
-        assert_eq!(first.reason, Reason::SeveralContainers);
+        assert_eq!(first.reason, Reason::HostNetwork);
         let further: Vec<_> = further.into_iter().map(|one| one.reason).collect();
         assert_eq!(further, [Reason::VolumeNotSharable; 2]);
     }

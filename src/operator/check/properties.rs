@@ -4,6 +4,7 @@
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, SecurityContext};
 use kube::ResourceExt as _;
 
+use super::containers::{is_sidecar, running};
 use crate::api::{
     ANNOTATION_INIT, ANNOTATION_PREPARED, InitRun, InitRuns, NOT_PREPARED, PREPARED, PREPARED_RESTORED,
     Prepare, RUNTIME_CLASS, Reason, init_run,
@@ -11,8 +12,8 @@ use crate::api::{
 use crate::protocol::Failure;
 
 /// Those that last.
-pub fn refusals(spec: &PodSpec) -> Vec<(Reason, String)> {
-    foreign_runtime(spec).into_iter().chain(repeated_hook(spec)).collect()
+pub fn refusals(spec: &PodSpec, fresh: &[String]) -> Vec<(Reason, String)> {
+    foreign_runtime(spec).into_iter().chain(repeated_hook(spec, fresh)).collect()
 }
 
 /// One that passes: whoever debugs will have done.
@@ -48,9 +49,9 @@ fn running_debugger(pod: &Pod, spec: &PodSpec) -> Option<(Reason, String)> {
     ))
 }
 
-/// A command is kept from running twice; a request that the kubelet itself sends cannot be.
-fn repeated_hook(spec: &PodSpec) -> Option<(Reason, String)> {
-    let hooked = spec.containers.iter().find(|container| {
+/// A command is kept from running twice; a request that the kubelet itself sends cannot be. What starts anew needs it.
+fn repeated_hook(spec: &PodSpec, fresh: &[String]) -> Option<(Reason, String)> {
+    let hooked = running(spec).filter(|container| !fresh.contains(&container.name)).find(|container| {
         let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
         hook.is_some_and(|hook| hook.http_get.is_some() || hook.tcp_socket.is_some())
     })?;
@@ -69,8 +70,7 @@ pub fn warnings(pod: &Pod, prepare: Prepare, init: &InitRuns) -> Vec<String> {
 /// Init containers whose work is not in the volumes.
 fn runs_again(spec: &PodSpec, wished: &InitRuns) -> Option<String> {
     let runs = |init: &&Container| {
-        init_run(wished, &init.name, init.security_context.as_ref()) == InitRun::Run
-            && init.restart_policy.as_deref() != Some("Always")
+        init_run(wished, &init.name, init.security_context.as_ref()) == InitRun::Run && !is_sidecar(init)
     };
     let names: Vec<_> =
         spec.init_containers.iter().flatten().filter(runs).map(|init| init.name.as_str()).collect();
@@ -99,7 +99,7 @@ fn unprepared(pod: &Pod, prepare: Prepare) -> Option<String> {
 /// Labels and profiles are restored as they were; the other node must know them.
 fn guarded(spec: &PodSpec) -> Option<String> {
     let of_pod = spec.security_context.as_ref();
-    let contexts = || spec.containers.iter().filter_map(|container| container.security_context.as_ref());
+    let contexts = || running(spec).filter_map(|container| container.security_context.as_ref());
     let selinux = of_pod.is_some_and(|context| context.se_linux_options.is_some())
         || contexts().any(|context| context.se_linux_options.is_some());
     let is_local = |kind: &str| kind == "Localhost";
@@ -136,7 +136,7 @@ mod tests {
     }
 
     fn found(change: impl FnOnce(&mut Value)) -> Option<(Reason, String)> {
-        refusals(&pod(change).spec.unwrap()).pop()
+        refusals(&pod(change).spec.unwrap(), &[]).pop()
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub async fn accept(
             let state = State::new(plan, target);
             // Nearly every pod has a token: that is for a check to tell, not for each drain.
             let known = Circumstances { has_bound_token: false, ..circumstances(&pod, &subject) };
-            let judgement = judged(&looked, &known);
+            let judgement = judged(&looked, &subject, &known);
             for warning in &judgement.warnings {
                 announcer.warning(&subject, Reason::Noted, warning);
             }
@@ -97,7 +97,7 @@ pub async fn accept(
 /// How large its archive would be now, by the source's agent.
 pub async fn expected_bytes(ctx: &Context, subject: &Subject) -> Result<u64, AgentError> {
     let asked = match ctx.agents.on(&subject.node) {
-        Ok(agent) => agent.size(&subject.source_container()).await,
+        Ok(agent) => agent.size(&subject.containers()).await,
         Err(error) => Err(error),
     };
     let asked = asked.inspect_err(
@@ -116,6 +116,8 @@ fn bare_subject(namespace: &str, pod: &str, uid: Option<PodUid>, node: Option<St
         },
         node: NodeName(node.unwrap_or_default()),
         container: String::new(),
+        beside: Vec::new(),
+        fresh: Vec::new(),
         owner_kind: OwnerKind::StatefulSet,
         owner_uid: String::new(),
         revision: None,

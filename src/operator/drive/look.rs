@@ -3,14 +3,16 @@
 
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use super::subject::{Journal, Subject};
-use crate::api::{AGENT_FORMAT, Findings, Objection, Reason, sentence};
-use crate::judgement::{Circumstances, Judgement, Liveness, judge};
+use crate::api::{FORMAT_OF_INIT, FORMAT_OF_PODS, Findings, Objection, Reason, Refusal, sentence};
+use crate::judgement::{Circumstances, Judgement, Liveness, judge_pod};
 use crate::operator::agents::client::AgentError;
+use crate::operator::check::containers::running;
 use crate::operator::context::Context;
 use crate::operator::lead::admission::Orders;
 use crate::protocol::{Event, Failure};
@@ -21,21 +23,35 @@ const LOOK_HOLDS: Duration = Duration::from_secs(10);
 const STALE_FIELDS: [&str; 5] =
     ["status.podIP", "status.podIPs", "status.hostIP", "status.hostIPs", "spec.nodeName"];
 
-/// What is in the source's container.
-pub async fn look_into(ctx: &Context, subject: &Subject) -> Result<Findings, AgentError> {
+/// What was found, by the container's name.
+pub type Looked = Result<Vec<(String, Findings)>, AgentError>;
+
+/// What is in the source's containers, those that move.
+pub async fn look_into(ctx: &Context, subject: &Subject) -> Looked {
     let found = match ctx.agents.on(&subject.node) {
-        Ok(agent) => agent.look(&subject.source_container()).await,
+        Ok(agent) => {
+            let containers = subject.containers();
+            let looks =
+                containers.carried().map(async |one| Ok((one.container.clone(), agent.look(&one).await?)));
+            try_join_all(looks).await
+        }
         Err(error) => Err(error),
     };
     found.inspect_err(|error| tracing::warn!(pod = subject.source.name, %error, "not looked into"))
 }
 
-/// What to make of it. Where nothing was seen, only what the agent itself says stands against a move.
-pub fn judged(looked: &Result<Findings, AgentError>, known: &Circumstances) -> Judgement {
+/// What to make of it. Where nothing was seen, only what the agent itself says stands against a move, and that a container
+/// does not run.
+pub fn judged(looked: &Looked, subject: &Subject, known: &Circumstances) -> Judgement {
+    let against = |objection: Objection| Judgement { refusals: vec![objection], warnings: Vec::new() };
     match looked {
-        Ok(findings) => judge(findings, known),
+        Ok(found) => judge_pod(found, !subject.fresh.is_empty(), known),
+        Err(error) if error.refusal() == Some(Refusal::ContainerNotFound) => {
+            let message = sentence(&format!("{error}: it is moved once all its containers run"));
+            against(Objection { reason: Reason::ContainerNotRunning, message, passes: true })
+        }
         Err(error) => match error.objection() {
-            Some(objection) => Judgement { refusals: vec![objection.clone()], warnings: Vec::new() },
+            Some(objection) => against(objection.clone()),
             None => Judgement {
                 refusals: Vec::new(),
                 warnings: vec![sentence(&format!("not looked into: {error}"))],
@@ -56,25 +72,31 @@ pub async fn admission(ctx: &Context, orders: &Orders, journal: &Journal, looked
         return event;
     }
     let looked = look_into(ctx, &journal.subject).await;
-    first(&judged(&looked, &Circumstances::default())).map_or(event, Event::Refused)
+    first(&judged(&looked, &journal.subject, &Circumstances::default())).map_or(event, Event::Refused)
 }
 
-/// Agents of an earlier version let init containers run again: such a pod waits until its own is newer. It is enough to ask for
+/// Agents of an earlier version let init containers run again, or know of one container only: such a pod waits until its own is newer. It is enough to ask for
 /// that one, as nodes take nothing that comes from a newer agent than theirs.
 pub fn older_agent(ctx: &Context, subject: &Subject) -> Option<Failure> {
     let view = ctx.views.newest();
     let node = view.snapshot.nodes.get(&subject.node)?;
-    init_needs(subject, node.capacity.compatibility.agent_format)
+    newer_needed(subject, node.capacity.compatibility.agent_format)
 }
 
-fn init_needs(subject: &Subject, agent_format: u32) -> Option<Failure> {
-    (subject.has_init && agent_format < AGENT_FORMAT).then(|| {
-        let message = format!(
-            "pod {}: it has init containers, and the agent on node {} is of an earlier version: roll out the DaemonSet",
-            subject.source.name, subject.node
-        );
-        Failure::retryable(Reason::InitContainers, message)
-    })
+fn newer_needed(subject: &Subject, agent_format: u32) -> Option<Failure> {
+    let several = !subject.beside.is_empty() || !subject.fresh.is_empty();
+    let (reason, what) = match () {
+        () if several && agent_format < FORMAT_OF_PODS => (Reason::SeveralContainers, "several containers"),
+        () if subject.has_init && agent_format < FORMAT_OF_INIT => {
+            (Reason::InitContainers, "init containers")
+        }
+        () => return None,
+    };
+    let message = format!(
+        "pod {}: it has {what}, and the agent on node {} is of an earlier version: roll out the DaemonSet",
+        subject.source.name, subject.node
+    );
+    Some(Failure::retryable(reason, message))
 }
 
 /// The objection that decides.
@@ -86,13 +108,18 @@ pub fn first(judgement: &Judgement) -> Option<Failure> {
 /// What somebody should be warned of, as far as the pod's spec says it.
 pub fn circumstances(pod: &Pod, subject: &Subject) -> Circumstances {
     let Some(spec) = &pod.spec else { return Circumstances::default() };
-    let container = spec.containers.iter().find(|container| container.name == subject.container);
+    let moves = |one: &&Container| one.name == subject.container || subject.beside.contains(&one.name);
+    let moving: Vec<&Container> = running(spec).filter(moves).collect();
+    let mut stale: Vec<String> = moving.iter().flat_map(|one| stale_variables(one)).collect();
+    let mut seen = std::collections::HashSet::new();
+    stale.retain(|name| seen.insert(name.clone()));
     let token = |name: &str| name.starts_with("kube-api-access-");
     Circumstances {
-        stale_variables: container.map(stale_variables).unwrap_or_default(),
+        stale_variables: stale,
         has_bound_token: spec.volumes.iter().flatten().any(|volume| token(&volume.name)),
         hostname: spec.hostname.clone().filter(|hostname| *hostname != pod.name_any()),
-        liveness: container.and_then(liveness),
+        // Whichever gives up first.
+        liveness: moving.iter().filter_map(|one| liveness(one)).min_by_key(|probe| probe.patience),
         has_queue: subject.queue.is_some(),
         archive_bytes: None,
         bytes_per_second: None,
@@ -130,7 +157,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{OrderError, Refusal};
+    use crate::api::OrderError;
     use crate::operator::check::preflight::preflight;
 
     fn told(pod: serde_json::Value) -> Circumstances {
@@ -175,7 +202,7 @@ mod tests {
         };
         let judged = |objection| {
             let looked = Err(AgentError::Refused { node: "n1".into(), error: error(objection) });
-            judged(&looked, &Circumstances::default())
+            judged(&looked, &Subject::example("web-0"), &Circumstances::default())
         };
         let objection =
             Objection { reason: Reason::RuntimeNotSupported, message: "no overlay".into(), passes: false };
@@ -186,12 +213,16 @@ mod tests {
     }
 
     #[test]
-    fn only_a_pod_with_init_containers_waits_for_a_newer_agent() {
-        let of = |has_init, format| init_needs(&Subject { has_init, ..Subject::example("web-0") }, format);
+    fn only_a_pod_with_several_or_init_containers_waits_for_a_newer_agent() {
+        let of = |has_init, format| newer_needed(&Subject { has_init, ..Subject::example("web-0") }, format);
         let failure = of(true, 0).unwrap();
         assert_eq!((failure.reason, failure.retry), (Reason::InitContainers, true));
         assert!(failure.message.contains("web-0") && failure.message.contains("DaemonSet"), "{failure:?}");
-        assert_eq!((of(true, AGENT_FORMAT), of(false, 0)), (None, None));
+        assert_eq!((of(true, FORMAT_OF_INIT), of(false, 0)), (None, None));
+        let several = Subject { beside: vec!["log".into()], ..Subject::example("web-0") };
+        let failure = newer_needed(&several, FORMAT_OF_INIT).unwrap();
+        assert_eq!((failure.reason, failure.retry), (Reason::SeveralContainers, true));
+        assert_eq!(newer_needed(&several, FORMAT_OF_PODS), None);
     }
 
     #[test]

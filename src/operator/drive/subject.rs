@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ContainerRef, MessageQueue, NodeName, PodIdentity};
+use crate::api::{ContainerRef, MessageQueue, NodeName, PodContainers, PodIdentity};
 use crate::protocol::State;
 
 /// Who controls the source and will make its replacement.
@@ -18,7 +18,14 @@ pub enum OwnerKind {
 pub struct Subject {
     pub source: PodIdentity,
     pub node: NodeName,
+    /// The one by which its archive is named.
     pub container: String,
+    /// The others that move with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<String>,
+    /// Those that are started anew with its replacement.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fresh: Vec<String>,
     pub owner_kind: OwnerKind,
     pub owner_uid: String,
     /// Which of the owner's templates it was made from, if that is told.
@@ -64,6 +71,8 @@ impl Subject {
             source: crate::api::PodIdentity { namespace: "demo".into(), name: pod.into(), uid: "u".into() },
             node: "n1".into(),
             container: "app".into(),
+            beside: Vec::new(),
+            fresh: Vec::new(),
             owner_kind: OwnerKind::StatefulSet,
             owner_uid: "o".into(),
             revision: None,
@@ -77,6 +86,17 @@ impl Subject {
 }
 
 impl Subject {
+    /// The source's containers.
+    pub fn containers(&self) -> PodContainers {
+        PodContainers {
+            pod: self.source.clone(),
+            container: self.container.clone(),
+            beside: self.beside.clone(),
+            fresh: self.fresh.clone(),
+        }
+    }
+
+    /// The one by which its archive is named, in the source.
     pub fn source_container(&self) -> ContainerRef {
         ContainerRef { pod: self.source.clone(), container: self.container.clone() }
     }

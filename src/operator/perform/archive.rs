@@ -6,22 +6,26 @@ use futures::future::{try_join, try_join_all};
 use tokio::time::Instant;
 
 use super::{EffectError, Performer, limits, target};
-use crate::api::{DumpOrder, DumpTarget, NodeName, Reason, Refusal};
+use crate::api::{DumpOrder, DumpReport, DumpTarget, NodeName, Reason, Refusal};
 use crate::operator::agents::client::AgentError;
 use crate::operator::drive::subject::{Journal, Subject};
 use crate::protocol::{Archive, Outcome};
 
-/// An agent of a version that knows nothing of emptyDir volumes dumps the pod without them.
-fn nothing_left_behind(subject: &Subject, carried: &[String]) -> Result<(), EffectError> {
-    match subject.empty_dirs.iter().find(|name| !carried.contains(name)) {
+/// An agent of a version that knows nothing of emptyDir volumes, or of several containers, dumps the pod without them.
+fn nothing_left_behind(subject: &Subject, report: &DumpReport) -> Result<(), EffectError> {
+    let left = |what: &str, name: &String, reason| {
+        let message = format!(
+            "the agent on node {} leaves {what} `{name}` behind: is it of an earlier version? Update it",
+            subject.node
+        );
+        Err(EffectError::failed(reason, message))
+    };
+    if let Some(name) = subject.empty_dirs.iter().find(|name| !report.empty_dirs.contains(name)) {
+        return left("the content of emptyDir", name, Reason::EmptyDirWithContent);
+    }
+    match subject.beside.iter().find(|name| !report.beside.contains(name)) {
+        Some(name) => left("container", name, Reason::SeveralContainers),
         None => Ok(()),
-        Some(name) => {
-            let message = format!(
-                "the agent on node {} leaves the content of emptyDir `{name}` behind: is it of an earlier version? Update it",
-                subject.node
-            );
-            Err(EffectError::failed(Reason::EmptyDirWithContent, message))
-        }
     }
 }
 
@@ -34,7 +38,7 @@ impl Performer {
         let limit = limits::dump(journal.subject.archive_bytes.unwrap_or_default(), self.stream_rate(node));
         let order = DumpOrder {
             epoch: journal.state.epoch,
-            container: journal.subject.source_container(),
+            containers: journal.subject.containers(),
             target: DumpTarget { node: node.clone(), address: address.to_string() },
             hold: journal.state.plan.hold,
             timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
@@ -48,7 +52,7 @@ impl Performer {
                 error.into()
             }
         })?;
-        nothing_left_behind(&journal.subject, &report.empty_dirs)?;
+        nothing_left_behind(&journal.subject, &report)?;
         Ok(Outcome::Dumped(Archive {
             digest: report.digest,
             bytes: report.bytes,
@@ -162,8 +166,11 @@ mod tests {
             empty_dirs: volumes.iter().map(|name| (*name).to_owned()).collect(),
             ..Subject::example("web-0")
         };
-        let carried = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(nothing_left_behind(&subject(&[]), &[]), Ok(()));
+        let carried = |names: &[&str]| DumpReport {
+            empty_dirs: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..DumpReport::arrived("d".into(), 1, 1)
+        };
+        assert_eq!(nothing_left_behind(&subject(&[]), &carried(&[])), Ok(()));
         assert_eq!(nothing_left_behind(&subject(&["tmp"]), &carried(&["other", "tmp"])), Ok(()));
         let failure = nothing_left_behind(&subject(&["tmp", "run"]), &carried(&["tmp"])).unwrap_err().failure;
         assert_eq!((failure.reason, failure.retry), (Reason::EmptyDirWithContent, true));
@@ -172,6 +179,11 @@ mod tests {
             "{}",
             failure.message
         );
+        let several = Subject { beside: vec!["log".into()], ..Subject::example("web-0") };
+        let failure = nothing_left_behind(&several, &carried(&[])).unwrap_err().failure;
+        assert_eq!(failure.reason, Reason::SeveralContainers);
+        let report = DumpReport { beside: vec!["log".into()], ..carried(&[]) };
+        assert_eq!(nothing_left_behind(&several, &report), Ok(()));
     }
 
     #[test]

@@ -32,8 +32,12 @@ impl Performer {
         let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &source.namespace);
         for _ in 0..LOOKS {
             let list = pods.list(&ListParams::default()).await.map_err(EffectError::api("list pods"))?.items;
-            let tied: Vec<_> =
-                list.iter().filter(|pod| self.shown_life(journal, pod).is_some() && !runs(pod)).collect();
+            let tied: Vec<_> = list
+                .iter()
+                .filter(|pod| {
+                    self.shown_life(journal, pod).is_some() && !runs(pod, &journal.subject.container)
+                })
+                .collect();
             for pod in &tied {
                 let uid = pod.uid().unwrap_or_default();
                 self.delete_pod(&source.namespace, &pod.name_any(), &uid).await?;
@@ -51,11 +55,13 @@ impl Performer {
     }
 }
 
-fn runs(pod: &Pod) -> bool {
+/// Its program does: others of its containers may stand still, restored, and are about to be killed.
+fn runs(pod: &Pod, container: &str) -> bool {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
     statuses
         .into_iter()
         .flatten()
+        .filter(|status| status.name == container)
         .any(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()))
 }
 
@@ -66,15 +72,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_runs_once_a_container_of_it_does() {
+    fn a_pod_runs_once_its_program_does() {
         let pod = |state: serde_json::Value| -> Pod {
             let container = json!({"name": "app", "image": "i", "imageID": "", "ready": false,
                 "restartCount": 0, "state": state});
             serde_json::from_value(json!({"metadata": {}, "status": {"containerStatuses": [container]}}))
                 .unwrap()
         };
-        assert!(runs(&pod(json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}))));
-        assert!(!runs(&pod(json!({"waiting": {"reason": "CreateContainerError"}}))));
-        assert!(!runs(&Pod::default()));
+        assert!(runs(&pod(json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}})), "app"));
+        assert!(!runs(&pod(json!({"waiting": {"reason": "CreateContainerError"}})), "app"));
+        assert!(!runs(&pod(json!({"running": {}})), "other") && !runs(&Pod::default(), "app"));
     }
 }

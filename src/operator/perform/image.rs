@@ -4,6 +4,7 @@
 //! Guarantees: no ticket opens for a container that was made from another image, as far as engines tell: of shadows always,
 //! of replacements wherever it may be another one than the shadow's. An agent that does not answer is asked again.
 
+use futures::future::{try_join, try_join_all};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{EffectError, Performer};
@@ -11,6 +12,7 @@ use crate::api::{AwaitedTicket, ContainerRef, Life, NodeName, PodIdentity, PodUi
 use crate::operator::agents::client::{Agent, AgentError};
 use crate::operator::drive::subject::Journal;
 use crate::operator::lead::placing::Placing;
+use crate::operator::shadow_init::images;
 use crate::placement::Need;
 
 /// Shown of a digest.
@@ -24,21 +26,26 @@ impl Performer {
         journal: &Journal,
         node: &NodeName,
         shadow: &PodUid,
+        source: &Pod,
     ) -> Result<Option<String>, EffectError> {
-        let source = journal.subject.source_container();
-        let container = of_pod(journal, shadow);
         let unknown = |error: AgentError| {
             EffectError::transient(
                 Reason::NoAgent,
                 format!("what image it is made from is not told: {error}"),
             )
         };
-        let asked = futures::future::try_join(
-            self.image(&journal.subject.node, &source),
-            self.image(node, &container),
-        );
-        let (here, there) = asked.await.map_err(unknown)?;
-        if let Some(message) = differs(journal, node, here.as_deref(), there.as_deref()) {
+        let (of_source, of_shadow) = (journal.subject.source_container(), of_pod(journal, shadow));
+        let shown = source.spec.as_ref().map(|spec| images(spec, &journal.subject)).unwrap_or_default();
+        let asked = shown.into_iter().map(async |(container, by)| {
+            let source = ContainerRef { container, ..of_source.clone() };
+            let container = ContainerRef { container: by, ..of_shadow.clone() };
+            let (here, there) =
+                try_join(self.image(&journal.subject.node, &source), self.image(node, &container)).await?;
+            Ok((differs(journal, node, here.as_deref(), there.as_deref()), here))
+        });
+        let found = try_join_all(asked).await.map_err(unknown)?;
+        let here = found.first().and_then(|(_, here)| here.clone());
+        if let Some(message) = found.into_iter().find_map(|(differs, _)| differs) {
             let mut error = EffectError::failed(Reason::ImageDiffers, message).final_if_again(journal);
             error.failure.retry &= !self.unlike.lock().note(node);
             return Err(error);

@@ -4,12 +4,14 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Probe};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::{EffectError, Performer};
 use crate::api::{LONGEST_DEADLINE, Life, NodeName, Reason};
-use crate::operator::drive::subject::Journal;
+use crate::operator::check::containers::{is_sidecar, running};
+use crate::operator::drive::subject::{Journal, Subject};
 
 const MIB: u64 = 1 << 20;
 /// Of a line that nobody has measured, in bytes per second.
@@ -24,6 +26,8 @@ const RESTORE_FIXED: Duration = Duration::from_secs(20);
 /// An agent only has to write it down.
 const OPEN_FIXED: Duration = Duration::from_secs(10);
 const REOPEN_FIXED: Duration = Duration::from_secs(60);
+/// Of a small container, with what kubelet and engine do around it.
+const RESTORED_BESIDE: Duration = Duration::from_secs(1);
 /// A line may have become so many times slower since it was measured.
 const SLOWER: u64 = 4;
 
@@ -76,6 +80,54 @@ pub fn too_large(bytes: u64, measured: Option<u64>, left: Duration, deadline: Du
     ))
 }
 
+/// Why a container of several would not outlive the restore of the others, during which it stands still: the kubelet asks it
+/// from its start on. Nothing where all would.
+pub fn impatient_probe(spec: &PodSpec, subject: &Subject, bytes: u64) -> Option<String> {
+    let others = u32::try_from(subject.beside.len()).unwrap_or(u32::MAX);
+    if others == 0 {
+        return None;
+    }
+    // Bytes of volumes count three times among them: what is refused would surely be ended.
+    let held = RESTORED_BESIDE * others + at_rate(bytes / 3, USUAL);
+    let moves = |one: &&Container| one.name == subject.container || subject.beside.contains(&one.name);
+    running(spec).filter(moves).find_map(|container| {
+        // One with a startup probe that is a sidecar is let go at once, and the others wait for it.
+        let startup = container.startup_probe.as_ref().filter(|_| !is_sidecar(container));
+        let liveness = container.liveness_probe.as_ref().filter(|_| container.startup_probe.is_none());
+        let (kind, probe) =
+            startup.map(|probe| ("startup", probe)).or_else(|| liveness.map(|probe| ("liveness", probe)))?;
+        let patience = patience_of(probe);
+        (patience < held).then(|| {
+            format!(
+                "the {kind} probe of container `{}` gives up after {} s, and it stands still for up to {} s while the others \
+                 are restored: raise failureThreshold",
+                container.name,
+                patience.as_secs(),
+                held.as_secs() + 1
+            )
+        })
+    })
+}
+
+/// Fails for good where a probe would end what stands still.
+pub(super) fn outlives_its_probes(journal: &Journal, source: &Pod) -> Result<(), EffectError> {
+    let bytes = journal.subject.archive_bytes.unwrap_or_default();
+    let why = source.spec.as_ref().and_then(|spec| impatient_probe(spec, &journal.subject, bytes));
+    match why {
+        Some(why) => Err(EffectError::terminal(Reason::ImpatientProbe, why)),
+        None => Ok(()),
+    }
+}
+
+/// From the start of its container until it has failed often enough.
+fn patience_of(probe: &Probe) -> Duration {
+    let number = |value: Option<i32>, default: u64| {
+        value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default)
+    };
+    let failures = number(probe.period_seconds, 10) * number(probe.failure_threshold, 3);
+    Duration::from_secs(number(probe.initial_delay_seconds, 0) + failures)
+}
+
 fn tenths(bytes: u64) -> String {
     let tenths = bytes.saturating_mul(10) / MIB;
     format!("{}.{}", tenths / 10, tenths % 10)
@@ -105,6 +157,26 @@ mod tests {
     use super::*;
 
     const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn a_probe_that_gives_up_before_all_are_back_is_named_with_both_figures() {
+        let subject = Subject { beside: vec!["log".into()], ..Subject::example("web-0") };
+        let of = |probes: serde_json::Value| -> PodSpec {
+            let mut log = serde_json::json!({ "name": "log" });
+            log.as_object_mut().unwrap().extend(probes.as_object().unwrap().clone());
+            serde_json::from_value(serde_json::json!({ "containers": [{ "name": "app" }, log] })).unwrap()
+        };
+        let quick = of(serde_json::json!({ "livenessProbe": { "periodSeconds": 1, "failureThreshold": 2 } }));
+        assert_eq!(impatient_probe(&quick, &subject, 10 << 20), None);
+        assert_eq!(impatient_probe(&quick, &Subject::example("web-0"), 4 * GIB), None, "it is alone");
+        let why = impatient_probe(&quick, &subject, 3 * GIB).unwrap();
+        assert!(
+            why.contains("liveness probe of container `log` gives up after 2 s") && why.contains("up to 7 s"),
+            "{why}"
+        );
+        let patient = of(serde_json::json!({ "livenessProbe": { "initialDelaySeconds": 30 } }));
+        assert_eq!(impatient_probe(&patient, &subject, 10 * GIB), None);
+    }
 
     #[test]
     fn limits_grow_with_the_bytes_and_are_never_less_than_a_slow_line_needs() {

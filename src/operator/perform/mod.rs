@@ -31,7 +31,7 @@ mod wake;
 pub use admitted::admitted;
 pub use budget::budget_allows;
 pub use consumer::look_at_queue;
-pub use limits::too_large;
+pub use limits::{impatient_probe, too_large};
 pub use owner::{owner_keeps, owner_makes_at_once};
 
 use std::sync::Arc;

@@ -1,7 +1,10 @@
 //! Room for two: while the bridge stands, the target holds shadow and replacement. The shadow keeps the source's
 //! requests until the commit and then gives them up, so that its own replacement is never Pending for want of them.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
@@ -18,8 +21,8 @@ impl Performer {
         let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &journal.subject.source.namespace);
         let name = shadow_name(&journal.subject.source.name, journal.state.epoch);
         let shadow = pods.get_opt(&name).await.map_err(EffectError::api("get shadow pod"))?;
-        let container = shadow.and_then(|pod| pod.spec).and_then(|spec| spec.containers.into_iter().next());
-        if let Some(patch) = container.as_ref().and_then(smallest) {
+        let containers = shadow.and_then(|pod| pod.spec).map(|spec| spec.containers).unwrap_or_default();
+        if let Some(patch) = smallest(&containers) {
             let patch = Patch::Strategic(&patch);
             if let Err(error) = pods.patch_subresource("resize", &name, &PatchParams::default(), &patch).await
             {
@@ -30,52 +33,70 @@ impl Performer {
     }
 }
 
-/// The smallest requests that leave the QoS class as it is, which a resize must; `None` where nothing can be given up.
-fn smallest(container: &Container) -> Option<Value> {
-    let resources = container.resources.as_ref()?;
-    let requests = resources.requests.as_ref()?;
-    let limits = resources.limits.as_ref();
-    let is_guaranteed = ["cpu", "memory"].iter().all(|name| {
-        let limit = limits.and_then(|limits| limits.get(*name));
-        limit.is_some() && requests.get(*name).is_none_or(|request| Some(request) == limit)
-    });
-    if is_guaranteed {
+/// The smallest requests that leave the pod's QoS class as it is, which a resize must; `None` where nothing can be given up.
+fn smallest(containers: &[Container]) -> Option<Value> {
+    if containers.iter().all(is_guaranteed) {
         return None;
     }
+    let small: Vec<Value> = containers.iter().filter_map(smallest_of).collect();
+    (!small.is_empty()).then(|| json!({"spec": {"containers": small}}))
+}
+
+fn is_guaranteed(container: &Container) -> bool {
+    let Some(resources) = &container.resources else { return false };
+    let of = |amounts: &Option<BTreeMap<String, Quantity>>, name: &str| amounts.as_ref()?.get(name).cloned();
+    ["cpu", "memory"].iter().all(|name| {
+        let limit = of(&resources.limits, name);
+        limit.is_some() && of(&resources.requests, name).is_none_or(|request| Some(request) == limit)
+    })
+}
+
+fn smallest_of(container: &Container) -> Option<Value> {
+    let requests = container.resources.as_ref()?.requests.as_ref()?;
     let mut small = Map::new();
     for (name, least) in [("cpu", "1m"), ("memory", "1Mi")] {
         if requests.contains_key(name) {
             small.insert(name.to_owned(), json!(least));
         }
     }
-    (!small.is_empty()).then(
-        || json!({"spec": {"containers": [{"name": container.name, "resources": {"requests": small}}]}}),
-    )
+    (!small.is_empty()).then(|| json!({"name": container.name, "resources": {"requests": small}}))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn container(resources: &Value) -> Container {
-        serde_json::from_value(json!({"name": "app", "resources": resources})).unwrap()
+    fn of(resources: &[Value]) -> Vec<Container> {
+        let named = |(number, resources): (usize, &Value)| json!({"name": format!("c{number}"), "resources": resources});
+        serde_json::from_value(resources.iter().enumerate().map(named).collect()).unwrap()
     }
 
     #[test]
     fn requests_are_given_up() {
-        let patch = smallest(&container(&json!({"requests": {"cpu": "1500m", "memory": "1Gi"}}))).unwrap();
+        let patch = smallest(&of(&[json!({"requests": {"cpu": "1500m", "memory": "1Gi"}})])).unwrap();
         assert_eq!(
             patch["spec"]["containers"][0]["resources"]["requests"],
             json!({"cpu": "1m", "memory": "1Mi"})
         );
-        let patch = smallest(&container(&json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}))).unwrap();
+        let patch = smallest(&of(&[json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}})])).unwrap();
         assert_eq!(patch["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "1m"}));
     }
 
     #[test]
     fn a_pod_that_is_guaranteed_or_asks_for_nothing_stays_as_it_is() {
         let same = json!({"cpu": "1", "memory": "1Gi"});
-        assert_eq!(smallest(&container(&json!({"requests": same, "limits": same}))), None);
-        assert_eq!(smallest(&container(&json!({}))), None);
+        assert_eq!(smallest(&of(&[json!({"requests": same, "limits": same})])), None);
+        assert_eq!(smallest(&of(&[json!({})])), None);
+    }
+
+    #[test]
+    fn each_container_gives_up_what_it_has_unless_all_are_guaranteed() {
+        let same = json!({"cpu": "1", "memory": "1Gi"});
+        let guaranteed = json!({"requests": same, "limits": same});
+        assert_eq!(smallest(&of(&[guaranteed.clone(), guaranteed.clone()])), None);
+        let patch = smallest(&of(&[guaranteed, json!({}), json!({"requests": {"cpu": "2"}})])).unwrap();
+        let names: Vec<_> =
+            patch["spec"]["containers"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+        assert_eq!(names, ["c0", "c2"]);
     }
 }

@@ -12,10 +12,11 @@ use kube::{Api, ResourceExt as _};
 use super::admitted::{nothing_was_added, refusal};
 use super::budget::budget_allows;
 use super::image::pulls_always;
+use super::limits::outlives_its_probes;
 use super::owner::{owner_keeps, owner_makes_at_once, says_ready};
 use super::wake::Waker;
 use super::{EffectError, Performer, target};
-use crate::api::{ContainerRef, LABEL_MIGRATION, NodeName, PodIdentity, PodUid, Reason};
+use crate::api::{LABEL_MIGRATION, NodeName, PodIdentity, PodUid, Reason};
 use crate::operator::agents::client::AgentError;
 use crate::operator::check::properties;
 use crate::operator::drive::subject::Journal;
@@ -90,8 +91,9 @@ impl Performer {
         let uid = PodUid(uid);
         self.book(journal, &node)?;
         self.ends_in_time(journal, &node)?;
+        outlives_its_probes(journal, &live)?;
         let ticket = self.at_its_ticket(journal, &node, &name, uid.as_str()).await?;
-        let image = self.same_image(journal, &node, &uid).await?;
+        let image = self.same_image(journal, &node, &uid, &live).await?;
         let pulls_always = pulls_always(&live, &journal.subject.container);
         Ok(Outcome::ShadowPlaced(ShadowAt { node, pod: uid, ip: ticket.pod_ip, image, pulls_always }))
     }
@@ -201,17 +203,14 @@ impl Performer {
 
     async fn order_fence(&self, journal: &Journal) -> Result<(), AgentError> {
         let Some(shadow) = &journal.state.shadow else { return Ok(()) };
-        let container = ContainerRef {
-            pod: PodIdentity {
-                namespace: journal.subject.source.namespace.clone(),
-                name: shadow_name(&journal.subject.source.name, journal.state.epoch),
-                uid: shadow.pod.clone(),
-            },
-            container: journal.subject.container.clone(),
-        };
+        let containers = journal.subject.containers().in_pod(PodIdentity {
+            namespace: journal.subject.source.namespace.clone(),
+            name: shadow_name(&journal.subject.source.name, journal.state.epoch),
+            uid: shadow.pod.clone(),
+        });
         let epoch = journal.state.epoch;
         // Not frozen before: a freeze is refused once the tickets are closed, a kill never.
-        self.ctx.agents.on(&shadow.node)?.kill(&self.uid, epoch, container).await
+        self.ctx.agents.on(&shadow.node)?.kill(&self.uid, epoch, containers).await
     }
 
     /// The shadow goes at once, the bridge when the replacement is ready by itself.

@@ -18,7 +18,7 @@ impl Performer {
     pub(super) async fn freeze_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let subject = &journal.subject;
         let frozen = match self.ctx.agents.on(&subject.node) {
-            Ok(agent) => agent.freeze(&self.uid, journal.state.epoch, subject.source_container()).await,
+            Ok(agent) => agent.freeze(&self.uid, journal.state.epoch, subject.containers()).await,
             Err(error) => Err(error),
         };
         self.or_gone(&subject.node, frozen).await?;
@@ -33,7 +33,7 @@ impl Performer {
             return Err(EffectError::transient(Reason::StepTimedOut, what));
         }
         let killed = match self.ctx.agents.on(&subject.node) {
-            Ok(agent) => agent.kill(&self.uid, journal.state.epoch, subject.source_container()).await,
+            Ok(agent) => agent.kill(&self.uid, journal.state.epoch, subject.containers()).await,
             Err(error) => Err(error),
         };
         self.or_gone(&subject.node, killed).await?;
@@ -43,7 +43,7 @@ impl Performer {
     pub(super) async fn thaw_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let subject = &journal.subject;
         let thawed = match self.ctx.agents.on(&subject.node) {
-            Ok(agent) => agent.thaw(&self.uid, journal.state.epoch, subject.source_container()).await,
+            Ok(agent) => agent.thaw(&self.uid, journal.state.epoch, subject.containers()).await,
             Err(error) => Err(error),
         };
         self.or_gone(&subject.node, thawed).await?;

@@ -95,8 +95,12 @@ pub(super) fn not_restored(role: Role, node: &NodeName, ticket: &AwaitedTicket) 
         None | Some(RestoreFault::BrokenOff) => EffectError::transient(Reason::RestoreFailed, told),
         Some(fault) => {
             tracing::warn!(%node, %role, ?fault, why, "not restored");
-            let damaged = fault == RestoreFault::ArchiveDamaged;
-            EffectError::failed(if damaged { Reason::ArchiveDamaged } else { Reason::RestoreFailed }, told)
+            let reason = match fault {
+                RestoreFault::ArchiveDamaged => Reason::ArchiveDamaged,
+                RestoreFault::AnotherImage => Reason::ImageDiffers,
+                _ => Reason::RestoreFailed,
+            };
+            EffectError::failed(reason, told)
         }
     }
 }
@@ -167,6 +171,7 @@ mod tests {
             RestoreFault::MoreThanSpec,
             RestoreFault::ArchiveDamaged,
             RestoreFault::Ended,
+            RestoreFault::AnotherImage,
         ] {
             assert!(!transient(Some(fault)), "{fault:?}");
         }

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
 use crate::api::{Life, TicketState};
+use crate::operator::check::containers::is_sidecar;
 
 /// Reasons of a waiting container whose image the kubelet cannot get.
 const IMAGE_REASONS: [&str; 2] = ["ErrImagePull", "ImagePullBackOff"];
@@ -90,13 +91,23 @@ impl Trouble {
         let running = status
             .into_iter()
             .flat_map(|status| status.init_container_statuses.iter().flatten())
+            .filter(|init| !is_sidecar_named(pod, &init.name) || init.started == Some(false))
             .find(|init| init.state.as_ref().is_some_and(|state| state.running.is_some()));
         match (missing, running) {
             (Some(found), _) => found,
+            (None, Some(init)) if init.started == Some(false) && is_sidecar_named(pod, &init.name) => {
+                (Self::Init, format!("sidecar `{}` has not passed its startup probe", init.name))
+            }
             (None, Some(init)) => (Self::Init, format!("init container `{}` runs", init.name)),
             (None, None) => (Self::Stalled, "its container has not got to its restore yet".to_owned()),
         }
     }
+}
+
+/// One that stays is waited for only until it has started.
+fn is_sidecar_named(pod: &Pod, name: &str) -> bool {
+    let inits = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    inits.into_iter().any(|init| init.name == name && is_sidecar(init))
 }
 
 /// How long it takes to move so many bytes at the slowest.
@@ -162,6 +173,18 @@ mod tests {
             "restartCount": 0, "state": {"running": {}}}]}),
         );
         assert_eq!(Trouble::of(Some(&init)), (Trouble::Init, "init container `migrate` runs".to_owned()));
+        let sidecar = |started: bool| -> Pod {
+            let status = json!({"initContainerStatuses": [{"name": "proxy", "image": "i", "imageID": "", "ready": false,
+                "restartCount": 0, "started": started, "state": {"running": {}}}]});
+            let init = json!([{"name": "proxy", "restartPolicy": "Always"}]);
+            serde_json::from_value(
+                json!({"spec": {"containers": [], "initContainers": init}, "status": status}),
+            )
+            .unwrap()
+        };
+        let (trouble, why) = Trouble::of(Some(&sidecar(false)));
+        assert!(trouble == Trouble::Init && why.contains("startup probe"), "{why}");
+        assert_eq!(Trouble::of(Some(&sidecar(true))).0, Trouble::Stalled, "it stays");
         let unscheduled = pod(&json!({"conditions": [
             {"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"}]}));
         assert_eq!(Trouble::of(Some(&unscheduled)), (Trouble::Room, "0/2 nodes are available".to_owned()));

@@ -48,6 +48,8 @@ pub struct MigrationFacts {
     pub source_revision: Option<String>,
     pub target_node: Option<NodeName>,
     pub replacement_uid: Option<PodUid>,
+    /// Containers that are started anew.
+    pub restart_fresh: Vec<String>,
     pub succeeded_at: Option<Timestamp>,
 }
 
@@ -81,6 +83,7 @@ impl From<StatefulMigration> for MigrationFacts {
             name: meta.name.unwrap_or_default(),
             uid: meta.uid.unwrap_or_default().into(),
             source_pod: spec.source_pod,
+            restart_fresh: spec.restart_fresh,
             policy: spec.policy,
             deadline: Duration::from_secs(spec.deadline_seconds),
             created: meta.creation_timestamp.map(|time| time.0),

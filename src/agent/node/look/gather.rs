@@ -113,11 +113,12 @@ pub fn gather(proc: &Proc, scene: &Scene, depth: Depth, deadline: Instant) -> Fi
         let (destination, fs_type) = (line.at.clone(), line.fs_type.clone());
         kept.mount(FoundMount { kind: MountKind::MadeWithin, destination, fs_type, content: None });
     }
+    match ipc::objects(&proc.path(scene.init, "ns/ipc")) {
+        Ok(found) => kept.findings.ipc = found,
+        Err(error) if depth == Depth::Full => kept.left_out(format!("SysV objects: {error}")),
+        Err(_) => {} // CRIU has the last word
+    }
     if depth == Depth::Full {
-        match ipc::objects(&proc.path(scene.init, "ns/ipc")) {
-            Ok(found) => kept.findings.ipc = found,
-            Err(error) => kept.left_out(format!("SysV objects: {error}")),
-        }
         let shm = scene.config.mounts.iter().find(|mount| mount.destination.ends_with("dev/shm"));
         if let Some(mount) = shm.filter(|mount| mount.source.is_absolute()) {
             kept.findings.shm =

@@ -22,6 +22,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use tokio::sync::Semaphore;
 
 use self::gather::{Depth, Scene, gather};
@@ -29,10 +30,10 @@ use self::mounts::Config;
 use self::proc::Proc;
 use super::containers::Container;
 use crate::agent::context::Node;
-use crate::agent::dump::carry::may_be_carried;
+use crate::agent::dump::carry::{Located, may_be_carried};
 use crate::agent::failure::Failure;
-use crate::api::{ContainerRef, Findings, MountKind, Refusal};
-use crate::judgement::{Circumstances, judge};
+use crate::api::{ContainerRef, Findings, MountKind, PodContainers, Refusal};
+use crate::judgement::{Circumstances, judge_pod};
 
 /// For a look at a pod that runs on.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -45,25 +46,24 @@ static LOOKS: Semaphore = Semaphore::const_new(4);
 
 /// What is in the container.
 pub async fn look(node: &Arc<Node>, wanted: &ContainerRef) -> Result<Findings, Failure> {
-    let (container, _) = node.locate(wanted).await?;
-    look_at(node, &container, wanted, Depth::Full, LIMIT).await
+    let located = node.locate(wanted).await?;
+    look_at(node, &located.container, wanted, Depth::Full, LIMIT).await
 }
 
-/// Does something stand against a dump of this container, which stands still?
-pub async fn before_dump(
-    node: &Arc<Node>,
-    container: &Container,
-    wanted: &ContainerRef,
-) -> Result<(), Failure> {
-    match look_at(node, container, wanted, Depth::Obstacles, LIMIT_FROZEN).await {
-        Ok(findings) => match judge(&findings, &Circumstances::default()).refusals.into_iter().next() {
-            Some(objection) => Err(Failure::objecting(objection)),
-            None => Ok(()),
-        },
-        Err(error) => {
+/// Does something stand against a dump of these containers of a pod, which stand still?
+pub async fn before_dump(node: &Arc<Node>, of: &PodContainers, located: &[Located]) -> Result<(), Failure> {
+    let looks = located.iter().map(async |Located { name, container, .. }| {
+        let wanted = ContainerRef { pod: of.pod.clone(), container: name.clone() };
+        let looked = look_at(node, container, &wanted, Depth::Obstacles, LIMIT_FROZEN).await;
+        let looked = looked.inspect_err(|error| {
             tracing::warn!(%error, container = container.id, "not looked at before its dump");
-            Ok(())
-        }
+        });
+        (name.clone(), looked.unwrap_or_default())
+    });
+    let found = join_all(looks).await;
+    match judge_pod(&found, !of.fresh.is_empty(), &Circumstances::default()).refusals.into_iter().next() {
+        Some(objection) => Err(Failure::objecting(objection)),
+        None => Ok(()),
     }
 }
 

@@ -9,12 +9,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::super::ticket::PartState;
 use super::Tickets;
 use crate::agent::dump::written::is_written;
 use crate::agent::failure::Failure;
 use crate::agent::node::containers::Containers;
 use crate::agent::store::{self, Durability, Store, StoreError};
-use crate::api::{Epoch, Kept, MigrationReport, MigrationUid, PodUid, TicketId, TicketState};
+use crate::api::{Epoch, Kept, MigrationReport, MigrationUid, PodUid, TicketId};
 
 /// Tombstones are kept at least this long, and as long as a pod that could show its ticket is on the node.
 pub(super) const TOMBSTONE_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -96,11 +97,14 @@ impl Tickets {
                 tombstone.barred.push(pod.clone());
             }
             tombstone.pods.push(holder.pod.clone());
-            match ticket.state {
-                TicketState::Started => tombstone.restored.push(holder.container_id.clone()),
-                TicketState::Held => tombstone.held.push(holder.container_id.clone()),
-                _ => {}
+            for (_, part) in ticket.lives_in() {
+                let of_their_kind = match part.state {
+                    PartState::Started => &mut tombstone.restored,
+                    _ => &mut tombstone.held,
+                };
+                of_their_kind.push(part.container_id.clone());
             }
+            tombstone.held.extend(ticket.ending().map(str::to_owned));
         }
         tombstone.pods.sort();
         tombstone.pods.dedup();
@@ -170,7 +174,7 @@ impl Tickets {
         Ok(MigrationReport {
             epoch: fence.seen,
             archive: self.archive(uid, fence.seen)?.map(|manifest| manifest.digest),
-            tickets: tickets.map(|(id, entry)| (id.part(), entry.ticket.state)).collect(),
+            tickets: tickets.map(|(id, entry)| (id.part(), entry.ticket.state())).collect(),
             closed: fence.is_closed(fence.seen) && fence.closed.is_some(),
         })
     }

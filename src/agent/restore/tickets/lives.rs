@@ -3,26 +3,29 @@
 //!
 //! Guarantees: the intent to let go is on disk before the first process is woken, so that a restarted agent finishes it;
 //! a rehearsal is never let go; it happens whether anybody waits for it or not, within milliseconds; an end is noticed by
-//! itself; a spent ticket is confirmed only when nothing restored by it lives.
+//! itself; a spent ticket is confirmed only when nothing restored by it lives; a pod of which a container ends as soon as it
+//! was let go has ended: no part of it lives on.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::super::ticket::Ticket;
+use super::super::ticket::{PartState, Ticket};
 use super::Tickets;
 use crate::agent::failure::Failure;
 use crate::agent::metrics;
+use crate::agent::store::StoreError;
 use crate::api::{
-    ClaimRequest, MigrationUid, PodUid, Purpose, Refusal, RestoreFault, Role, SpendOrder, TicketId,
-    TicketState,
+    ClaimRequest, MigrationUid, PodUid, Refusal, RestoreFault, Role, SpendOrder, TicketId, TicketState,
 };
 
 /// That the engine has started a container is no event.
 const LOOK_FOR_START: Duration = Duration::from_millis(5);
+/// A pod all of whose containers have run so long lives: what ends later is a container that crashes.
+const PROVEN: Duration = Duration::from_millis(500);
 /// After a failure to note or to do something.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
@@ -57,11 +60,12 @@ impl Tickets {
         }
     }
 
-    /// Tickets by which something lives, and in which container.
+    /// Tickets by which something lives or is to be killed, and in which container.
     fn restored(&self) -> Vec<(TicketId, String)> {
         let book = self.book.lock();
-        let lives = book.tickets.iter().filter_map(|(id, entry)| {
-            entry.ticket.lives_in().map(|container_id| (id.clone(), container_id.to_owned()))
+        let lives = book.tickets.iter().flat_map(|(id, entry)| {
+            let lives = entry.ticket.lives_in().map(|(_, part)| part.container_id.as_str());
+            lives.chain(entry.ticket.ending()).map(|container_id| (id.clone(), container_id.to_owned()))
         });
         lives.collect()
     }
@@ -73,32 +77,71 @@ impl Tickets {
         loop {
             changes.borrow_and_update();
             let Some(ticket) = self.ticket_of(id, container_id) else { return };
-            let is_live = ticket.opened.as_ref().is_some_and(|opened| opened.purpose == Purpose::Live);
-            let waits = is_live && ticket.state == TicketState::Held;
-            let goes = waits && (ticket.letting_go || self.processes.has_started(container_id));
-            if goes && self.let_go(id, container_id).await {
-                continue;
+            if ticket.ending().any(|ending| ending == container_id) {
+                return self.end(id, container_id).await;
             }
+            let on_record = ticket.must_be_on_record(container_id);
+            let was_meant = ticket.part_in(container_id).is_some_and(|(_, part)| part.letting_go);
+            let waits = !on_record.is_empty();
+            let goes = waits && (was_meant || on_record.iter().all(|id| self.processes.has_started(id)));
+            let again = goes && !self.let_go(id, container_id).await;
+            let proves = self.proves_at(id);
             let look_again = async {
-                match (waits, goes) {
-                    (_, true) => sleep(TRY_AGAIN).await,
-                    (true, _) => sleep(LOOK_FOR_START).await,
+                match (waits, goes, proves) {
+                    (_, true, _) if again => sleep(TRY_AGAIN).await,
+                    (true, false, _) => sleep(LOOK_FOR_START).await,
+                    (_, _, Some(at)) => sleep_until(at.max(Instant::now() + LOOK_FOR_START)).await,
                     _ => std::future::pending().await,
                 }
             };
             tokio::select! {
                 code = &mut ended => return self.note_end(id, container_id, code),
                 _ = changes.changed() => {}
-                () = look_again => {}
+                () = look_again => self.prove(id),
             }
         }
     }
 
-    /// The ticket, as long as what lives by it is in that container.
+    /// The ticket, as long as something in that container lives by it or is to be killed.
     fn ticket_of(&self, id: &TicketId, container_id: &str) -> Option<Ticket> {
         let book = self.book.lock();
         let ticket = &book.tickets.get(id)?.ticket;
-        (ticket.lives_in() == Some(container_id)).then(|| ticket.clone())
+        let is_there = ticket.part_in(container_id).is_some() || ticket.ending().any(|id| id == container_id);
+        is_there.then(|| ticket.clone())
+    }
+
+    /// When its pod will have run long enough; nothing where it does not run, or has. A shadow must live whole until the commit.
+    fn proves_at(&self, id: &TicketId) -> Option<Instant> {
+        let book = self.book.lock();
+        let is_asked = |entry: &&super::Entry| id.role == Role::Replacement && !entry.ticket.proven;
+        let entry = book.tickets.get(id).filter(is_asked)?;
+        (entry.ticket.state() == TicketState::Started).then_some(entry.runs_since? + PROVEN)
+    }
+
+    fn prove(&self, id: &TicketId) {
+        let is_due = self.proves_at(id).is_some_and(|at| at <= Instant::now());
+        if is_due && let Err(error) = self.change_known(id, Ticket::proves) {
+            tracing::warn!(ticket = %id, %error, "that its pod lives cannot be noted");
+        }
+    }
+
+    /// As `change`; one that was closed meanwhile is not made again.
+    fn change_known(&self, id: &TicketId, change: impl FnOnce(&mut Ticket)) -> Result<(), StoreError> {
+        let is_known = self.book.lock().tickets.contains_key(id);
+        if is_known { self.change(id, change) } else { Ok(()) }
+    }
+
+    /// Kills what is left of a pod of which another container has ended.
+    async fn end(&self, id: &TicketId, container_id: &str) {
+        while let Err(error) = self.processes.kill(container_id).await {
+            tracing::warn!(ticket = %id, %error, container = container_id, "not ended with its pod yet");
+            sleep(TRY_AGAIN).await;
+        }
+        while let Err(error) = self.change_known(id, |ticket| ticket.is_dead(container_id)) {
+            tracing::warn!(ticket = %id, %error, "that it has ended cannot be noted");
+            sleep(TRY_AGAIN).await;
+        }
+        tracing::warn!(ticket = %id, container = container_id, "ended with its pod");
     }
 
     /// False where it is to be tried again.
@@ -119,10 +162,6 @@ impl Tickets {
         if !self.processes.lives(container_id) {
             return true; // its end is noted in a moment
         }
-        // First, so that nobody sees it started and does not know since when.
-        if let Some(entry) = self.book.lock().tickets.get_mut(id) {
-            entry.runs_since.get_or_insert_with(Instant::now);
-        }
         if let Err(error) = self.change(id, |ticket| ticket.started(container_id)) {
             tracing::warn!(ticket = %id, %error, "that it was let go cannot be noted");
             return false;
@@ -135,7 +174,8 @@ impl Tickets {
     fn note_end(&self, id: &TicketId, container_id: &str, code: Option<i32>) {
         let runs_since = self.book.lock().tickets.get(id).and_then(|entry| entry.runs_since);
         let noted = self.gave_back(id, |ticket| {
-            let was_let_go = ticket.state == TicketState::Started || ticket.letting_go;
+            let part = ticket.part_in(container_id).map(|(_, part)| part.clone()).unwrap_or_default();
+            let was_let_go = part.has_run();
             let (fault, reason) = if was_let_go {
                 (RestoreFault::Ended, ended(runs_since.map(|since| since.elapsed()), code))
             } else {
@@ -156,7 +196,8 @@ impl Tickets {
         let ticket = self.book.lock().tickets.get(&request.ticket).map(|entry| entry.ticket.clone());
         let Some(ticket) = ticket else { return };
         let Some(container_id) = succeeded(&ticket, request) else { return };
-        let is_unheard = ticket.state == TicketState::Held && !ticket.letting_go;
+        let part = ticket.part_in(container_id).map(|(_, part)| part);
+        let is_unheard = part.is_some_and(|part| part.state == PartState::Held && !part.letting_go);
         if is_unheard
             && self.processes.lives(container_id)
             && let Err(error) = self.processes.kill(container_id).await
@@ -177,7 +218,9 @@ impl Tickets {
     /// afterwards, and nobody waits for a restore that nobody wants.
     pub fn call_off(&self, uid: &MigrationUid, pod: &PodUid) -> Result<(), Failure> {
         let restores = |ticket: &Ticket| {
-            ticket.state == TicketState::Restoring
+            let restores = ticket.parts.values().any(|part| part.state == PartState::Restoring);
+            !ticket.spent
+                && (restores || ticket.state() == TicketState::Restoring)
                 && ticket.holder.as_ref().is_some_and(|holder| holder.pod == *pod)
         };
         let called_off: Vec<TicketId> = {
@@ -208,9 +251,11 @@ impl Tickets {
         self.pass(uid, |fence| fence.admit_spend(order.epoch))?;
         let id = TicketId { migration: uid.clone(), epoch: order.epoch, role, life: order.life };
         let is_spent = self.change(&id, |ticket| {
-            let runs = ticket.state == TicketState::Started || ticket.letting_go;
-            let lives =
-                runs && ticket.lives_in().is_some_and(|container_id| self.processes.lives(container_id));
+            let lives = ticket.lives_in().any(|(_, part)| {
+                // Whom the kubelet waits for has run before there was a pod.
+                let counts = part.has_run() && (!part.at_once || ticket.proven);
+                counts && self.processes.lives(&part.container_id)
+            });
             if !lives {
                 ticket.spend();
             }
@@ -221,11 +266,11 @@ impl Tickets {
             return Err(Failure::new(Refusal::StillLives, what));
         }
         let mut changes = self.changes.subscribe();
-        let holder = loop {
+        let restored = loop {
             changes.borrow_and_update();
             let entry = {
                 let book = self.book.lock();
-                book.tickets.get(&id).map(|entry| (entry.restoring, entry.ticket.holder.clone()))
+                book.tickets.get(&id).map(|entry| (!entry.restoring.is_empty(), entry.ticket.parts.clone()))
             };
             match entry {
                 // Whoever restores is told to break off.
@@ -236,22 +281,22 @@ impl Tickets {
                     let what = format!("ticket {id} is spent, but a restore by it has not ended yet");
                     return Err(Failure::new(Refusal::TimedOut, what));
                 }
-                Some((false, holder)) => break holder,
-                None => break None, // closed meanwhile
+                Some((false, parts)) => break parts,
+                None => return Ok(()), // closed meanwhile
             }
         };
-        match holder {
-            Some(holder) => self.processes.kill(&holder.container_id).await,
-            None => Ok(()),
+        for part in restored.values() {
+            self.processes.kill(&part.container_id).await?;
         }
+        Ok(())
     }
 }
 
 /// The container in which something lives by this ticket, where the request is for its successor in the same pod.
 fn succeeded<'a>(ticket: &'a Ticket, request: &ClaimRequest) -> Option<&'a str> {
-    let holder = ticket.holder.as_ref()?;
-    let is_same = (&holder.pod, &holder.container) == (&request.pod, &request.container);
-    ticket.lives_in().filter(|id| is_same && *id != request.container_id)
+    ticket.holder.as_ref().filter(|holder| holder.pod == request.pod)?;
+    let (_, part) = ticket.lives_in().find(|(name, _)| *name == request.container)?;
+    Some(part.container_id.as_str()).filter(|id| *id != request.container_id)
 }
 
 fn ended(after: Option<Duration>, code: Option<i32>) -> String {

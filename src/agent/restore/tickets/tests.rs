@@ -1,10 +1,10 @@
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::task::AbortHandle;
+
+use hands::Hands;
 
 use super::closing::TOMBSTONE_AGE;
 use super::*;
@@ -12,8 +12,12 @@ use crate::agent::node::host::Host;
 use crate::agent::transfer::archive::{self, IMAGES, LAYER, Origin};
 use crate::api::{Kept, Purpose, SpendOrder};
 
+mod hands;
 mod init;
 mod lives;
+mod pods;
+
+const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -28,59 +32,6 @@ impl Drop for Fixture {
     }
 }
 
-/// One restored container, as the engine and the kernel know it.
-#[derive(Clone, Debug, Default)]
-struct Life {
-    is_unheard: bool,
-    let_go: u32,
-    end: Option<i32>,
-    killed: bool,
-}
-
-/// Processes that only a test knows of. Every container lives, and the engine has it on record, but for what is said here.
-#[derive(Default)]
-struct Hands {
-    lives: watch::Sender<BTreeMap<String, Life>>,
-}
-
-impl Hands {
-    fn change(&self, id: &str, change: impl FnOnce(&mut Life)) {
-        self.lives.send_modify(|lives| change(lives.entry(id.to_owned()).or_default()));
-    }
-
-    fn of(&self, id: &str) -> Life {
-        self.lives.borrow().get(id).cloned().unwrap_or_default()
-    }
-}
-
-#[async_trait]
-impl Processes for Hands {
-    fn has_started(&self, id: &str) -> bool {
-        !self.of(id).is_unheard
-    }
-
-    fn lives(&self, id: &str) -> bool {
-        self.of(id).end.is_none()
-    }
-
-    async fn let_go(&self, id: &str) -> Result<(), Failure> {
-        self.change(id, |life| life.let_go += 1);
-        Ok(())
-    }
-
-    async fn ended(&self, id: &str) -> Option<i32> {
-        let mut lives = self.lives.subscribe();
-        let ended =
-            lives.wait_for(|lives| lives.get(id).is_some_and(|life| life.end.is_some())).await.unwrap();
-        ended[id].end
-    }
-
-    async fn kill(&self, id: &str) -> Result<(), Failure> {
-        self.change(id, |life| (life.killed, life.end) = (true, Some(137)));
-        Ok(())
-    }
-}
-
 fn tickets(dir: &Path, hands: &Arc<Hands>) -> (Arc<Tickets>, AbortHandle) {
     let store = Store::open(&dir.join("s")).unwrap();
     let containers = Containers::new(Host::at(&dir.join("node")));
@@ -92,8 +43,7 @@ fn tickets(dir: &Path, hands: &Arc<Hands>) -> (Arc<Tickets>, AbortHandle) {
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("node/run/containerd/io.containerd.runtime.v2.task/k8s.io"))
-            .unwrap();
+        std::fs::create_dir_all(dir.path().join("node").join(&BUNDLES[1..])).unwrap();
         let hands = Arc::default();
         let (tickets, looks_after) = tickets(dir.path(), &hands);
         Self { dir, tickets, hands, looks_after }
@@ -107,19 +57,28 @@ impl Fixture {
 
     /// A task of this pod is on the node.
     fn add_pod(&self, pod: &str) {
-        let bundle = "node/run/containerd/io.containerd.runtime.v2.task/k8s.io/x";
-        let bundle = self.dir.path().join(bundle);
+        let bundle = self.dir.path().join("node").join(&BUNDLES[1..]).join("x");
         std::fs::create_dir_all(&bundle).unwrap();
         let config = serde_json::json!({"annotations": {"io.kubernetes.cri.sandbox-uid": pod}});
         std::fs::write(bundle.join("config.json"), config.to_string()).unwrap();
     }
 
-    /// A verified archive of container `app`.
     fn add_archive(&self, epoch: u32) -> Manifest {
+        self.add_archive_of(epoch, &[])
+    }
+
+    /// A verified archive of container `app` and others.
+    fn add_archive_of(&self, epoch: u32, beside: &[&str]) -> Manifest {
         let place = self.tickets.store.archive(&uid(), Epoch(epoch));
         std::fs::create_dir_all(place.join(IMAGES)).unwrap();
         std::fs::write(place.join(LAYER), "x").unwrap();
-        let origin = Origin { migration: uid(), epoch: Epoch(epoch), container: "app".into() };
+        for number in 0..beside.len() {
+            let part = place.join(archive::container_folder(number)).join(IMAGES);
+            std::fs::create_dir_all(&part).unwrap();
+            std::fs::write(part.with_file_name(LAYER), "y").unwrap();
+        }
+        let beside = beside.iter().map(ToString::to_string).collect();
+        let origin = Origin { migration: uid(), epoch: Epoch(epoch), container: "app".into(), beside };
         let manifest = archive::write(&place, &origin, &mut |_| true).unwrap();
         store::write(&place.join(MANIFEST), &manifest, Durability::Process).unwrap();
         manifest
@@ -137,7 +96,7 @@ impl Fixture {
     }
 
     fn restored(&self, role: Role) {
-        self.tickets.ended(&id(role, 1), &RestoreOutcome::Restored).unwrap();
+        self.tickets.ended(&id(role, 1), "app", &RestoreOutcome::Restored).unwrap();
     }
 
     /// It is let go.
@@ -181,6 +140,8 @@ fn request(role: Role, epoch: u32, pod: &str) -> ClaimRequest {
         container_id: "c".into(),
         pod_ip: Some("10.0.0.1".into()),
         init: false,
+        fresh: false,
+        at_once: false,
     }
 }
 
@@ -205,7 +166,7 @@ async fn a_waiting_claim_is_seen_by_the_operator_and_woken_by_the_opening() {
     );
     fixture.open(Role::Shadow, &manifest).unwrap();
     assert_eq!(claimant.await.unwrap().unwrap(), Verdict::Restore);
-    fixture.tickets.ended(&id(Role::Shadow, 1), &RestoreOutcome::Restored).unwrap();
+    fixture.tickets.ended(&id(Role::Shadow, 1), "app", &RestoreOutcome::Restored).unwrap();
     assert_eq!(fixture.awaited(TicketState::Started, 1, 20_000).await.unwrap().state, TicketState::Started);
 }
 
@@ -214,9 +175,9 @@ async fn a_failed_restore_wakes_the_operator_once_with_its_reason() {
     let fixture = Fixture::new();
     fixture.restoring(Role::Shadow).await;
     let failed = RestoreOutcome::Failed { reason: "no such file".into(), fault: RestoreFault::MoreThanSpec };
-    fixture.tickets.ended(&id(Role::Shadow, 1), &failed).unwrap();
+    fixture.tickets.ended(&id(Role::Shadow, 1), "app", &failed).unwrap();
     let told = fixture.awaited(TicketState::Started, 1, 20_000).await.unwrap();
-    assert_eq!((told.state, told.failure.as_deref()), (TicketState::Waiting, Some("no such file")));
+    assert_eq!(told.failure.as_deref(), Some("no such file"));
     assert_eq!(told.fault, Some(RestoreFault::MoreThanSpec));
     let begun = Instant::now();
     let again = fixture.awaited(TicketState::Started, 1, 60).await.unwrap();
@@ -270,7 +231,7 @@ async fn tickets_and_tombstones_survive_a_restart() {
     let shadow = ClaimRequest { container_id: "d".into(), ..request(Role::Shadow, 1, "p") };
     assert!(matches!(fixture.tickets.claim(&shadow, Instant::now()).await.unwrap(), Verdict::Refuse(_)));
     assert!(fixture.tickets.store.tickets().unwrap().is_empty());
-    let late = fixture.tickets.ended(&id(Role::Replacement, 1), &RestoreOutcome::Restored);
+    let late = fixture.tickets.ended(&id(Role::Replacement, 1), "app", &RestoreOutcome::Restored);
     assert!(
         matches!(late, Err(NotRecorded::Spent)),
         "what is restored now is never let go, so it must not live"
@@ -334,7 +295,7 @@ async fn the_next_pod_object_restores_once_the_first_one_is_gone() {
     fixture.open(Role::Replacement, &manifest).unwrap();
     fixture.add_pod("p");
     assert_eq!(fixture.claim(Role::Replacement, 1, "p").await, Verdict::Restore);
-    fixture.tickets.ended(&id(Role::Replacement, 1), &RestoreOutcome::Restored).unwrap();
+    fixture.tickets.ended(&id(Role::Replacement, 1), "app", &RestoreOutcome::Restored).unwrap();
     assert_eq!(fixture.claim(Role::Replacement, 1, "q").await, Verdict::Wait);
     fixture.add_pod("other");
     assert_eq!(fixture.claim(Role::Replacement, 1, "q").await, Verdict::Restore);
@@ -378,12 +339,12 @@ async fn a_restore_that_cannot_be_put_on_record_gives_its_ticket_back() {
     // As a disk that is full: nothing can be written any more.
     let (folder, aside) = (fixture.dir.path().join("s/tickets"), fixture.dir.path().join("aside"));
     std::fs::rename(&folder, &aside).unwrap();
-    assert!(fixture.tickets.ended(&id, &RestoreOutcome::Restored).is_err());
+    assert!(fixture.tickets.ended(&id, "app", &RestoreOutcome::Restored).is_err());
     let reason = "not put on record".to_owned();
     let failed = RestoreOutcome::Failed { reason, fault: RestoreFault::BrokenOff };
-    assert!(fixture.tickets.ended(&id, &failed).is_err());
+    assert!(fixture.tickets.ended(&id, "app", &failed).is_err());
     std::fs::rename(&aside, &folder).unwrap();
     assert_eq!(fixture.claim(Role::Replacement, 1, "p").await, Verdict::Restore);
-    fixture.tickets.ended(&id, &RestoreOutcome::Restored).unwrap();
+    fixture.tickets.ended(&id, "app", &RestoreOutcome::Restored).unwrap();
     fixture.starts(Role::Replacement).await;
 }

@@ -1,14 +1,18 @@
-//! Is an archive still what arrived, and is it still to be restored?
+//! What is handed out of an archive: is it still what arrived, and is it still to be restored?
 //!
 //! Guarantees: an archive that was cut short is noticed before and during a restore, by its lengths alone; a restore that
 //! nobody wants any more is broken off.
 
+use std::path::PathBuf;
+
 use tokio::time::{Instant, timeout_at};
 
+use super::super::ticket::PartState;
 use super::{Entry, LOOK_AGAIN, Tickets};
 use crate::agent::failure::Failure;
+use crate::agent::store::StoreError;
 use crate::agent::transfer::archive::{self, Manifest, Origin};
-use crate::api::{Refusal, TicketId, TicketState};
+use crate::api::{PodPart, Refusal, TicketId};
 
 /// Why a restore that runs is broken off.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,12 +55,35 @@ impl Tickets {
         Ok(())
     }
 
-    /// Resolves once a restore by that ticket is to be broken off, with the reason.
-    pub async fn called_off(&self, id: &TicketId) -> CalledOff {
+    /// Where that container's part of the archive lies, and what there is of its pod.
+    pub fn handed_out(&self, id: &TicketId, container: &str) -> Result<(PathBuf, PodPart), StoreError> {
+        let archive = self.store.archive(&id.migration, id.epoch);
+        let manifest = self.archive(&id.migration, id.epoch)?;
+        let folder = |name: &str| {
+            let below = manifest.as_ref().and_then(|manifest| manifest.folder_of(name)).unwrap_or_default();
+            archive.join(below)
+        };
+        let ticket = self.book.lock().tickets.get(id).map(|entry| entry.ticket.clone()).unwrap_or_default();
+        let back = ticket.others(container).filter(|(_, part)| part.is_back());
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        let part = PodPart {
+            back: back.map(|(name, _)| text(folder(name))).collect(),
+            filled: ticket.filled.volumes,
+            shm_filled: ticket.filled.shm,
+            archive: text(archive.clone()),
+        };
+        Ok((folder(container), part))
+    }
+
+    /// Resolves once a restore of that container by that ticket is to be broken off, with the reason.
+    pub async fn called_off(&self, id: &TicketId, container: &str) -> CalledOff {
         let mut changes = self.changes.subscribe();
         loop {
             changes.borrow_and_update();
-            let is_wanted = |entry: &Entry| entry.ticket.state == TicketState::Restoring;
+            let is_wanted = |entry: &Entry| {
+                let part = entry.ticket.parts.get(container).filter(|_| !entry.ticket.spent);
+                part.is_some_and(|part| part.state == PartState::Restoring)
+            };
             if !self.book.lock().tickets.get(id).is_some_and(is_wanted) {
                 return CalledOff::Spent;
             }

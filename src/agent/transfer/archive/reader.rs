@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
-use super::{BLOCK, IMAGES, MANIFEST, Manifest, folder, is_allowed, padding};
+use super::{BLOCK, IMAGES, MANIFEST, Manifest, is_allowed, padding};
 
 /// A manifest is some hundred bytes.
 const MANIFEST_LIMIT: u64 = 64 * 1024;
@@ -166,25 +166,15 @@ impl Reader {
         self.hasher.update(block);
         self.bytes += block.len() as u64;
         let path = self.dir.join(&name);
-        if let Some(folder) = folder(&name) {
-            self.make_folder(folder)?;
-        }
+        let folder = path.parent().unwrap_or(&self.dir);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|source| ReadError::Io { path: folder.to_owned(), source })?;
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(|source| ReadError::Io { path: path.clone(), source })?;
         Ok(match (size, padding) {
             (0, _) => Part::Header(Vec::new()),
             (left, padding) => Part::File { path, file, left, padding },
         })
-    }
-
-    fn make_folder(&self, name: &str) -> Result<(), ReadError> {
-        let path = self.dir.join(name);
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-                Err(ReadError::Io { path, source })
-            }
-            _ => Ok(()),
-        }
     }
 
     fn check(&mut self, text: &[u8]) -> Result<(), ReadError> {

@@ -5,7 +5,7 @@ use super::*;
 use crate::api::empty_dir;
 
 fn origin() -> Origin {
-    Origin { migration: "0b5c".into(), epoch: Epoch(3), container: "app".into() }
+    Origin { migration: "0b5c".into(), epoch: Epoch(3), container: "app".into(), beside: vec!["log".into()] }
 }
 
 fn dump() -> tempfile::TempDir {
@@ -22,6 +22,10 @@ fn dump() -> tempfile::TempDir {
     fs::write(dir.path().join(image_volume(10)), vec![4; 1]).unwrap();
     fs::create_dir(dir.path().join(VOLUMES)).unwrap();
     fs::write(dir.path().join(empty_dir("tmp")), vec![5; 600]).unwrap();
+    let beside = dir.path().join(container_folder(0));
+    fs::create_dir_all(beside.join(IMAGES)).unwrap();
+    fs::write(beside.join("images/core-1.img"), b"another core").unwrap();
+    fs::write(beside.join(LAYER), vec![6; 1024]).unwrap();
     dir
 }
 
@@ -58,6 +62,11 @@ fn what_was_sent_arrives_however_it_is_cut_into_pieces() {
         assert_eq!(fs::read(archive.join(image_volume(0))).unwrap(), vec![3; 700]);
         assert_eq!(fs::read(archive.join(image_volume(10))).unwrap(), vec![4; 1]);
         assert_eq!(fs::read(archive.join(empty_dir("tmp"))).unwrap(), vec![5; 600]);
+        assert_eq!(received.folder_of("app"), Some("".into()));
+        let beside = archive.join(received.folder_of("log").unwrap());
+        assert_eq!(fs::read(beside.join("images/core-1.img")).unwrap(), b"another core");
+        assert_eq!(received.folder_of("other"), None);
+        assert_eq!(length(&archive).unwrap(), received.bytes);
     }
 }
 
@@ -70,7 +79,8 @@ fn it_is_a_tar_that_others_can_read() {
     let volumes = [image_volume(0), image_volume(10)];
     let images = ["images/core-1.img", "images/empty.img", "images/pages-1.img"].map(str::to_owned);
     let rest = [LAYER, SHM_FILE, "volumes/tmp.tar", MANIFEST].map(str::to_owned);
-    assert_eq!(names, [&[CARRIED_FILE.to_owned()], &volumes[..], &images, &rest].concat());
+    let beside = ["containers/0/images/core-1.img", "containers/0/rootfs.tar"].map(str::to_owned);
+    assert_eq!(names, [&[CARRIED_FILE.to_owned()], &beside[..], &volumes, &images, &rest].concat());
 }
 
 #[test]
@@ -115,6 +125,16 @@ fn only_expected_files_are_written() {
         "image-volumes/1",
         "image-volumes/../x.tar",
         "image-volumes",
+        "containers",
+        "containers/0",
+        "containers/00/rootfs.tar",
+        "containers/100/rootfs.tar",
+        "containers/../rootfs.tar",
+        "containers/0/../rootfs.tar",
+        "containers/0/shm.tar",
+        "containers/0/volumes/tmp.tar",
+        "containers/0/containers/0/rootfs.tar",
+        "containers/0/images/../x",
     ] {
         assert!(!is_allowed(name), "{name}");
         let mut header = tar::Header::new_gnu();

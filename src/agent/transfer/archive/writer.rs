@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
-use super::{BLOCK, IMAGES, LAYER, MANIFEST, Manifest, Origin, is_allowed, padding};
+use super::{BLOCK, IMAGES, LAYER, MANIFEST, Manifest, Origin, container_folder, is_allowed, padding};
 use crate::api::{CARRIED_FILE, IMAGE_VOLUMES, SHM_FILE, VOLUMES};
 
 /// Bytes handed on at once.
@@ -40,6 +40,7 @@ pub fn write(
         migration: origin.migration.clone(),
         epoch: origin.epoch,
         container: origin.container.clone(),
+        beside: origin.beside.clone(),
         digest: hex::encode(stream.hasher.clone().finalize()).into(),
         bytes: stream.bytes,
     };
@@ -53,28 +54,50 @@ pub fn write(
 
 /// Names of all files that an archive of that folder holds, in their order in the stream.
 pub fn names(dir: &Path) -> Result<Vec<String>, WriteError> {
-    let mut names = vec![LAYER.to_owned()];
-    names.extend(
-        [CARRIED_FILE, SHM_FILE].map(str::to_owned).into_iter().filter(|name| dir.join(name).exists()),
-    );
-    for folder in [IMAGES, IMAGE_VOLUMES, VOLUMES] {
-        let path = dir.join(folder);
-        let at = |source| WriteError::Io { path: path.clone(), source };
-        let entries = match fs::read_dir(&path) {
-            Err(error) if folder != IMAGES && error.kind() == io::ErrorKind::NotFound => continue,
-            entries => entries.map_err(at)?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(at)?;
-            let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
-            if !is_allowed(&name) || !entry.file_type().map_err(at)?.is_file() {
-                return Err(WriteError::Unexpected { path: entry.path() });
-            }
-            names.push(name);
+    let mut names = of_container(dir, "")?;
+    names.extend([SHM_FILE.to_owned()].into_iter().filter(|name| dir.join(name).exists()));
+    names.extend(files(dir, VOLUMES)?.unwrap_or_default());
+    for number in 0.. {
+        let folder = container_folder(number);
+        if !dir.join(&folder).exists() {
+            break;
         }
+        names.extend(of_container(dir, &format!("{folder}/"))?);
     }
     names.sort();
     Ok(names)
+}
+
+/// Files of one container, whose part lies below `dir` under this prefix.
+fn of_container(dir: &Path, prefix: &str) -> Result<Vec<String>, WriteError> {
+    let images = format!("{prefix}{IMAGES}");
+    let missing = || WriteError::Io { path: dir.join(&images), source: io::ErrorKind::NotFound.into() };
+    let mut names = files(dir, &images)?.ok_or_else(missing)?;
+    names.extend(files(dir, &format!("{prefix}{IMAGE_VOLUMES}"))?.unwrap_or_default());
+    names.push(format!("{prefix}{LAYER}"));
+    let carried = format!("{prefix}{CARRIED_FILE}");
+    names.extend(Some(carried).filter(|name| dir.join(name).exists()));
+    Ok(names)
+}
+
+/// Names of all files in a folder, if it is there.
+fn files(dir: &Path, folder: &str) -> Result<Option<Vec<String>>, WriteError> {
+    let path = dir.join(folder);
+    let at = |source| WriteError::Io { path: path.clone(), source };
+    let entries = match fs::read_dir(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.map_err(at)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(at)?;
+        let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+        if !is_allowed(&name) || !entry.file_type().map_err(at)?.is_file() {
+            return Err(WriteError::Unexpected { path: entry.path() });
+        }
+        names.push(name);
+    }
+    Ok(Some(names))
 }
 
 /// How long that folder's stream is up to its manifest, by the lengths of its files: what was cut short is noticed

@@ -1,9 +1,10 @@
 //! Are the host ports that a pod wants free on the node (NodePorts)?
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{ContainerPort, Pod, PodSpec};
 use kube::ResourceExt as _;
 
 use super::Misfit;
+use crate::operator::check::containers::running;
 
 /// `there`: the pods on the node that have not ended.
 pub(super) fn fit(spec: &PodSpec, there: &[&Pod]) -> Result<(), Misfit> {
@@ -22,10 +23,8 @@ pub(super) fn fit(spec: &PodSpec, there: &[&Pod]) -> Result<(), Misfit> {
 
 /// Of everything that runs at the same time.
 fn of(spec: &PodSpec) -> impl Iterator<Item = &ContainerPort> {
-    let stays = |init: &&Container| init.restart_policy.as_deref() == Some("Always");
-    let sidecars = spec.init_containers.iter().flatten().filter(stays);
-    let all = spec.containers.iter().chain(sidecars);
-    all.flat_map(|container| container.ports.iter().flatten())
+    running(spec)
+        .flat_map(|container| container.ports.iter().flatten())
         .filter(|port| port.host_port.is_some_and(|port| port > 0))
 }
 

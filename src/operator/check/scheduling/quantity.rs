@@ -29,6 +29,16 @@ impl Amount {
         Some(Self(product.div_euclid(divisor) + i128::from(product.rem_euclid(divisor) != 0)))
     }
 
+    /// In thousandths, rounded up, as Kubernetes writes it.
+    pub fn quantity(self) -> Quantity {
+        let thousandths = self.0.div_euclid(UNIT / 1000) + i128::from(self.0.rem_euclid(UNIT / 1000) != 0);
+        Quantity(if thousandths % 1000 == 0 {
+            (thousandths / 1000).to_string()
+        } else {
+            format!("{thousandths}m")
+        })
+    }
+
     #[must_use]
     pub fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0).max(0))

@@ -195,7 +195,7 @@ async fn a_restore_that_runs_while_its_ticket_is_spent_is_waited_for_and_its_rec
     assert_eq!(refused.refusal, Refusal::TimedOut);
     let late = async {
         tokio::task::yield_now().await;
-        fixture.tickets.ended(&id(Role::Replacement, 1), &RestoreOutcome::Restored)
+        fixture.tickets.ended(&id(Role::Replacement, 1), "app", &RestoreOutcome::Restored)
     };
     let (spent, recorded) = tokio::join!(fixture.spend(Role::Replacement, Duration::from_secs(20)), late);
     spent.unwrap();
@@ -209,7 +209,7 @@ async fn a_restore_is_called_off_when_its_ticket_is_spent_its_pod_killed_or_its_
         let fixture = Fixture::new();
         fixture.restoring(Role::Replacement).await;
         let ticket = id(Role::Replacement, 1);
-        let mut called_off = std::pin::pin!(fixture.tickets.called_off(&ticket));
+        let mut called_off = std::pin::pin!(fixture.tickets.called_off(&ticket, "app"));
         assert!(futures::poll!(&mut called_off).is_pending());
         fixture.tickets.call_off(&uid(), &"another".into()).unwrap();
         assert!(futures::poll!(&mut called_off).is_pending(), "another pod's");
@@ -222,7 +222,7 @@ async fn a_restore_is_called_off_when_its_ticket_is_spent_its_pod_killed_or_its_
         }
         let why = tokio::time::timeout(Duration::from_secs(20), called_off).await.expect(how);
         assert_eq!(why, CalledOff::Spent, "{how}");
-        let late = fixture.tickets.ended(&ticket, &RestoreOutcome::Restored);
+        let late = fixture.tickets.ended(&ticket, "app", &RestoreOutcome::Restored);
         assert!(matches!(late, Err(NotRecorded::Spent)), "{how}");
     }
 }
@@ -234,8 +234,9 @@ async fn a_restore_is_called_off_when_its_archive_is_cut_short() {
     fixture.restoring(Role::Replacement).await;
     std::fs::write(fixture.tickets.store.archive(&uid(), Epoch(1)).join(LAYER), "").unwrap();
     let ticket = id(Role::Replacement, 1);
-    let why =
-        tokio::time::timeout(Duration::from_secs(20), fixture.tickets.called_off(&ticket)).await.unwrap();
+    let why = tokio::time::timeout(Duration::from_secs(20), fixture.tickets.called_off(&ticket, "app"))
+        .await
+        .unwrap();
     assert!(matches!(why, CalledOff::Damaged(reason) if reason.contains("damaged")));
 }
 
