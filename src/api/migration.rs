@@ -45,7 +45,8 @@ pub struct StatefulMigrationSpec {
     /// UID of that pod; filled in from the pod where it is missing. Another pod of that name is never touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_pod_uid: Option<PodUid>,
-    /// The container that the pod is for; the first one where none is named.
+    /// The container that the pod is for; where none is named that of `kubectl.kubernetes.io/default-container`, or the first
+    /// that moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_name: Option<String>,
     /// Containers that are not carried but started anew with the pod.

@@ -24,14 +24,14 @@ pub fn complete(spec: &mut PodSpec, subject: &Subject) -> Option<(String, String
     (!runs.is_empty()).then(|| (ANNOTATION_INIT_CONTAINERS.to_owned(), json!(runs).to_string()))
 }
 
-/// For each container that moves, that of the source first and of its shadow second: by the latter the image is seen that the
-/// former is restored with. `spec` is the source's.
+/// For each container, that of the source first and of its shadow second: by the latter the image is seen that the former is
+/// restored with, or started anew. `spec` is the source's.
 pub fn images(spec: &PodSpec, subject: &Subject) -> Vec<(String, String)> {
     let init = spec.init_containers.iter().flatten().filter(|init| !is_sidecar(init));
     let mut there: Vec<(&Option<String>, String)> =
         spec.containers.iter().take(1).chain(init).map(|one| (&one.image, one.name.clone())).collect();
-    let moves = [&subject.container].into_iter().chain(&subject.beside);
-    let shown = moves.enumerate().filter_map(|(number, name)| {
+    let all = [&subject.container].into_iter().chain(&subject.beside).chain(&subject.fresh);
+    let shown = all.enumerate().filter_map(|(number, name)| {
         let image = &running(spec).find(|one| one.name == *name)?.image;
         let by = there.iter().find(|(known, _)| *known == image).map(|(_, by)| by.clone());
         let by = by.unwrap_or_else(|| {
@@ -65,6 +65,9 @@ fn fetch_images(spec: &mut PodSpec, subject: &Subject) {
                 name: by,
                 image: container.image.clone(),
                 image_pull_policy: container.image_pull_policy.clone(),
+                // Not every image says one, and an engine wants it before it is replaced.
+                command: container.command.clone(),
+                args: container.args.clone(),
                 security_context: container.security_context.clone(),
                 resources,
                 ..Container::default()
@@ -156,7 +159,7 @@ mod tests {
         let init = json!(spec.init_containers.unwrap());
         assert_eq!(
             init,
-            json!([{ "name": "shadow-image-1", "image": "l", "imagePullPolicy": "Always",
+            json!([{ "name": "shadow-image-1", "image": "l", "imagePullPolicy": "Always", "command": ["x"],
                 "securityContext": { "runAsUser": 7 }, "resources": { "requests": { "cpu": "0" } } }])
         );
     }

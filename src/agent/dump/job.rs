@@ -18,8 +18,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::carry::{Load, Located};
 use super::jobs::Outcome;
+use super::standstill::{THAW, all_stand_still, freeze_all, none_is_left_out, thaw};
 use super::written::{JOB, Job, WRITTEN};
-use crate::agent::context::{Node, find_all};
+use crate::agent::context::Node;
 use crate::agent::failure::Failure;
 use crate::agent::metrics;
 use crate::agent::node::containers::{Container, Containers};
@@ -30,8 +31,7 @@ use crate::agent::transfer::archive::{IMAGES, Origin};
 use crate::agent::transfer::peer::Peer;
 use crate::agent::transfer::receive::room_for;
 use crate::api::{
-    ArchiveSize, DumpOrder, DumpReport, Hold, MigrationUid, Objection, PodContainers, Reason, Refusal,
-    sentence,
+    ArchiveSize, DumpOrder, DumpReport, Hold, MigrationUid, Objection, PodContainers, Refusal, sentence,
 };
 use crate::judgement::{cause, objection};
 use crate::runtime::CRIU_CONFIG_VARIABLE;
@@ -42,8 +42,6 @@ const SIZE_WAIT: Duration = Duration::from_secs(2);
 const IMAGES_OVERHEAD: u64 = 16 << 20;
 /// How long CRIU may go on after the order's time limit before it is killed.
 const WIND_UP: Duration = Duration::from_secs(30);
-/// For letting a container go on after a failure.
-const THAW: Duration = Duration::from_secs(10);
 /// CRIU's log and statistics of a dump.
 const WORK: &str = "work";
 /// In a dump's folder: how it ended.
@@ -256,7 +254,7 @@ async fn stop_and_dump(
     // Frozen by us first: CRIU would wait for a cgroup v1 freezer in steps of 100 ms. Each its own cgroup: CRIU lets a
     // process of a container run for its own work, which it could not below a pod's that is frozen.
     let begun = Instant::now();
-    freeze_all(node, wanted, deadline).await?;
+    let frozen = freeze_all(node, wanted, deadline).await?;
     let freeze_ms = millis(begun.elapsed());
     tokio::try_join!(before_dump(node, wanted, located), none_is_left_out(node, wanted))?;
     load.clear(located)?;
@@ -274,30 +272,13 @@ async fn stop_and_dump(
     let (files_ms, dumped) = (millis(files.took), Instant::now());
     let pids = located.iter().map(|one| one.container.freezer.pids()).collect::<Result<_, _>>()?;
     files.finish(pids).await?;
+    all_stand_still(node, wanted, &frozen).await?;
     let (finish_ms, all_ms) = (millis(dumped.elapsed()), millis(begun.elapsed()));
     tracing::debug!(freeze_ms, files_ms, finish_ms, all_ms, "dump written");
     if Instant::now() >= deadline {
         return Err(Failure::new(Refusal::TimedOut, "CRIU took longer than the order allows"));
     }
     Ok(())
-}
-
-/// Also those that were started meanwhile, as the kubelet starts what has crashed again.
-async fn freeze_all(node: &Node, wanted: &PodContainers, deadline: Instant) -> Result<(), Failure> {
-    let mut frozen: Vec<String> = Vec::new();
-    loop {
-        let running = node.find_all(wanted).await?;
-        let new = |id: &String| !frozen.contains(id);
-        if !running.iter().any(|(_, container)| new(&container.id)) {
-            return Ok(());
-        }
-        let freezes = running.iter().map(|(_, container)| container.freezer.freeze(deadline));
-        join_all(freezes).await.into_iter().collect::<Result<(), _>>()?;
-        frozen = running.into_iter().map(|(_, container)| container.id).collect();
-        if wanted.beside.is_empty() && wanted.fresh.is_empty() {
-            return Ok(());
-        }
-    }
 }
 
 /// By CRIU, into that folder.
@@ -344,33 +325,6 @@ fn named(failure: Failure, located: &[Located], name: &str) -> Failure {
         Box::new(Objection { message, ..*objection })
     });
     Failure { message: said(&failure.message), objection, ..failure }
-}
-
-/// Another container of the pod does not stand still: a debug container that was started just now. It may change files of
-/// the pod's volumes while they are copied.
-async fn none_is_left_out(node: &Node, wanted: &PodContainers) -> Result<(), Failure> {
-    let (containers, of) = (node.containers.clone(), wanted.clone());
-    let others = tokio::task::spawn_blocking(move || containers.others(&of)).await;
-    let others = others.map_err(|error| Failure::new(Refusal::RuntimeFailed, error.to_string()))??;
-    match others.first() {
-        None => Ok(()),
-        Some(other) => Err(Failure::objecting(Objection {
-            reason: Reason::SeveralContainers,
-            message: format!(
-                "container `{other}` of pod {} is running beside those that move: end its program",
-                wanted.pod.name
-            ),
-            passes: true,
-        })),
-    }
-}
-
-/// Lets all of them go on, also where one does not.
-async fn thaw(containers: &Containers, wanted: &PodContainers) -> Result<(), Failure> {
-    let found = find_all(containers, wanted).await?;
-    let thaws = found.iter().map(|(_, container)| container.freezer.thaw(Instant::now() + THAW));
-    let thawed: Result<(), _> = join_all(thaws).await.into_iter().collect();
-    Ok(thawed?)
 }
 
 /// After a restart: containers that stood still for a dump nobody finishes go on.

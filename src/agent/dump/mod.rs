@@ -3,4 +3,5 @@
 pub mod carry;
 pub mod job;
 pub mod jobs;
+mod standstill;
 pub mod written;

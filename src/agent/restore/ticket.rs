@@ -31,7 +31,8 @@ pub struct Ticket {
     pub completed: bool,
     /// For a container that is started anew.
     pub filled: Filled,
-    /// All of its holder's pod has run for a while: from then on a sidecar that ends is a container that crashes, not its pod.
+    /// The operator has heard that all of its holder's pod runs, and may close it: from then on a sidecar that ends is a container
+    /// that crashes, not its pod.
     pub proven: bool,
     pub spent: bool,
 }
@@ -234,7 +235,7 @@ impl Ticket {
         let Some(part) = self.parts.get_mut(container).filter(|_| !self.spent) else { return false };
         let was_to = part.state == PartState::Restoring;
         if was_to {
-            part.state = PartState::Waiting;
+            (part.state, part.failure) = (PartState::Waiting, None);
             self.filled = Filled { volumes: true, shm: shm || self.filled.shm };
         }
         was_to
@@ -292,20 +293,26 @@ impl Ticket {
         }
     }
 
-    /// All of its pod has run long enough.
+    /// That all of its pod runs is told.
     pub fn proves(&mut self) {
         self.proven |= self.state() == TicketState::Started;
     }
 
     /// The first process of that container has ended. False where that is nothing new.
     ///
-    /// If it had been let go just now, or is the one that its pod is for, its pod has ended: whatever else of it is there is to be
+    /// If nobody has heard yet that its pod runs, or it is the one that its pod is for, its pod has ended: whatever else of it is there is to be
     /// killed, so that it can be restored as a whole, its volumes too.
     pub fn ended(&mut self, container_id: &str, fault: RestoreFault, reason: String) -> bool {
         let of = self.part_in(container_id).map(|(name, part)| (name.to_owned(), part.has_run()));
         let Some((name, had_run)) = of else { return false };
         let is_last = self.lives_in().count() == 1;
-        let takes_all = is_last || had_run && (!self.proven || self.is_for(&name));
+        let another_has_run =
+            self.lives_in().any(|(other, part)| other != name && part.has_run() && !part.at_once);
+        let takes_all = match self.proven {
+            true => had_run && self.is_for(&name),
+            false => had_run || another_has_run,
+        };
+        let takes_all = takes_all || is_last;
         for (other, part) in &mut self.parts {
             if *other == name {
                 part.gave_up(fault, reason.clone());
@@ -364,11 +371,6 @@ impl Ticket {
         let is_alone = self.opened.as_ref().is_none_or(|opened| opened.containers.len() == 1);
         let reason = if is_alone { failure.reason } else { format!("container {name}: {}", failure.reason) };
         Some((failure.fault, reason))
-    }
-
-    /// It is being let go, or would be but for an agent that ended.
-    pub fn is_letting_go(&self) -> bool {
-        self.parts.values().any(|part| part.letting_go)
     }
 
     /// Nobody has to keep it: it is not open, and nobody was told anything by it that lasts.

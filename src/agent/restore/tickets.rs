@@ -4,6 +4,7 @@
 //! wait ends with a change or its deadline. What becomes of restored processes is in `lives`, the end of a migration in
 //! `closing`.
 
+mod awaiting;
 mod closing;
 mod lives;
 mod whole;
@@ -12,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -25,8 +26,8 @@ use crate::agent::node::containers::Containers;
 use crate::agent::store::{self, Durability, Store, StoreError};
 use crate::agent::transfer::archive::{MANIFEST, Manifest};
 use crate::api::{
-    AwaitOrder, AwaitedTicket, ClaimRequest, Epoch, Life, MigrationUid, OpenTicketOrder, PodUid, Refusal,
-    RestoreFault, RestoreOutcome, Role, TicketId, TicketState,
+    ClaimRequest, Epoch, Life, MigrationUid, OpenTicketOrder, PodUid, Refusal, RestoreFault, RestoreOutcome,
+    Role, TicketId, TicketState,
 };
 use closing::Tombstone;
 pub use whole::CalledOff;
@@ -318,59 +319,23 @@ impl Tickets {
         written
     }
 
-    /// Waits until the ticket is as far as ordered, a restore failed that was not told yet, or time is up.
-    pub async fn await_ticket(
-        &self,
-        uid: &MigrationUid,
-        role: Role,
-        order: &AwaitOrder,
-    ) -> Result<AwaitedTicket, Failure> {
-        let deadline = Instant::now() + Duration::from_millis(order.timeout_ms);
-        let lived = Duration::from_millis(order.lived_ms);
-        let id = TicketId { migration: uid.clone(), epoch: order.epoch, role, life: order.life };
-        let mut changes = self.changes.subscribe();
-        loop {
-            changes.borrow_and_update();
-            self.pass(
-                uid,
-                |fence| if fence.is_closed(order.epoch) { Ok(()) } else { fence.admit(order.epoch) },
-            )?;
-            let (ticket, runs_since, news) = self.look(&id);
-            let has_lived_at = match (ticket.state, order.at_least, runs_since) {
-                (TicketState::Started, TicketState::Started, Some(since)) => since + lived,
-                _ => Instant::now(),
-            };
-            let is_so_far = ticket.state >= order.at_least && has_lived_at <= Instant::now();
-            if is_so_far || news || Instant::now() >= deadline {
-                return Ok(ticket);
-            }
-            let look_again = if ticket.state >= order.at_least { has_lived_at } else { deadline };
-            let _ = timeout_at(look_again.min(deadline), changes.changed()).await;
-        }
-    }
-
-    /// The ticket, since when its processes run, and whether a failure was not told yet.
-    fn look(&self, id: &TicketId) -> (AwaitedTicket, Option<Instant>, bool) {
-        let mut book = self.book.lock();
-        let closed = book.fences.get(&id.migration).is_some_and(|fence| fence.is_closed(id.epoch));
-        let entry = book.tickets.get_mut(id);
-        // One that a later restore has made up for is none.
-        let is_news = |entry: &Entry| entry.failures > entry.told && entry.ticket.failure().is_some();
-        let news = entry.as_deref().is_some_and(is_news);
-        let (ticket, runs_since) = entry.map_or_else(Default::default, |entry| {
-            entry.told = entry.failures;
-            (entry.ticket.clone(), entry.runs_since)
-        });
-        drop(book);
-        let state = if closed { TicketState::Closed } else { ticket.state() };
-        let (fault, failure) = ticket.failure().unzip();
-        let (pod, pod_ip) = ticket.holder.map_or((None, None), |holder| (Some(holder.pod), holder.pod_ip));
-        (AwaitedTicket { state, pod, pod_ip, failure, fault }, runs_since, news)
-    }
-
     /// Changes a ticket, on disk first; one that does not exist is made.
     fn change<T>(&self, id: &TicketId, change: impl FnOnce(&mut Ticket) -> T) -> Result<T, StoreError> {
-        let mut book = self.book.lock();
+        self.change_in(self.book.lock(), id, change)
+    }
+
+    /// The same, but none is made: it may have been closed meanwhile.
+    fn change_known(&self, id: &TicketId, change: impl FnOnce(&mut Ticket)) -> Result<(), StoreError> {
+        let book = self.book.lock();
+        if book.tickets.contains_key(id) { self.change_in(book, id, change) } else { Ok(()) }
+    }
+
+    fn change_in<T>(
+        &self,
+        mut book: MutexGuard<'_, Book>,
+        id: &TicketId,
+        change: impl FnOnce(&mut Ticket) -> T,
+    ) -> Result<T, StoreError> {
         let known = book.tickets.get(id).map(|entry| entry.ticket.clone());
         let mut ticket = known.clone().unwrap_or_default();
         let result = change(&mut ticket);

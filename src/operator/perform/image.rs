@@ -2,7 +2,8 @@
 //! one program is nothing to another. Asks the agents, whose engines know what each container was made from. Network I/O.
 //!
 //! Guarantees: no ticket opens for a container that was made from another image, as far as engines tell: of shadows always,
-//! of replacements wherever it may be another one than the shadow's. An agent that does not answer is asked again.
+//! of replacements wherever it may be another one than the shadow's; of several containers those that are not there yet are
+//! compared by the agent (`agent::restore::images`). An agent that does not answer is asked again.
 
 use futures::future::{try_join, try_join_all};
 use k8s_openapi::api::core::v1::Pod;

@@ -110,7 +110,7 @@ mod tests {
             "podIp":"10.0.0.1","containerId":"c"},"failure":null,"fault":null,"lettingGo":true,"completed":true}"#;
         let ticket: Ticket = serde_json::from_str(text).unwrap();
         assert_eq!(ticket.state(), TicketState::Held);
-        assert_eq!((ticket.is_letting_go(), ticket.barred()), (true, Some(&"p".into())));
+        assert_eq!((ticket.parts["app"].letting_go, ticket.barred()), (true, Some(&"p".into())));
         assert_eq!(ticket.part_in("c").map(|(name, _)| name), Some("app"));
         assert_eq!(ticket.must_be_on_record("c"), ["c"]);
         let spent: Ticket = serde_json::from_str(r#"{"state":"closed"}"#).unwrap();

@@ -206,11 +206,11 @@ fn what_stands_still_is_let_go_by_intent_and_then_effect_and_a_rehearsal_never()
     ticket.started("c");
     assert_eq!(ticket.state(), S::Held, "nobody meant to");
     assert!(!ticket.let_go("d") && ticket.let_go("c") && ticket.let_go("c"));
-    assert_eq!((ticket.state(), ticket.is_letting_go()), (S::Held, true));
+    assert_eq!((ticket.state(), ticket.parts["app"].letting_go), (S::Held, true));
     ticket.started("d");
     assert_eq!(ticket.state(), S::Held);
     ticket.started("c");
-    assert_eq!((ticket.state(), ticket.is_letting_go()), (S::Started, false));
+    assert_eq!((ticket.state(), ticket.parts["app"].letting_go), (S::Started, false));
     assert!(!ticket.let_go("c"), "it runs");
 
     let mut rehearsal = held(Purpose::Rehearsal);
@@ -369,7 +369,7 @@ fn one_that_the_kubelet_waits_for_and_that_ends_takes_what_stands_still_with_it(
 }
 
 #[test]
-fn a_pod_that_has_run_for_a_while_carries_on_without_a_sidecar_but_not_without_its_program() {
+fn a_pod_that_is_known_to_run_carries_on_without_a_sidecar_but_not_without_its_program() {
     let mut ticket = running(["l", "a"]);
     ticket.proves();
     assert!(ticket.ended("l", RestoreFault::Ended, "over".into()));

@@ -11,21 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::ticket::{PartState, Ticket};
 use super::Tickets;
 use crate::agent::failure::Failure;
 use crate::agent::metrics;
-use crate::agent::store::StoreError;
 use crate::api::{
     ClaimRequest, MigrationUid, PodUid, Refusal, RestoreFault, Role, SpendOrder, TicketId, TicketState,
 };
 
 /// That the engine has started a container is no event.
 const LOOK_FOR_START: Duration = Duration::from_millis(5);
-/// A pod all of whose containers have run so long lives: what ends later is a container that crashes.
-const PROVEN: Duration = Duration::from_millis(500);
 /// After a failure to note or to do something.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
@@ -85,19 +82,17 @@ impl Tickets {
             let waits = !on_record.is_empty();
             let goes = waits && (was_meant || on_record.iter().all(|id| self.processes.has_started(id)));
             let again = goes && !self.let_go(id, container_id).await;
-            let proves = self.proves_at(id);
             let look_again = async {
-                match (waits, goes, proves) {
-                    (_, true, _) if again => sleep(TRY_AGAIN).await,
-                    (true, false, _) => sleep(LOOK_FOR_START).await,
-                    (_, _, Some(at)) => sleep_until(at.max(Instant::now() + LOOK_FOR_START)).await,
+                match (waits, goes) {
+                    (_, true) if again => sleep(TRY_AGAIN).await,
+                    (true, false) => sleep(LOOK_FOR_START).await,
                     _ => std::future::pending().await,
                 }
             };
             tokio::select! {
                 code = &mut ended => return self.note_end(id, container_id, code),
                 _ = changes.changed() => {}
-                () = look_again => self.prove(id),
+                () = look_again => {}
             }
         }
     }
@@ -108,27 +103,6 @@ impl Tickets {
         let ticket = &book.tickets.get(id)?.ticket;
         let is_there = ticket.part_in(container_id).is_some() || ticket.ending().any(|id| id == container_id);
         is_there.then(|| ticket.clone())
-    }
-
-    /// When its pod will have run long enough; nothing where it does not run, or has. A shadow must live whole until the commit.
-    fn proves_at(&self, id: &TicketId) -> Option<Instant> {
-        let book = self.book.lock();
-        let is_asked = |entry: &&super::Entry| id.role == Role::Replacement && !entry.ticket.proven;
-        let entry = book.tickets.get(id).filter(is_asked)?;
-        (entry.ticket.state() == TicketState::Started).then_some(entry.runs_since? + PROVEN)
-    }
-
-    fn prove(&self, id: &TicketId) {
-        let is_due = self.proves_at(id).is_some_and(|at| at <= Instant::now());
-        if is_due && let Err(error) = self.change_known(id, Ticket::proves) {
-            tracing::warn!(ticket = %id, %error, "that its pod lives cannot be noted");
-        }
-    }
-
-    /// As `change`; one that was closed meanwhile is not made again.
-    fn change_known(&self, id: &TicketId, change: impl FnOnce(&mut Ticket)) -> Result<(), StoreError> {
-        let is_known = self.book.lock().tickets.contains_key(id);
-        if is_known { self.change(id, change) } else { Ok(()) }
     }
 
     /// Kills what is left of a pod of which another container has ended.

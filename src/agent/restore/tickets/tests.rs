@@ -10,7 +10,7 @@ use super::closing::TOMBSTONE_AGE;
 use super::*;
 use crate::agent::node::host::Host;
 use crate::agent::transfer::archive::{self, IMAGES, LAYER, Origin};
-use crate::api::{Kept, Purpose, SpendOrder};
+use crate::api::{AwaitOrder, AwaitedTicket, Kept, Purpose, SpendOrder};
 
 mod hands;
 mod init;

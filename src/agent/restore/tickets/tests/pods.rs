@@ -76,7 +76,9 @@ async fn one_that_ends_as_soon_as_it_runs_takes_its_pod_with_it_and_is_restored_
     fixture.of_two();
     fixture.comes_back(&of("log", "l")).await;
     fixture.comes_back(&of("app", "a")).await;
-    fixture.starts(Role::Replacement).await;
+    while fixture.let_go() != [1, 1] {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     fixture.hands.change("a", |life| life.end = Some(1));
     let told = fixture.told(TicketState::Closed, 20_000).await;
     assert_eq!((told.state, told.fault), (TicketState::Waiting, Some(RestoreFault::Ended)));
@@ -88,18 +90,12 @@ async fn one_that_ends_as_soon_as_it_runs_takes_its_pod_with_it_and_is_restored_
 }
 
 #[tokio::test]
-async fn one_that_ends_later_is_a_container_that_crashes() {
+async fn one_that_ends_once_its_pod_is_known_to_run_is_a_container_that_crashes() {
     let mut fixture = Fixture::new();
     fixture.of_two();
     fixture.comes_back(&of("log", "l")).await;
     fixture.comes_back(&of("app", "a")).await;
     fixture.starts(Role::Replacement).await;
-    let proven = async {
-        while !fixture.tickets.book.lock().tickets[&id(Role::Replacement, 1)].ticket.proven {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), proven).await.unwrap();
     fixture.hands.change("l", |life| life.end = Some(1));
     let ended = async {
         while fixture.tickets.book.lock().tickets[&id(Role::Replacement, 1)].ticket.part_in("l").is_some() {
