@@ -69,6 +69,8 @@ reasons! {
     ImpatientProbe,
     EmptyDirWithContent,
     VolumeNotSharable,
+    /// Another pod mounts the same volume on the same node, and only one node can.
+    VolumeInUse,
     HostNetwork,
     HostPid,
     SharedProcessNamespace,

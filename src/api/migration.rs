@@ -291,7 +291,8 @@ pub struct StatefulMigrationStatus {
     /// Room that is kept for the archive, on the target or as long as there is none, anywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<HeldRoom>,
-    /// Milliseconds spent in each step of the last attempt, from a monotonic clock.
+    /// Milliseconds spent in each step of the last attempt, from a monotonic clock; `Replacing.detach` and `Replacing.attach`
+    /// are the parts of that step in which volumes that only one node can mount were waited for, in whole seconds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub phase_timings: BTreeMap<String, u64>,
     /// When the attempt began (RFC 3339).

@@ -16,6 +16,7 @@ mod perform;
 mod serve;
 mod shadow_init;
 mod shadow_pod;
+mod shadow_volumes;
 
 pub mod certificates;
 

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::check::containers::is_sidecar;
 use super::drive::subject::Subject;
-use super::shadow_init;
+use super::{shadow_init, shadow_volumes};
 use crate::api::{
     ANNOTATION_ARCHIVE_BYTES, ANNOTATION_PLACED_ON, ANNOTATION_SOURCE_NODE, ANNOTATION_TICKET, Epoch, GROUP,
     LABEL_MIGRATION, LABEL_ROLE, LABELS_REVISION, MigrationUid, NodeName, RESOURCE_CHECKPOINT, RUNTIME_CLASS,
@@ -89,6 +89,8 @@ pub struct Placement<'a> {
     pub host_ports: bool,
     /// Keys of labels and annotations, see [`kept_labels`].
     pub kept: &'a [String],
+    /// Where the volumes of its pod can be.
+    pub within: &'a [NodeSelector],
 }
 
 /// Builds the shadow.
@@ -105,6 +107,7 @@ pub fn shadow_pod(
     let mut spec = source.spec.clone().unwrap_or_default();
     strip(&mut spec);
     stay_together(&mut spec);
+    shadow_volumes::take_away(&mut spec, subject);
     let completed = shadow_init::complete(&mut spec, subject);
     if !placement.host_ports {
         spec.containers
@@ -124,6 +127,7 @@ pub fn shadow_pod(
     fields.extend(placement.avoided.iter().map(|node| field("NotIn", node.as_str())));
     let labels = placement.alike.iter().map(|(key, value)| requirement(key, "In", value));
     require(&mut spec, &fields, &labels.collect::<Vec<_>>());
+    shadow_volumes::stay_within(&mut spec, placement.within);
     if let Some(scheduler) = placement.scheduler {
         ask_extender(&mut spec, scheduler);
     }

@@ -9,6 +9,7 @@ mod answers;
 pub mod cache;
 mod claim;
 mod cluster;
+mod containers;
 mod decide_eviction;
 mod evict;
 mod metrics;

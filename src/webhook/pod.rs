@@ -6,17 +6,20 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelector, SecurityContext, Toleration};
+use k8s_openapi::api::core::v1::{NodeSelector, PodSecurityContext, Toleration, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::cache::{MigrationFacts, OwnerKind, OwnerRef};
+use super::containers::{Container, InitContainer};
 use super::review::User;
 use crate::api::{
-    ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_TICKET, InitRun, InitRuns, RUNTIME_CLASS, TicketId,
-    init_run, revision_of,
+    ANNOTATION_PLACED_ON, ANNOTATION_PREPARED, ANNOTATION_TICKET, RUNTIME_CLASS, TicketId, revision_of,
 };
+
+/// The kubelet then leaves the files of a volume alone whose root is as it wants it: CRIU restores no file that is open and has
+/// another mode than it had.
+pub const ON_ROOT_MISMATCH: &str = "OnRootMismatch";
 
 /// The parts of a pod under creation that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -57,45 +60,10 @@ struct Spec {
     containers: Option<Vec<Container>>,
     #[serde(default)]
     init_containers: Option<Vec<InitContainer>>,
-}
-
-/// One that runs before the others.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct InitContainer {
     #[serde(default)]
-    name: String,
+    security_context: Option<PodSecurityContext>,
     #[serde(default)]
-    restart_policy: Option<String>,
-    #[serde(default)]
-    security_context: Option<SecurityContext>,
-    #[serde(default)]
-    startup_probe: Option<IgnoredAny>,
-    #[serde(default)]
-    lifecycle: Option<Lifecycle>,
-}
-
-impl InitContainer {
-    /// Its name and what becomes of it where its pod is restored; `wished`: as far as its user says so. A sidecar
-    /// (`restartPolicy: Always`) is no such one.
-    pub fn run(&self, wished: &InitRuns) -> Option<(String, InitRun)> {
-        let run = || init_run(wished, &self.name, self.security_context.as_ref());
-        (!self.is_sidecar()).then(|| (self.name.clone(), run()))
-    }
-
-    fn is_sidecar(&self) -> bool {
-        self.restart_policy.as_deref() == Some("Always")
-    }
-
-    /// Its name, if the kubelet makes no other container before it has shown that it runs.
-    pub fn is_waited_for(&self) -> Option<&str> {
-        (self.is_sidecar() && self.startup_probe.is_some()).then_some(self.name.as_str())
-    }
-
-    /// One that has a postStart hook is a sidecar.
-    fn post_start(&self) -> Option<(String, Vec<String>)> {
-        Some((self.name.clone(), self.lifecycle.clone()?.post_start?.exec?.command?))
-    }
+    volumes: Option<Vec<Volume>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -110,40 +78,6 @@ struct Affinity {
 struct NodeAffinity {
     #[serde(default)]
     required_during_scheduling_ignored_during_execution: Option<NodeSelector>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Container {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    lifecycle: Option<Lifecycle>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Lifecycle {
-    #[serde(default)]
-    post_start: Option<Hook>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-struct Hook {
-    #[serde(default)]
-    exec: Option<Exec>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-struct Exec {
-    #[serde(default)]
-    command: Option<Vec<String>>,
-}
-
-impl Container {
-    /// Its name and the command that it is started with once more, in it.
-    fn post_start(self) -> Option<(String, Vec<String>)> {
-        Some((self.name, self.lifecycle?.post_start?.exec?.command?))
-    }
 }
 
 /// What the pod looks like so far, in the words of the decision.
@@ -165,6 +99,8 @@ pub struct Wanted {
     /// Commands of postStart hooks by container.
     pub post_start: BTreeMap<String, Vec<String>>,
     pub init_containers: Vec<InitContainer>,
+    /// The kubelet would give all files of its claims to a group, and change their modes.
+    pub owners_change: bool,
 }
 
 impl From<NewPod> for Wanted {
@@ -174,6 +110,8 @@ impl From<NewPod> for Wanted {
         let of_sidecars = spec.init_containers.iter().flatten().filter_map(InitContainer::post_start);
         let of_others = spec.containers.into_iter().flatten().filter_map(Container::post_start);
         let post_start = of_sidecars.chain(of_others).collect();
+        let is_claim = |volume: &Volume| volume.persistent_volume_claim.is_some();
+        let has_claim = spec.volumes.iter().flatten().any(is_claim);
         Self {
             name: meta.name.unwrap_or_default(),
             revision: meta.labels.as_ref().and_then(revision_of).cloned(),
@@ -188,6 +126,10 @@ impl From<NewPod> for Wanted {
                 .and_then(|affinity| affinity.node_affinity)
                 .and_then(|node| node.required_during_scheduling_ignored_during_execution),
             post_start,
+            owners_change: spec.security_context.is_some_and(|security| {
+                security.fs_group.is_some()
+                    && security.fs_group_change_policy.as_deref() != Some(ON_ROOT_MISMATCH)
+            }) && has_claim,
             init_containers: spec.init_containers.unwrap_or_default(),
         }
     }

@@ -9,7 +9,8 @@ use json_patch::{AddOperation, Patch, PatchOperation};
 use serde_json::{Value, json};
 
 use super::cache::LABEL_HOSTNAME;
-use super::pod::{InitContainer, Wanted};
+use super::containers::InitContainer;
+use super::pod::{ON_ROOT_MISMATCH, Wanted};
 use crate::api::{
     ANNOTATION_AT_ONCE, ANNOTATION_FRESH_CONTAINERS, ANNOTATION_INIT_CONTAINERS, ANNOTATION_PLACED_ON,
     ANNOTATION_PREPARED, ANNOTATION_SKIP_POST_START, ANNOTATION_TICKET, InitRuns, NodeName,
@@ -55,6 +56,9 @@ pub fn replacement_patch(
     put(&mut patch, &["metadata", "annotations"], wanted.annotations.as_ref(), &annotations);
     if wanted.runtime_class.as_deref() != Some(RUNTIME_CLASS) {
         patch.push(add(&["spec", "runtimeClassName"], json!(RUNTIME_CLASS)));
+    }
+    if wanted.owners_change {
+        patch.push(add(&["spec", "securityContext", "fsGroupChangePolicy"], json!(ON_ROOT_MISMATCH)));
     }
     let selector = [(LABEL_HOSTNAME, hostname.to_owned())];
     put(&mut patch, &["spec", "nodeSelector"], wanted.node_selector.as_ref(), &selector);
@@ -181,6 +185,22 @@ mod tests {
             (&annotations[ANNOTATION_AT_ONCE], &annotations[ANNOTATION_FRESH_CONTAINERS]),
             (&json!(""), &json!("ship"))
         );
+    }
+
+    #[test]
+    fn the_kubelet_does_not_give_the_files_of_a_claim_to_another_group() {
+        let pod = |volume: Value| {
+            patched(
+                json!({ "metadata": {}, "spec": { "securityContext": { "fsGroup": 7 }, "volumes": [volume] } }),
+            )
+        };
+        let claim = pod(json!({ "name": "data", "persistentVolumeClaim": { "claimName": "d" } }));
+        assert_eq!(
+            claim["spec"]["securityContext"],
+            json!({ "fsGroup": 7, "fsGroupChangePolicy": ON_ROOT_MISMATCH })
+        );
+        let empty = pod(json!({ "name": "tmp", "emptyDir": {} }));
+        assert_eq!(empty["spec"]["securityContext"], json!({ "fsGroup": 7 }), "filled later");
     }
 
     #[test]

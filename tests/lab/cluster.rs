@@ -173,6 +173,11 @@ impl Cluster {
         run(&[&tool(), "logs", "mq", "rabbitmq"], None, QUICK).await
     }
 
+    /// What becomes of a volume that pods can claim, as `cluster volume` takes it.
+    pub async fn volume(&self, name: &str, what: &str) -> Result {
+        run(&[&tool(), "volume", name, what], None, QUICK).await.map(drop)
+    }
+
     /// `slow` or `fill`, until it is healed.
     pub async fn spoil(&self, how: &str, node: &str, options: &[&str]) -> Result {
         let tool = tool();

@@ -9,6 +9,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod claims;
 mod counters;
 mod gunicorn;
 mod image;

@@ -6,8 +6,8 @@ use tokio::net::TcpStream;
 use super::image::WITH_VOLUMES;
 use super::ledger::{Ledger, Store, goes_on};
 use super::tour::{Tour, on_tour};
-use super::variants::{Variant, app};
-use crate::lab::{App, Result, fail};
+use super::variants::{self, Variant, app};
+use crate::lab::{App, Result, Volume, fail, mounts};
 
 const BOTH: [Variant; 2] = [Variant::Root, Variant::Hardened { read_only: false }];
 const MAKE: &str = "CREATE TABLE ledger (number bigint NOT NULL)";
@@ -26,6 +26,16 @@ fn postgresql_with_its_data_in_a_volume_of_the_image() -> Result {
     on_tour("postgresql-volume", &BOTH, async |tour, variant| {
         let image = serde_json::json!({ "containers": [{ "image": WITH_VOLUMES }] });
         loses_nothing(tour, variant, server("postgresql-volume", variant).pod(image)).await
+    })
+}
+
+#[test]
+fn postgresql_on_a_disk_that_one_node_can_mount() -> Result {
+    on_tour("postgresql-disk", &BOTH, async |tour, variant| {
+        let claim = variants::name("postgresql-disk", variant);
+        tour.lab.claim(&claim, Volume::Disk, None).await?;
+        let app = server("postgresql-disk", variant).env("PGDATA", "/disk/data").pod(mounts(&claim, "/disk"));
+        loses_nothing(tour, variant, app).await
     })
 }
 

@@ -5,8 +5,8 @@ use tokio::net::TcpStream;
 
 use super::ledger::{Ledger, Store, goes_on};
 use super::tour::{Tour, on_tour};
-use super::variants::{Variant, app};
-use crate::lab::{App, Result, fail};
+use super::variants::{self, Variant, app};
+use crate::lab::{App, Result, Volume, fail, mounts};
 
 const KEY: &str = "ledger";
 
@@ -26,6 +26,18 @@ fn redis_with_an_append_only_file() -> Result {
         let command =
             "redis-server /programs/redis.conf --dir /home/app --appendonly yes --appendfsync always";
         keeps_all(tour, variant, &app("redis-aof", command, variant), true).await
+    })
+}
+
+#[test]
+fn redis_with_its_file_on_a_disk_that_one_node_can_mount() -> Result {
+    let variants = [Variant::Hardened { read_only: true }];
+    on_tour("redis-disk", &variants, async |tour, variant| {
+        let claim = variants::name("redis-disk", variant);
+        tour.lab.claim(&claim, Volume::Disk, None).await?;
+        let command = "redis-server /programs/redis.conf --dir /disk --appendonly yes --appendfsync always";
+        keeps_all(tour, variant, &app("redis-disk", command, variant).pod(mounts(&claim, "/disk")), true)
+            .await
     })
 }
 

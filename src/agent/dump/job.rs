@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::carry::{Load, Located};
 use super::jobs::Outcome;
 use super::standstill::{THAW, all_stand_still, freeze_all, none_is_left_out, thaw};
+use super::synced::synced;
 use super::written::{JOB, Job, WRITTEN};
 use crate::agent::context::Node;
 use crate::agent::failure::Failure;
@@ -264,10 +265,11 @@ async fn stop_and_dump(
         .iter()
         .enumerate()
         .map(|(number, one)| dump_container(node, &one.container, dir.join(load.folder(number)), patience));
-    let (dumped, files) = tokio::join!(join_all(dumps), files.written());
+    let (dumped, files, synced) = tokio::join!(join_all(dumps), files.written(), synced(&node.host, located));
     for (one, dumped) in located.iter().zip(dumped) {
         dumped.map_err(|failure| named(failure, located, &one.name))?;
     }
+    synced?;
     let files = files?;
     let (files_ms, dumped) = (millis(files.took), Instant::now());
     let pids = located.iter().map(|one| one.container.freezer.pids()).collect::<Result<_, _>>()?;

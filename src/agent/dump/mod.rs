@@ -4,4 +4,5 @@ pub mod carry;
 pub mod job;
 pub mod jobs;
 mod standstill;
+mod synced;
 pub mod written;

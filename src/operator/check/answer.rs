@@ -24,6 +24,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::claims::whereabouts;
 use super::preflight::{Accepted, Refused, examine};
 use super::properties;
 use super::scheduling;
@@ -39,6 +40,7 @@ use crate::operator::drive::accept::expected_bytes;
 use crate::operator::drive::look::{circumstances, judged, look_into, older_agent};
 use crate::operator::drive::subject::Subject;
 use crate::operator::drive::surroundings::held_against_surroundings;
+use crate::operator::drive::volumes::known as known_volumes;
 use crate::operator::lead::placing::{Placing, Unfit, Verdicts};
 use crate::operator::lead::retention::is_ended;
 use crate::operator::perform::{
@@ -171,7 +173,8 @@ async fn check(
     let spec = StatefulMigrationSpec::of(policy, name, PodUid(pod.uid().unwrap_or_default()));
     let services: Api<Service> = Api::namespaced(ctx.client.clone(), namespace);
     let services = services.list(&ListParams::default()).await?.items;
-    let accepted = match examine(&pod, &spec, &services) {
+    let volumes = known_volumes(&ctx.client, &pod).await?;
+    let accepted = match examine(&pod, &spec, &services, &volumes) {
         Ok(accepted) => held_against_surroundings(ctx, &pod, accepted).await?,
         Err(Refused { first, further }) => {
             let further = further.into_iter().map(told).collect();
@@ -214,7 +217,12 @@ async fn check(
         &need.migration,
         OwnerReference::default(),
         Epoch::default(),
-        &Placement { host_ports: !plan.bridge, kept: &ctx.shadow_labels, ..Placement::default() },
+        &Placement {
+            host_ports: !plan.bridge,
+            kept: &ctx.shadow_labels,
+            within: &whereabouts(&volumes),
+            ..Placement::default()
+        },
     );
     if let Err(failure) = admitted(&pods, &shadow).await? {
         return Ok(refused(&pod, failure.reason, failure.message));

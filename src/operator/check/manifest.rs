@@ -9,6 +9,7 @@ use kube::ResourceExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::claims::Known;
 use super::preflight::{Accepted, Refused, examine};
 use super::{documents, policies, properties};
 use crate::api::{
@@ -192,7 +193,7 @@ fn check(workload: &Workload, services: &[Service], policies: &[NetworkPolicy]) 
     };
     let services: Vec<Service> =
         services.iter().filter(|service| beside(service.namespace())).cloned().collect();
-    let (accepted, against) = match examine(pod, &spec, &services) {
+    let (accepted, against) = match examine(pod, &spec, &services, &Known::Nothing) {
         Ok(accepted) => (Some(accepted), Vec::new()),
         Err(Refused { first, further }) => (None, [vec![first], further].concat()),
     };
@@ -284,19 +285,20 @@ items:
     }
 
     #[test]
-    fn everything_against_it_is_told_and_the_claims_of_a_template_are_seen() {
+    fn everything_against_it_is_told_and_what_a_claim_of_a_template_costs() {
         let set = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db}\nspec:\n  template: {spec: \
                    {hostNetwork: true, containers: [{name: app}]}}\n  volumeClaimTemplates: [{metadata: {name: data}}]\n";
         let [found] = &check_manifest(set).unwrap()[..] else { panic!("one workload") };
         let reasons: Vec<_> =
             found.check.refusal.iter().chain(&found.check.further).map(|one| one.reason).collect();
-        assert_eq!(reasons, [Reason::WrongPolicy, Reason::HostNetwork, Reason::VolumeNotSharable]);
+        assert_eq!(reasons, [Reason::WrongPolicy, Reason::HostNetwork]);
         assert!(found.check.refusal.as_ref().unwrap().message.contains("not annotated"));
-        assert!(
-            found.check.further[1].message.starts_with("pod db-0: volume `data`"),
-            "{:?}",
-            found.check.further
-        );
+        let annotated = set
+            .replace("{name: db}", "{name: db, annotations: {migration.ms2m.io/policy: MigrateOrEvict}}")
+            .replace("hostNetwork: true, ", "");
+        let [found] = &check_manifest(&annotated).unwrap()[..] else { panic!("one workload") };
+        assert_eq!(found.meanwhile, Some(Meanwhile::StandsStill));
+        assert!(found.check.warnings[0].starts_with("claim `data-db-0`: the pod stands still"), "{found:?}");
     }
 
     #[test]

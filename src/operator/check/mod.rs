@@ -2,6 +2,7 @@
 
 pub mod answer;
 mod bridges;
+pub mod claims;
 pub mod containers;
 mod documents;
 pub mod manifest;

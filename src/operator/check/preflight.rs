@@ -1,4 +1,4 @@
-//! Can this pod be carried as it is, and what has to be known of it? Pure: pod and Services in, [`Subject`] and
+//! Can this pod be carried as it is, and what has to be known of it? Pure: pod, Services and what is known of its claims in, [`Subject`] and
 //! [`Plan`] or the reason against it out. What is not understood is refused: nothing is ever moved with a part of its
 //! state left behind in silence.
 
@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Service, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt as _;
 
+use super::claims::{self, Known};
 use super::containers::{Moving, moving, running};
 use super::{bridges, properties};
 use crate::api::{
@@ -28,8 +29,13 @@ pub struct Accepted {
 ///
 /// # Errors
 /// A terminal [`Failure`] whose reason says which property of the pod stands against it.
-pub fn preflight(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) -> Result<Accepted, Failure> {
-    examine(pod, spec, services).map_err(|refused| refused.first)
+pub fn preflight(
+    pod: &Pod,
+    spec: &StatefulMigrationSpec,
+    services: &[Service],
+    known: &Known,
+) -> Result<Accepted, Failure> {
+    examine(pod, spec, services, known).map_err(|refused| refused.first)
 }
 
 /// Everything that stands against a pod.
@@ -41,7 +47,12 @@ pub struct Refused {
 }
 
 /// The same, with everything that stands against it.
-pub fn examine(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) -> Result<Accepted, Refused> {
+pub fn examine(
+    pod: &Pod,
+    spec: &StatefulMigrationSpec,
+    services: &[Service],
+    known: &Known,
+) -> Result<Accepted, Refused> {
     let refuse =
         |(reason, message): Refusal| Failure::terminal(reason, format!("pod {}: {message}", pod.name_any()));
     let alone = |refusal| Refused { first: refuse(refusal), further: Vec::new() };
@@ -76,21 +87,25 @@ pub fn examine(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) ->
         let message = "sync Replay is not implemented yet; Auto or Quiesce is".to_owned();
         refusals.push((Reason::StrategyNotSupported, message));
     }
+    refusals.extend(claims::refusals(pod_spec, known));
     let mut refusals = refusals.into_iter().map(refuse);
     if let Some(first) = refusals.next() {
         return Err(Refused { first, further: refusals.collect() });
     }
     let Moving { container, beside, fresh } = moving.map_err(alone)?;
     let queue = spec.message_queue.clone();
-    let hold = match (spec.state_from, &queue) {
-        (StateFrom::Queue, Some(_)) => Hold::Release,
+    let claims = claims::of(pod_spec, known);
+    let held = claims.iter().find(|claim| claim.one_node);
+    // What goes on beside its volume's next user would write to it.
+    let hold = match (spec.state_from, &queue, held) {
+        (StateFrom::Queue, Some(_), None) => Hold::Release,
         _ => Hold::Frozen,
     };
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<_> = held.map(|claim| claims::cost(&claim.claim, known)).into_iter().collect();
     // A shadow that answers requests would acknowledge writes that the replacement, restored from the same archive,
     // does not have: it may only answer where requests change nothing.
     let bridge = wanted != Strategy::Sequential && hold == Hold::Release && host_port(pod_spec).is_none();
-    if wanted == Strategy::ShadowPod && hold == Hold::Frozen {
+    if wanted == Strategy::ShadowPod && hold == Hold::Frozen && held.is_none() {
         warnings.push(
             "requests may change this pod's state (state-from: Any), so no shadow answers them meanwhile"
                 .to_owned(),
@@ -116,6 +131,7 @@ pub fn examine(pod: &Pod, spec: &StatefulMigrationSpec, services: &[Service]) ->
             bridges,
             archive_bytes: None,
             empty_dirs: mounted_empty_dirs(pod_spec),
+            claims,
             has_init: pod_spec.init_containers.as_ref().is_some_and(|all| !all.is_empty()),
         },
         warnings,
@@ -162,14 +178,15 @@ fn device(container: &Container) -> Option<Refusal> {
         .then(|| (Reason::Devices, "resource claims and block devices are not carried".into()))
 }
 
-/// Volumes whose content the new pod gets by itself are fine, and emptyDirs are carried; everything else holds state on this
-/// node.
+/// Volumes whose content the new pod gets by itself are fine, claims come with it ([`claims`]), and emptyDirs are carried;
+/// everything else holds state on this node.
 fn volume_refusal(volume: &Volume) -> Option<Refusal> {
     let content_comes_from_the_cluster = volume.config_map.is_some()
         || volume.secret.is_some()
         || volume.downward_api.is_some()
         || volume.projected.is_some()
-        || volume.nfs.is_some();
+        || volume.nfs.is_some()
+        || volume.persistent_volume_claim.is_some();
     let in_huge_pages = |medium: &str| medium.starts_with("HugePages");
     let huge = volume.empty_dir.as_ref().is_some_and(|dir| dir.medium.as_deref().is_some_and(in_huge_pages));
     if content_comes_from_the_cluster || (volume.empty_dir.is_some() && !huge) {
@@ -182,6 +199,10 @@ fn volume_refusal(volume: &Volume) -> Option<Refusal> {
         (Reason::EmptyDirWithContent, message)
     } else if volume.host_path.is_some() {
         (Reason::VolumeNotSharable, format!("hostPath `{name}` is another folder on another node"))
+    } else if volume.ephemeral.is_some() {
+        let message =
+            format!("ephemeral volume `{name}` is deleted with its pod: make it a claim of its own");
+        (Reason::VolumeNotSharable, message)
     } else {
         (Reason::VolumeNotSharable, format!("volume `{name}` is not carried yet"))
     })
@@ -243,7 +264,7 @@ mod tests {
             ),
             service(&json!({"metadata": {"name": "manual"}, "spec": {"ports": [{"port": 1}]}})),
         ];
-        let accepted = preflight(&pod(|_| ()), &spec(|_| ()), &services).unwrap();
+        let accepted = preflight(&pod(|_| ()), &spec(|_| ()), &services, &Known::Nothing).unwrap();
         assert_eq!(accepted.plan.hold, Hold::Release);
         assert!(accepted.plan.bridge && accepted.plan.queue);
         assert_eq!(
@@ -264,7 +285,7 @@ mod tests {
                 json!([{"name": "tmp", "emptyDir": {}}, {"name": "run", "emptyDir": {"medium": "Memory"}}]);
             v["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "tmp", "mountPath": "/tmp"}]);
         });
-        let accepted = preflight(&ordinary, &spec(|_| ()), &[]).unwrap();
+        let accepted = preflight(&ordinary, &spec(|_| ()), &[], &Known::Nothing).unwrap();
         assert_eq!(
             accepted.subject.empty_dirs,
             ["tmp"],
@@ -275,9 +296,13 @@ mod tests {
 
     #[test]
     fn without_a_queue_it_stands_still_from_the_dump_on() {
-        let accepted =
-            preflight(&pod(|_| ()), &spec(|s| *s = json!({"sourcePod": "web-0", "stateFrom": "Any"})), &[])
-                .unwrap();
+        let accepted = preflight(
+            &pod(|_| ()),
+            &spec(|s| *s = json!({"sourcePod": "web-0", "stateFrom": "Any"})),
+            &[],
+            &Known::Nothing,
+        )
+        .unwrap();
         assert_eq!((accepted.plan.queue, accepted.plan.hold), (false, Hold::Frozen));
         assert!(!accepted.plan.bridge, "a shadow must not acknowledge writes");
     }
@@ -297,7 +322,8 @@ mod tests {
                 v["spec"]["volumes"] = json!([{"name": "h", "hostPath": {"path": "/x"}}]);
             }),
             (Reason::VolumeNotSharable, |v| {
-                v["spec"]["volumes"] = json!([{"name": "c", "persistentVolumeClaim": {"claimName": "c"}}]);
+                v["spec"]["volumes"] =
+                    json!([{"name": "e", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]);
             }),
             (Reason::HostNetwork, |v| v["spec"]["hostNetwork"] = json!(true)),
             (Reason::HostPid, |v| v["spec"]["hostPID"] = json!(true)),
@@ -310,7 +336,7 @@ mod tests {
             (Reason::NotManaged, |v| v["spec"]["nodeName"] = Value::Null),
         ];
         for (reason, change) in cases {
-            let failure = preflight(&pod(change), &spec(|_| ()), &[]).unwrap_err();
+            let failure = preflight(&pod(change), &spec(|_| ()), &[], &Known::Nothing).unwrap_err();
             assert_eq!((failure.reason, failure.retry), (reason, false), "{}", failure.message);
             assert!(failure.message.contains("web-0"));
         }
@@ -319,10 +345,27 @@ mod tests {
     #[test]
     fn a_host_port_needs_the_sequential_way() {
         let with_port = |v: &mut Value| v["spec"]["containers"][0]["ports"][0]["hostPort"] = json!(80);
-        assert!(!preflight(&pod(with_port), &spec(|_| ()), &[]).unwrap().plan.bridge);
-        let failure = preflight(&pod(with_port), &spec(|s| s["migrationStrategy"] = json!("ShadowPod")), &[])
-            .unwrap_err();
+        assert!(!preflight(&pod(with_port), &spec(|_| ()), &[], &Known::Nothing).unwrap().plan.bridge);
+        let failure = preflight(
+            &pod(with_port),
+            &spec(|s| s["migrationStrategy"] = json!("ShadowPod")),
+            &[],
+            &Known::Nothing,
+        )
+        .unwrap_err();
         assert_eq!(failure.reason, Reason::HostPort);
+    }
+
+    #[test]
+    fn a_pod_whose_volume_only_one_node_can_mount_stands_still_and_says_so() {
+        let with_claim = pod(|v| {
+            v["spec"]["volumes"] =
+                json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data-web-0"}}]);
+        });
+        let accepted = preflight(&with_claim, &spec(|_| ()), &[], &Known::Nothing).unwrap();
+        assert!(accepted.plan.hold == Hold::Frozen && !accepted.plan.bridge && accepted.plan.queue);
+        assert!(accepted.warnings[0].contains("claim `data-web-0`"), "{:?}", accepted.warnings);
+        assert_eq!(accepted.subject.one_node_volumes().collect::<Vec<_>>(), ["data"]);
     }
 
     #[test]
@@ -330,9 +373,9 @@ mod tests {
         let odd = pod(|v| {
             v["spec"]["hostNetwork"] = json!(true);
             v["spec"]["volumes"] = json!([{"name": "h", "hostPath": {"path": "/x"}},
-                {"name": "c", "persistentVolumeClaim": {"claimName": "c"}}]);
+                {"name": "c", "csi": {"driver": "c"}}]);
         });
-        let Refused { first, further } = examine(&odd, &spec(|_| ()), &[]).unwrap_err();
+        let Refused { first, further } = examine(&odd, &spec(|_| ()), &[], &Known::Nothing).unwrap_err();
         assert_eq!(first.reason, Reason::HostNetwork);
         let further: Vec<_> = further.into_iter().map(|one| one.reason).collect();
         assert_eq!(further, [Reason::VolumeNotSharable; 2]);
@@ -341,7 +384,8 @@ mod tests {
     #[test]
     fn a_container_that_is_not_there_is_refused() {
         let failure =
-            preflight(&pod(|_| ()), &spec(|s| s["containerName"] = json!("nope")), &[]).unwrap_err();
+            preflight(&pod(|_| ()), &spec(|s| s["containerName"] = json!("nope")), &[], &Known::Nothing)
+                .unwrap_err();
         assert_eq!(failure.reason, Reason::ContainerUnknown);
     }
 }

@@ -14,6 +14,7 @@ use super::look::{circumstances, first, judged, look_into};
 use super::subject::{Journal, OwnerKind, Subject};
 use super::surroundings::held_against_surroundings;
 use super::timings::Measured;
+use super::volumes;
 use crate::api::{Hold, NodeName, PodIdentity, PodUid, Reason};
 use crate::judgement::Circumstances;
 use crate::operator::agents::client::AgentError;
@@ -48,7 +49,8 @@ pub async fn accept(
         announcer.step(&journal, Step::Accepted);
         return Ok(None);
     };
-    let accepted = match preflight(&pod, &spec, &services?.items) {
+    let claims = volumes::known(&ctx.client, &pod).await?;
+    let accepted = match preflight(&pod, &spec, &services?.items, &claims) {
         Ok(accepted) => {
             let subject = accepted.subject.clone();
             let (accepted, looked) =
@@ -125,6 +127,7 @@ fn bare_subject(namespace: &str, pod: &str, uid: Option<PodUid>, node: Option<St
         bridges: Vec::new(),
         archive_bytes: None,
         empty_dirs: Vec::new(),
+        claims: Vec::new(),
         has_init: false,
     }
 }

@@ -365,6 +365,7 @@ impl Driver {
         }
         if before != Step::Accepted {
             *self.measured.timings.entry(before.as_str().to_owned()).or_default() += millis(spent);
+            self.measured.timings.extend(self.performer.waited());
         }
         self.entered = now;
         self.reserve(state);

@@ -87,6 +87,9 @@ fn newer_needed(subject: &Subject, agent_format: u32) -> Option<Failure> {
     let several = !subject.beside.is_empty() || !subject.fresh.is_empty();
     let (reason, what) = match () {
         () if several && agent_format < FORMAT_OF_PODS => (Reason::SeveralContainers, "several containers"),
+        () if !subject.claims.is_empty() && agent_format < FORMAT_OF_PODS => {
+            (Reason::VolumeNotSharable, "claims")
+        }
         () if subject.has_init && agent_format < FORMAT_OF_INIT => {
             (Reason::InitContainers, "init containers")
         }
@@ -158,12 +161,13 @@ mod tests {
 
     use super::*;
     use crate::api::OrderError;
+    use crate::operator::check::claims::Known;
     use crate::operator::check::preflight::preflight;
 
     fn told(pod: serde_json::Value) -> Circumstances {
         let pod: Pod = serde_json::from_value(pod).unwrap();
         let spec = serde_json::from_value(json!({ "sourcePod": "web-0" })).unwrap();
-        let accepted = preflight(&pod, &spec, &[]).unwrap();
+        let accepted = preflight(&pod, &spec, &[], &Known::Nothing).unwrap();
         circumstances(&pod, &accepted.subject)
     }
 

@@ -13,3 +13,4 @@ pub mod status;
 pub mod subject;
 pub mod surroundings;
 pub mod timings;
+pub mod volumes;

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::api::{ContainerRef, MessageQueue, NodeName, PodContainers, PodIdentity};
+use crate::operator::check::claims::Claim;
 use crate::protocol::State;
 
 /// Who controls the source and will make its replacement.
@@ -40,6 +41,9 @@ pub struct Subject {
     /// Names of the emptyDir volumes that its container mounts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub empty_dirs: Vec<String>,
+    /// Volumes that are claims.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<Claim>,
     /// It has init containers, which are not to run again.
     #[serde(default)]
     pub has_init: bool,
@@ -80,6 +84,7 @@ impl Subject {
             bridges: Vec::new(),
             archive_bytes: None,
             empty_dirs: Vec::new(),
+            claims: Vec::new(),
             has_init: false,
         }
     }
@@ -94,6 +99,11 @@ impl Subject {
             beside: self.beside.clone(),
             fresh: self.fresh.clone(),
         }
+    }
+
+    /// Names of its volumes that the target gets only once the source's node has let go of them.
+    pub fn one_node_volumes(&self) -> impl Iterator<Item = &str> {
+        self.claims.iter().filter(|claim| claim.one_node).map(|claim| claim.volume.as_str())
     }
 
     /// The one by which its archive is named, in the source.

@@ -25,6 +25,7 @@ mod spend;
 mod ticket;
 mod trouble;
 mod unlike;
+mod volumes;
 mod waiting;
 mod wake;
 
@@ -34,6 +35,7 @@ pub use consumer::look_at_queue;
 pub use limits::{impatient_probe, too_large};
 pub use owner::{owner_keeps, owner_makes_at_once};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -131,6 +133,8 @@ pub struct Performer {
     slot: watch::Sender<bool>,
     /// Nothing is restored before its owner makes the pod, or before an init container has ended.
     moves_nothing: AtomicBool,
+    /// What a step was waiting for, in milliseconds, for the status to tell.
+    waited: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Performer {
@@ -146,12 +150,18 @@ impl Performer {
             unlike: Mutex::default(),
             slot: watch::Sender::new(true),
             moves_nothing: AtomicBool::new(false),
+            waited: Mutex::default(),
         }
     }
 
     /// The replacement is to be restored, and its owner has not made it, or an init container of it runs.
     pub fn moves_nothing(&self) -> bool {
         self.moves_nothing.load(Ordering::Relaxed)
+    }
+
+    /// What was waited for since it was last asked, in milliseconds.
+    pub fn waited(&self) -> BTreeMap<String, u64> {
+        std::mem::take(&mut *self.waited.lock())
     }
 
     /// Memory moves only while the migration has a slot.

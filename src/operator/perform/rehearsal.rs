@@ -1,6 +1,8 @@
 //! Nothing is committed that has not lived: the shadow is restored from the very archive, on the node that is to carry
 //! on. Where it may answer readers it is let go, and must still live when the commit is written; elsewhere it is a
-//! rehearsal: restored, checked, never let go, killed at the commit.
+//! rehearsal: restored, checked, never let go, killed at the commit. A pod with a volume that only one node can mount has
+//! none: its files are not there before the source's node has let go of them. Its archive was verified on the target, whose
+//! shadow still waits for its ticket.
 
 use std::time::Duration;
 
@@ -17,6 +19,9 @@ pub(super) const LIVED: Duration = Duration::from_millis(150);
 
 impl Performer {
     pub(super) async fn restore_shadow(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        if journal.subject.one_node_volumes().next().is_some() {
+            return self.still_waits(journal).await;
+        }
         let (purpose, wanted) = if journal.state.plan.bridge {
             (Purpose::Live, TicketState::Started)
         } else {
@@ -35,6 +40,18 @@ impl Performer {
         });
         let ticket = ticket.await?;
         if has_come(&ticket, wanted) {
+            Ok(Outcome::ShadowRestored)
+        } else {
+            Err(not_restored(Role::Shadow, node, &ticket))
+        }
+    }
+
+    /// Sandbox, images and room are there for the one that comes in its place.
+    async fn still_waits(&self, journal: &Journal) -> Result<Outcome, EffectError> {
+        let node = target(journal)?;
+        let order = awaiting(journal, Life::FIRST, TicketState::Waiting, PATIENCE);
+        let ticket = self.ctx.agents.on(node)?.await_ticket(&self.uid, Role::Shadow, &order).await?;
+        if ticket.fault.is_none() && has_come(&ticket, TicketState::Waiting) {
             Ok(Outcome::ShadowRestored)
         } else {
             Err(not_restored(Role::Shadow, node, &ticket))

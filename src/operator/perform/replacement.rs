@@ -70,7 +70,11 @@ impl Performer {
         for _ in 0..ROUNDS {
             let ticket = match self.redeem(journal, node, &order, limit).await {
                 Ok(ticket) if has_come(&ticket, TicketState::Started) => {
-                    return self.restored(journal, ticket, Outcome::ReplacementRestored).await;
+                    let outcome = self.restored(journal, ticket, Outcome::ReplacementRestored).await?;
+                    if let Outcome::ReplacementRestored(restored) = &outcome {
+                        self.note_volumes(journal, node, &restored.name).await;
+                    }
+                    return Ok(outcome);
                 }
                 Ok(ticket) => ticket,
                 Err(Unredeemed::Unanswered(error)) => {
@@ -139,7 +143,7 @@ impl Performer {
         let found = self.find_replacement(journal).await?;
         found.must_come(journal)?;
         if let Found::Awaited(pod) = &found {
-            let (trouble, said) = Trouble::of(pod.as_deref());
+            let (trouble, said) = Trouble::of(pod.as_deref(), &Self::awaited_volumes(journal));
             if trouble.moves_nothing() {
                 return Err(self.bear(journal, node, None, trouble, said)?);
             }
@@ -171,6 +175,12 @@ impl Performer {
         }
     }
 
+    /// Claims whose volumes come from the node that had the pod before.
+    fn awaited_volumes(journal: &Journal) -> Vec<&str> {
+        let claims = journal.subject.claims.iter().filter(|claim| claim.one_node);
+        claims.map(|claim| claim.claim.as_str()).collect()
+    }
+
     /// It is not there after a round: is it still worth waiting? An error that is not transient: no.
     pub(super) async fn look_after(
         &self,
@@ -186,7 +196,7 @@ impl Performer {
         let found = self.find_replacement(journal).await?;
         found.must_come(journal)?;
         let Found::Awaited(pod) = found else { return Ok(why) };
-        let (trouble, said) = Trouble::of(pod.as_deref());
+        let (trouble, said) = Trouble::of(pod.as_deref(), &Self::awaited_volumes(journal));
         if trouble == Trouble::Room && journal.state.plan.bridge {
             let pod = &journal.subject.source.name;
             tracing::warn!(pod, "the replacement needs its shadow's room: bridge dropped");

@@ -18,8 +18,10 @@ use super::wake::Waker;
 use super::{EffectError, Performer, target};
 use crate::api::{LABEL_MIGRATION, NodeName, PodIdentity, PodUid, Reason};
 use crate::operator::agents::client::AgentError;
+use crate::operator::check::claims::{self, Known, whereabouts};
 use crate::operator::check::properties;
 use crate::operator::drive::subject::Journal;
+use crate::operator::drive::volumes::known;
 use crate::operator::lead::bookings::BookingError;
 use crate::operator::shadow_pod::{Placement, shadow_name, shadow_pod};
 use crate::placement::Need;
@@ -31,6 +33,16 @@ const SCHEDULING_PATIENCE: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(300);
 /// The replacement has its own readiness probe to pass before the bridge may go.
 const READY_PATIENCE: Duration = Duration::from_secs(25);
+
+/// A claim that cannot move any more, or that another pod has come to hold.
+fn stand_against(source: &Pod, known: &Known) -> Result<(), EffectError> {
+    match source.spec.iter().flat_map(|spec| claims::refusals(spec, known)).next() {
+        Some((reason, why)) => {
+            Err(EffectError::terminal(reason, format!("pod {}: {why}", source.name_any())))
+        }
+        None => Ok(()),
+    }
+}
 
 impl Performer {
     fn pods(&self, journal: &Journal) -> Api<Pod> {
@@ -57,6 +69,9 @@ impl Performer {
         let wanted = self.migration.spec.target_node.as_deref();
         // One that was asked for is where it goes, or nowhere.
         let avoided = if wanted.is_some() { Vec::new() } else { self.unlike_nodes(&self.need(journal)) };
+        let volumes =
+            known(&self.ctx.client, &live).await.map_err(EffectError::api("get the pod's claims"))?;
+        stand_against(&live, &volumes)?;
         let placement = Placement {
             wanted,
             alike: alike.as_ref().map_or(&[], |labels| labels.as_slice()),
@@ -65,6 +80,7 @@ impl Performer {
             host_ports: !journal.state.plan.bridge,
             kept: &self.ctx.shadow_labels,
             avoided: &avoided,
+            within: &whereabouts(&volumes),
         };
         let owner = self.owner_reference();
         let pod = shadow_pod(&live, &journal.subject, &self.uid, owner, journal.state.epoch, &placement);

@@ -22,6 +22,9 @@ const IMAGE_PATIENCE: Duration = Duration::from_secs(20);
 /// Whoever is preempted or drained has gone by then.
 const ROOM_PATIENCE: Duration = Duration::from_secs(30);
 const STALL_PATIENCE: Duration = Duration::from_secs(60);
+/// Of the slowest clouds that are known: a volume is released, detached and attached again within that. Where it is not,
+/// it is most likely still where it was, which is where the last of the other ways leads.
+const VOLUME_PATIENCE: Duration = Duration::from_secs(180);
 /// A control plane is brought up to date, a quota raised or an earlier pod of the set mended within that; and what an init
 /// container does is done.
 const OWNER_PATIENCE: Duration = Duration::from_secs(30 * 60);
@@ -41,6 +44,8 @@ pub enum Trouble {
     Room,
     /// Nothing is known against it, and it does not come.
     Stalled,
+    /// A volume that only one node can mount is not there yet.
+    Volume,
     /// An init container that runs again has not ended. Another node would not help.
     Init,
     /// Its owner wants the pod and has not made it. Another node would not help, nor is the archive to blame.
@@ -55,6 +60,7 @@ impl Trouble {
             Self::Image => IMAGE_PATIENCE,
             Self::Room => ROOM_PATIENCE,
             Self::Stalled => STALL_PATIENCE + transfer_time(bytes),
+            Self::Volume => VOLUME_PATIENCE,
             Self::Init | Self::NotMade => OWNER_PATIENCE,
         }
     }
@@ -64,8 +70,9 @@ impl Trouble {
         matches!(self, Self::Init | Self::NotMade)
     }
 
-    /// Of a pod that was made; the second is what Kubernetes says about it.
-    pub fn of(pod: Option<&Pod>) -> (Self, String) {
+    /// Of a pod that was made; the second is what Kubernetes says about it. `volumes`: claims whose volumes come from another
+    /// node.
+    pub fn of(pod: Option<&Pod>, volumes: &[&str]) -> (Self, String) {
         let Some(pod) = pod else { return (Self::NotMade, NOT_MADE.to_owned()) };
         let status = pod.status.as_ref();
         let conditions = status.iter().flat_map(|status| status.conditions.iter().flatten());
@@ -99,9 +106,21 @@ impl Trouble {
                 (Self::Init, format!("sidecar `{}` has not passed its startup probe", init.name))
             }
             (None, Some(init)) => (Self::Init, format!("init container `{}` runs", init.name)),
+            // The kubelet makes the sandbox once they are there.
+            (None, None) if !volumes.is_empty() && !has_sandbox(pod) => (
+                Self::Volume,
+                format!("its volumes are not attached and mounted yet: {}", volumes.join(", ")),
+            ),
             (None, None) => (Self::Stalled, "its container has not got to its restore yet".to_owned()),
         }
     }
+}
+
+fn has_sandbox(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "PodReadyToStartContainers" && condition.status == "True")
 }
 
 /// One that stays is waited for only until it has started.
@@ -164,7 +183,7 @@ mod tests {
         let may_come = IMAGE_REASONS.map(|reason| (reason, Trouble::Image));
         let never_comes = NO_IMAGE_REASONS.map(|reason| (reason, Trouble::NoImage));
         for (reason, expected) in may_come.into_iter().chain(never_comes) {
-            let (trouble, why) = Trouble::of(Some(&waiting(reason)));
+            let (trouble, why) = Trouble::of(Some(&waiting(reason)), &[]);
             assert_eq!(trouble, expected, "{reason}");
             assert!(why.starts_with("image shop:1") && why.ends_with("not found"), "{why}");
         }
@@ -172,7 +191,10 @@ mod tests {
             &json!({"initContainerStatuses": [{"name": "migrate", "image": "i", "imageID": "", "ready": false,
             "restartCount": 0, "state": {"running": {}}}]}),
         );
-        assert_eq!(Trouble::of(Some(&init)), (Trouble::Init, "init container `migrate` runs".to_owned()));
+        assert_eq!(
+            Trouble::of(Some(&init), &[]),
+            (Trouble::Init, "init container `migrate` runs".to_owned())
+        );
         let sidecar = |started: bool| -> Pod {
             let status = json!({"initContainerStatuses": [{"name": "proxy", "image": "i", "imageID": "", "ready": false,
                 "restartCount": 0, "started": started, "state": {"running": {}}}]});
@@ -182,16 +204,24 @@ mod tests {
             )
             .unwrap()
         };
-        let (trouble, why) = Trouble::of(Some(&sidecar(false)));
+        let (trouble, why) = Trouble::of(Some(&sidecar(false)), &[]);
         assert!(trouble == Trouble::Init && why.contains("startup probe"), "{why}");
-        assert_eq!(Trouble::of(Some(&sidecar(true))).0, Trouble::Stalled, "it stays");
+        assert_eq!(Trouble::of(Some(&sidecar(true)), &[]).0, Trouble::Stalled, "it stays");
         let unscheduled = pod(&json!({"conditions": [
             {"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"}]}));
-        assert_eq!(Trouble::of(Some(&unscheduled)), (Trouble::Room, "0/2 nodes are available".to_owned()));
+        assert_eq!(
+            Trouble::of(Some(&unscheduled), &[]),
+            (Trouble::Room, "0/2 nodes are available".to_owned())
+        );
         for pod in [waiting("ContainerCreating"), waiting("CreateContainerError")] {
-            assert_eq!(Trouble::of(Some(&pod)).0, Trouble::Stalled);
+            assert_eq!(Trouble::of(Some(&pod), &[]).0, Trouble::Stalled);
         }
-        assert_eq!(Trouble::of(None).0, Trouble::NotMade);
+        assert_eq!(Trouble::of(None, &[]).0, Trouble::NotMade);
+        let (trouble, why) = Trouble::of(Some(&waiting("ContainerCreating")), &["data"]);
+        assert!(trouble == Trouble::Volume && why.ends_with(": data"), "{why}");
+        let sandboxed =
+            pod(&json!({"conditions": [{"type": "PodReadyToStartContainers", "status": "True"}]}));
+        assert_eq!(Trouble::of(Some(&sandboxed), &["data"]).0, Trouble::Stalled);
     }
 
     #[test]

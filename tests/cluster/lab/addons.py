@@ -1,4 +1,4 @@
-"""What a cluster has besides its programs: names by DNS.
+"""What a cluster has besides its programs: names by DNS, drivers of volumes.
 
 Guarantees: CoreDNS runs beside the control plane and not as a pod, so that draining a node
 never moves or blocks it; pods reach it by the usual Service kube-dns.
@@ -40,6 +40,24 @@ def objects() -> list[tuple[str, str, dict[str, Any]]]:
     ]
 
 
+def drivers() -> list[tuple[str, str, dict[str, Any]]]:
+    """Disks are attached to one node at a time, folders are there for all."""
+    storage, rbac = "storage.k8s.io/v1", "rbac.authorization.k8s.io"
+    made = [(f"/apis/{storage}/csidrivers", name,
+             {"apiVersion": storage, "kind": "CSIDriver", "metadata": {"name": name},
+              "spec": {"attachRequired": attaches, "podInfoOnMount": False}})
+            for name, attaches in (("disks.csi.test", True), ("folders.csi.test", False))]
+    name = "system:attacher"
+    role = {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": [
+        {"apiGroups": ["storage.k8s.io"], "resources": ["volumeattachments", "volumeattachments/status"],
+         "verbs": ["get", "list", "watch", "update", "patch"]},
+        {"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["get"]}]}
+    binding = {"apiVersion": f"{rbac}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+               "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name},
+               "subjects": [{"apiGroup": rbac, "kind": "User", "name": name}]}
+    return [*made, (f"/apis/{rbac}/v1/clusterroles", name, role), (f"/apis/{rbac}/v1/clusterrolebindings", name, binding)]
+
+
 def install() -> None:
-    for path, name, body in objects():
+    for path, name, body in [*objects(), *drivers()]:
         api.apply(path, name, body)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
-from . import broker, cache, cluster, host, images, limits, network, node, packages, programs, rootfs, state, victims
+from . import broker, cache, cluster, disk, host, images, limits, network, node, packages, programs, rootfs, state, victims
 from .config import BROKER, CONTROL_PLANE, KUBECONFIG, MACHINES, netns, node_number
 from .machine import EXEC_LIMIT, Machine
 from .run import Failure
@@ -46,6 +46,8 @@ kubelet, containerd, runc and CRIU, a control plane, and RabbitMQ. Needs root.
   node slow NAME [--delay MS] [--loss PERCENT] [--to NAME]
                                       packets are late or lost, all or those from and to one machine
   node fill NAME [--leave MIB]        no room on the disk of /var/lib/shadow
+  volume NAME new|forget|stick|free   a disk for disks.csi.test and a folder for folders.csi.test; one that is stuck
+                                      is neither attached nor detached
   broker stop|start|restart|kill|freeze|thaw|cut|heal
 """
 
@@ -178,6 +180,14 @@ def program(argv: list[str]) -> None:
     print(module.binary(name))
 
 
+def volume(argv: list[str]) -> None:
+    args = parser("volume", name={}, what={"choices": ["new", "forget", "stick", "free"]}).parse_args(argv)
+    if args.what in ("stick", "free"):
+        disk.stick(args.name, args.what == "stick")
+    else:
+        {"new": disk.volume, "forget": disk.forget}[args.what](args.name)
+
+
 def _load(machine: Machine, archives: list[Path]) -> None:
     for archive in archives:
         node.load(machine, archive)
@@ -286,4 +296,5 @@ def the_broker(argv: list[str]) -> None:
 
 
 COMMANDS = {"up": up, "down": down, "status": status, "build": build, "prune": prune, "kubectl": kubectl, "image": image,
-            "load": load, "program": program, "exec": execute, "in": enter, "logs": logs, "node": one_node, "broker": the_broker}
+            "load": load, "program": program, "exec": execute, "in": enter, "logs": logs, "node": one_node, "volume": volume,
+            "broker": the_broker}

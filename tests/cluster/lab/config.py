@@ -17,6 +17,7 @@ LOCK = Path("/run/lock/shadow-cluster.lock")
 LOGS = STATE / "log"
 PKI = STATE / "pki"
 MACHINES = STATE / "machines"
+VOLUMES = STATE / "volumes"     # disks and folders that pods claim; all machines see them
 COMPLETE = STATE / "cluster.json"
 KUBECONFIG = STATE / "admin.kubeconfig"
 
@@ -42,6 +43,7 @@ BROKER_USER = "shadow"
 BROKER_PASSWORD = "shadow"
 AMQP = f"amqp://{BROKER_USER}:{BROKER_PASSWORD}@{BROKER_IP}:5672/%2f"
 
+VOLUMES_INSIDE = "/srv/volumes"
 NODE_DISK = "/var/lib/shadow"       # a node's folder with a disk of its own, which can be filled up
 
 PAUSE_IMAGE = "localhost/pause:1"

@@ -1,4 +1,4 @@
-"""The control plane: etcd, API server, controller manager, scheduler, kube-proxy, CoreDNS.
+"""The control plane: etcd, API server, controller manager, scheduler, kube-proxy, CoreDNS, what attaches disks.
 
 Guarantees: the same programs and roles as a real control plane, on one machine; writes are
 in an audit log (metadata only); Services work from here too, so the API server reaches
@@ -103,7 +103,7 @@ def create(layers: list) -> Machine:
         files[f"{ETC}/{who.name}.crt"] = who.certificate.read_text()
         files[f"{ETC}/{who.name}.key"] = who.key.read_text()
     files[f"{ETC}/sa.key"] = pki.SERVICE_ACCOUNTS.key.read_text()
-    for who in (pki.CONTROLLERS, pki.SCHEDULER, pki.DNS):
+    for who in (pki.CONTROLLERS, pki.SCHEDULER, pki.DNS, pki.ATTACHER):
         files[f"{ETC}/{who.name}.kubeconfig"] = pki.kubeconfig(who)
     machine.create(layers, files, ["/var/lib/etcd"], [
         Service("etcd", etcd()),
@@ -112,5 +112,6 @@ def create(layers: list) -> Machine:
         Service("kube-scheduler", scheduler(), [READY]),
         proxy(node_name(1)),        # the control plane is no node: it borrows a name, with its own address
         Service("coredns", ["coredns", "-conf", "/etc/coredns/Corefile"], [READY]),
+        Service("attacher", ["volumes", "attach", f"{ETC}/attacher.kubeconfig"], [READY]),
     ])
     return machine

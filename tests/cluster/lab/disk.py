@@ -6,11 +6,14 @@ host and no time; `free` gives back exactly what `fill` took.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
+from .config import VOLUMES
 from .run import run
 
 BYTES = 8 << 30             # at most; on the host it takes what is in it
+VOLUME_BYTES = 2 << 30      # of one that a pod claims
 FILLING = ".filling"
 
 
@@ -18,10 +21,35 @@ def make(folder: Path) -> None:
     """A new disk, mounted on the host, where the machine's folder is bound to it."""
     image = folder.with_suffix(".img")
     folder.mkdir(parents=True, exist_ok=True)
-    with open(image, "wb") as file:
-        file.truncate(BYTES)
-    run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard", image], timeout=30)
+    _format(image, BYTES)
     run(["mount", "-o", "loop", image, folder], timeout=30)
+
+
+def _format(image: Path, size: int) -> None:
+    with open(image, "wb") as file:
+        file.truncate(size)
+    run(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard", image], timeout=30)
+
+
+def volume(name: str) -> None:
+    """New and empty, as a disk that one node at a time mounts and as a folder that all do; not attached, not stuck."""
+    VOLUMES.mkdir(parents=True, exist_ok=True)
+    forget(name)
+    _format(VOLUMES / f"{name}.img", VOLUME_BYTES)
+    (VOLUMES / name).mkdir()
+    (VOLUMES / name).chmod(0o777)
+
+
+def forget(name: str) -> None:
+    shutil.rmtree(VOLUMES / name, ignore_errors=True)
+    for suffix in (".img", ".node", ".stuck"):
+        (VOLUMES / f"{name}{suffix}").unlink(missing_ok=True)
+
+
+def stick(name: str, stuck: bool) -> None:
+    """Whether the disk is neither attached nor detached, whoever asks for it."""
+    mark = VOLUMES / f"{name}.stuck"
+    mark.touch() if stuck else mark.unlink(missing_ok=True)
 
 
 def fill(folder: Path, leave: int) -> int:

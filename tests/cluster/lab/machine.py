@@ -19,7 +19,7 @@ from typing import Any, Sequence
 
 from . import disk, line, network, state
 from .cgroups import Cgroups
-from .config import HERE, LOGS, MACHINES, NODE_DISK, PATIENCE, address, netns
+from .config import HERE, LOGS, MACHINES, NODE_DISK, PATIENCE, VOLUMES, VOLUMES_INSIDE, address, netns
 from .run import Failure, run, tail
 
 GONE_LIMIT = 20.0 * PATIENCE
@@ -61,7 +61,7 @@ class Machine:
         self.spec.write_text(json.dumps({
             "name": self.name, "hostname": self.name, "cgroup": self.group, "netns": str(network.handle(self.name)),
             "record": str(self.record), "disk": str(self.disk), "layers": [str(layer) for layer in layers],
-            "volumes": {**kept, "/var/log": str(self.log)},
+            "volumes": {**kept, "/var/log": str(self.log), VOLUMES_INSIDE: str(VOLUMES)},
             "services": [{"name": one.name, "argv": list(one.argv), "after": list(one.after), "env": one.env}
                          for one in services],
         }, indent=1))

@@ -118,6 +118,7 @@ def create(name: str, layers: list[Path]) -> Machine:
         Service("kubelet", ["kubelet", f"--config={ETC}/kubelet.yaml", f"--kubeconfig={ETC}/kubelet.kubeconfig",
                             f"--hostname-override={name}", f"--node-ip={node_ip(name)}", "--v=2"],
                 [f"path:{SOCKET}", READY]),
+        Service("volumes", ["volumes", "node", name]),
         proxy(name),
     ])
     disk.make(machine.volume(NODE_DISK))

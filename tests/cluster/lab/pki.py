@@ -46,7 +46,8 @@ CONTROLLERS = Identity("controller-manager", "/CN=system:kube-controller-manager
 SCHEDULER = Identity("scheduler", "/CN=system:kube-scheduler")
 PROXY = Identity("kube-proxy", "/CN=system:kube-proxy")
 DNS = Identity("coredns", "/CN=system:coredns")
-ROLES = (API_SERVER, ADMIN, API_TO_KUBELET, FRONT_PROXY, CONTROLLERS, SCHEDULER, PROXY, DNS)
+ATTACHER = Identity("attacher", "/CN=system:attacher")
+ROLES = (API_SERVER, ADMIN, API_TO_KUBELET, FRONT_PROXY, CONTROLLERS, SCHEDULER, PROXY, DNS, ATTACHER)
 
 
 def kubelet(node: str) -> Identity:

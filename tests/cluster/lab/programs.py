@@ -1,4 +1,4 @@
-"""The Go programs: Kubernetes, containerd, etcd, CoreDNS, built from their published modules.
+"""The Go programs: Kubernetes, containerd, etcd, CoreDNS, a driver for volumes, built from their published modules.
 
 Guarantees: versions come from programs/*/go.mod and nowhere else, contents are pinned by the
 go.sum beside it; the programs say their real version; each module is one cache entry, laid
@@ -67,8 +67,8 @@ def _kubernetes(*programs: str) -> dict[str, str]:
     return {program: f"k8s.io/kubernetes/cmd/{program}" for program in programs}
 
 
-# Built in Kubernetes' module: it shares most of what it is made of.
-COREDNS = "coredns"
+# Built in Kubernetes' module: they share most of what they are made of.
+COREDNS, VOLUMES = "coredns", "volumes"
 
 
 def _containerd(*programs: str) -> dict[str, str]:
@@ -78,7 +78,7 @@ def _containerd(*programs: str) -> dict[str, str]:
 KUBERNETES = Module(
     "kubernetes", "k8s.io/kubernetes",
     {**_kubernetes("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"),
-     COREDNS: f"./{COREDNS}"},
+     COREDNS: f"./{COREDNS}", VOLUMES: f"./{VOLUMES}"},
     tuple(f"k8s.io/{place}.{stamp}" for place in ("component-base/version", "client-go/pkg/version")
           for stamp in ("gitVersion={v}", "gitMajor={major}", "gitMinor={minor}", "gitTreeState=clean")))
 CONTAINERD = Module(

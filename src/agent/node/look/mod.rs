@@ -9,7 +9,7 @@ mod descriptors;
 mod gather;
 mod ipc;
 mod kept;
-mod mounts;
+pub mod mounts;
 mod namespace;
 mod proc;
 mod process;

@@ -1,6 +1,6 @@
 //! Whose each mount of a container is: of the pod's spec, the engine, the image, or nobody's that carries it. Pure.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -22,6 +22,8 @@ pub struct Mount {
 /// What of it matters here.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Config {
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
     #[serde(default)]
     pub mounts: Vec<Mount>,
     #[serde(default)]

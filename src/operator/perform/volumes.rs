@@ -1,0 +1,106 @@
+//! How long a replacement waited for volumes that only one node can mount, split by who was waited for. Reads the API server.
+//!
+//! Guarantees: only told, never waited for: whatever cannot be read is left out. Kubernetes keeps these times in whole seconds.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+use k8s_openapi::jiff::Timestamp;
+use kube::{Api, ResourceExt as _};
+use sha2::{Digest as _, Sha256};
+
+use super::Performer;
+use crate::api::NodeName;
+use crate::operator::check::claims::Known;
+use crate::operator::drive::subject::Journal;
+use crate::operator::drive::volumes::known;
+
+/// Until the attach/detach controller had them off the node before.
+const DETACHED: &str = "Replacing.detach";
+/// From then on until they were attached and mounted, and the pod had its sandbox.
+const ATTACHED: &str = "Replacing.attach";
+
+impl Performer {
+    /// Notes it, for the status to tell.
+    pub(super) async fn note_volumes(&self, journal: &Journal, node: &NodeName, replacement: &str) {
+        if journal.subject.one_node_volumes().next().is_none() {
+            return;
+        }
+        match self.waited_for_volumes(journal, node, replacement).await {
+            Ok(found) => self.waited.lock().extend(found),
+            Err(error) => tracing::warn!(pod = replacement, %error, "how long its volumes took is not known"),
+        }
+    }
+
+    async fn waited_for_volumes(
+        &self,
+        journal: &Journal,
+        node: &NodeName,
+        replacement: &str,
+    ) -> Result<BTreeMap<String, u64>, kube::Error> {
+        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &journal.subject.source.namespace);
+        let pod = pods.get(replacement).await?;
+        let Known::All(claims) = known(&self.ctx.client, &pod).await? else { return Ok(BTreeMap::new()) };
+        let attachments: Api<VolumeAttachment> = Api::all(self.ctx.client.clone());
+        let mut begun = Vec::new();
+        for volume in claims.values().filter_map(|claimed| claimed.volume.as_ref()) {
+            let Some(name) = attachment(volume, node) else { continue };
+            begun.extend(attachments.get_opt(&name).await?.and_then(|found| found.creation_timestamp()));
+        }
+        let attaching = begun.into_iter().map(|time| time.0).max();
+        Ok(split(since(&pod, "PodScheduled"), attaching, since(&pod, "PodReadyToStartContainers")))
+    }
+}
+
+/// As the attach/detach controller names it.
+fn attachment(volume: &PersistentVolume, node: &NodeName) -> Option<String> {
+    let csi = volume.spec.as_ref()?.csi.as_ref()?;
+    let of = format!("{}{}{node}", csi.volume_handle, csi.driver);
+    Some(format!("csi-{}", hex::encode(Sha256::digest(of))))
+}
+
+fn since(pod: &Pod, condition: &str) -> Option<Timestamp> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let found = conditions.iter().find(|one| one.type_ == condition && one.status == "True")?;
+    found.last_transition_time.as_ref().map(|time| time.0)
+}
+
+/// Milliseconds of each part; what is not known is left out.
+fn split(
+    scheduled: Option<Timestamp>,
+    attaching: Option<Timestamp>,
+    sandbox: Option<Timestamp>,
+) -> BTreeMap<String, u64> {
+    let between = |from: Option<Timestamp>, to: Option<Timestamp>| {
+        u64::try_from(to?.as_millisecond() - from?.as_millisecond()).ok()
+    };
+    let parts = [(DETACHED, between(scheduled, attaching)), (ATTACHED, between(attaching, sandbox))];
+    parts.into_iter().filter_map(|(name, ms)| Some((name.to_owned(), ms?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_attachment_has_the_name_that_the_controller_gives_it() {
+        let volume: PersistentVolume = serde_json::from_value(json!({ "metadata": { "name": "pv" },
+            "spec": { "csi": { "driver": "d", "volumeHandle": "h" } } }))
+        .unwrap();
+        let expected = format!("csi-{}", hex::encode(Sha256::digest("hdn2")));
+        assert_eq!(attachment(&volume, &"n2".into()), Some(expected));
+        assert_eq!(attachment(&PersistentVolume::default(), &"n2".into()), None);
+    }
+
+    #[test]
+    fn who_was_waited_for_is_told_apart() {
+        let at = |second: i64| Some(Timestamp::from_second(second).unwrap());
+        let found = split(at(10), at(14), at(16));
+        assert_eq!((found[DETACHED], found[ATTACHED]), (4000, 2000));
+        assert!(split(at(10), None, at(16)).is_empty());
+        assert_eq!(split(at(15), at(14), at(16)).len(), 1, "attached before it was scheduled: no wait");
+    }
+}
