@@ -1,5 +1,6 @@
-//! A program that writes down numbers, one after the other, into a file of a claim: in its memory is which is the next. Where
-//! several nodes can mount the volume two of them write, each into a file of its own.
+//! Pods with claims. Databases on disks that one node at a time can mount, under a client that writes all the time; and programs
+//! that write down numbers, one after the other: in their memory is which is the next. Where several nodes can mount the volume
+//! two of them write, each into a file of its own.
 
 use std::time::Duration;
 
@@ -7,20 +8,75 @@ use serde_json::json;
 use shadow::api::Reason;
 
 use super::image::{PROGRAMS, ensure};
+use super::tour::on_tour;
+use super::variants::{self, Variant};
+use super::{postgres, redis};
 use crate::lab::{
     App, DrainOptions, Lab, Result, Snapshot, Volume, eventually, fail, mounts, on_cluster, status_of,
 };
 
 const AT: &str = "/claimed";
-const DRAINS: usize = 2;
 const MOVED: Duration = Duration::from_secs(90);
 /// Numbers that are written while nothing moves.
 const SOME: usize = 20;
 
-fn writer(name: &str) -> App {
-    let script = format!(
-        "exec 3>>{AT}/$(hostname); while :; do i=$((i + 1)); echo $i >&3; echo $i > {AT}/last-$(hostname); sleep 0.05; done"
-    );
+#[test]
+fn databases_on_disks_that_one_node_can_mount() -> Result {
+    let postgres = Variant::Root;
+    let variants = [postgres, Variant::Hardened { read_only: true }];
+    on_tour("on-disk", &variants, async |tour, variant| {
+        let claim = variants::name("on-disk", variant);
+        tour.lab.claim(&claim, Volume::Disk, None).await?;
+        if variant == postgres {
+            let app = postgres::server("on-disk", variant).env("PGDATA", "/claimed/data");
+            postgres::loses_nothing(tour, variant, app.pod(mounts(&claim, AT))).await
+        } else {
+            let command =
+                "redis-server /programs/redis.conf --dir /claimed --appendonly yes --appendfsync always";
+            let app = variants::app("on-disk", command, variant);
+            redis::keeps_all(tour, variant, &app.pod(mounts(&claim, AT)), true).await
+        }
+    })
+}
+
+/// Of a disk that comes along, with a lock on a file of it; of a folder with two writers; of a disk that only its node can
+/// have.
+#[test]
+fn a_volume_comes_with_its_pod_or_the_pod_stays_where_it_is() -> Result {
+    on_cluster("claims", async |lab| {
+        ensure(&lab.cluster).await?;
+        let node = lab.cluster.nodes.first().ok_or("no node")?.clone();
+        lab.claim("disk", Volume::Disk, None).await?;
+        lab.claim("folder", Volume::Folder, None).await?;
+        lab.claim("bound", Volume::Disk, Some(&node)).await?;
+        let locked = format!("exec 9>{AT}/lock; flock -n 9 || exit 1; ");
+        let disk = writer("disk", &locked);
+        let folder = writer("folder", "").replicas(2);
+        let bound = writer("bound", "").annotated("policy", "MigrateOrBlock");
+        tokio::try_join!(lab.deploy(&disk), lab.deploy(&folder), lab.deploy(&bound))?;
+        stays(lab, &bound, &node).await?;
+        for _ in 0..2 {
+            let before = lab.only_pod(&disk).await?;
+            let after = drained(lab, &disk, &before).await?;
+            assert_ne!(after.node, before.node);
+            assert!(is_locked(lab, &after).await?, "its lock is held again");
+        }
+        for name in ["folder-0", "folder-1"] {
+            let before = lab.pod(name).await?; // the other's drain may have moved it
+            drained(lab, &folder, &before).await?;
+        }
+        for app in [&disk, &folder, &bound] {
+            for pod in lab.pods(app).await? {
+                is_whole(lab, &pod).await?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn writer(name: &str, first: &str) -> App {
+    let script =
+        format!("{first}exec 3>>{AT}/$(hostname); while :; do i=$((i + 1)); echo $i >&3; sleep 0.05; done");
     let probe = json!({ "httpGet": null, "exec": { "command": ["test", "-d", AT] } });
     App::counter(name)
         .pod(json!({ "containers": [{ "image": PROGRAMS, "command": ["/bin/sh", "-c", script],
@@ -28,76 +84,26 @@ fn writer(name: &str) -> App {
         .pod(mounts(name, AT))
 }
 
-#[test]
-fn a_disk_that_one_node_can_mount_comes_with_its_pod() -> Result {
-    on_cluster("disk", async |lab| {
-        ensure(&lab.cluster).await?;
-        lab.claim("disk", Volume::Disk, None).await?;
-        let app = writer("disk");
-        let mut pod = lab.deploy(&app).await?.remove(0);
-        for round in 1..=DRAINS {
-            goes_on(lab, &pod).await?;
-            pod = drained(lab, &app, &pod).await?;
-            println!("| disk | {round} | {} |", pod.node);
-        }
-        goes_on(lab, &pod).await?;
-        is_whole(lab, &pod).await
-    })
-}
-
-#[test]
-fn a_folder_that_all_nodes_can_mount_has_two_writers_all_the_time() -> Result {
-    on_cluster("folder", async |lab| {
-        ensure(&lab.cluster).await?;
-        lab.claim("folder", Volume::Folder, None).await?;
-        let app = writer("folder").replicas(2);
-        let pods = lab.deploy(&app).await?;
-        for pod in &pods {
-            goes_on(lab, pod).await?;
-        }
-        for name in pods.iter().map(|pod| pod.name.as_str()) {
-            let now = lab.pod(name).await?;
-            let moved = drained_named(lab, &app, &now).await?;
-            goes_on(lab, &moved).await?;
-        }
-        for pod in lab.pods(&app).await? {
-            is_whole(lab, &pod).await?;
-        }
-        Ok(())
-    })
-}
-
 /// Nobody is stopped for a volume that cannot come along.
-#[test]
-fn a_disk_that_only_one_node_can_reach_keeps_its_pod_there() -> Result {
-    on_cluster("disk-zone", async |lab| {
-        ensure(&lab.cluster).await?;
-        let node = lab.cluster.nodes.first().ok_or("no node")?.clone();
-        lab.claim("disk-zone", Volume::Disk, Some(&node)).await?;
-        let app = writer("disk-zone").annotated("policy", "MigrateOrBlock").annotated("deadline", "15s");
-        let pod = lab.deploy(&app).await?.remove(0);
-        assert_eq!(pod.node, node);
-        let watch = lab.watch();
-        let options = DrainOptions::of(&app.name).timeout(Duration::from_secs(10));
-        let drained = lab.drain(&pod.node, &options).await?;
-        assert_ne!(drained.code, 0, "{}", drained.text());
-        let status = status_of(&watch.ended(&pod.uid, MOVED).await?);
-        assert_eq!(status.reason.as_deref(), Some(Reason::NoNodeFits.as_str()), "{status:#?}");
-        assert!(!status.phase_timings.contains_key("Dumping"), "nobody was stopped: {status:#?}");
-        assert_eq!(lab.only_pod(&app).await?, pod, "it was not touched");
-        goes_on(lab, &pod).await?;
-        is_whole(lab, &pod).await
-    })
+async fn stays(lab: &Lab, app: &App, node: &str) -> Result {
+    let pod = lab.only_pod(app).await?;
+    assert_eq!(pod.node, *node);
+    goes_on(lab, &pod).await?;
+    let watch = lab.watch();
+    let options = DrainOptions::of(&app.name).timeout(Duration::from_secs(5));
+    let drained = lab.drain(&pod.node, &options).await?;
+    lab.uncordon(&pod.node).await?;
+    assert_ne!(drained.code, 0, "{}", drained.text());
+    let status = status_of(&watch.ended(&pod.uid, MOVED).await?);
+    assert_eq!(status.reason.as_deref(), Some(Reason::VolumeNotSharable.as_str()), "{status:#?}");
+    assert!(status.phase_timings.is_empty(), "nothing was begun: {status:#?}");
+    assert_eq!(lab.only_pod(app).await?, pod, "it was not touched");
+    goes_on(lab, &pod).await
 }
 
-/// The only pod of the app is elsewhere, the same as it was.
+/// The pod is elsewhere, the same as it was, and goes on.
 async fn drained(lab: &Lab, app: &App, before: &Snapshot) -> Result<Snapshot> {
-    let after = drained_named(lab, app, before).await?;
-    assert_ne!(after.node, before.node);
-    Ok(after)
-}
-
-async fn drained_named(lab: &Lab, app: &App, before: &Snapshot) -> Result<Snapshot> {
+    goes_on(lab, before).await?;
     let watch = lab.watch();
     let drained = lab.drain(&before.node, &DrainOptions::of(&app.name)).await?;
     lab.uncordon(&before.node).await?;
@@ -106,17 +112,24 @@ async fn drained_named(lab: &Lab, app: &App, before: &Snapshot) -> Result<Snapsh
     if status.phase.as_str() != "Completed" {
         return fail(format!("{}: {status:#?}", before.name));
     }
-    println!("{}: pause {:?} ms, {:?}", before.name, status.pause_ms, status.phase_timings);
+    let parts = status.phase_timings.iter().filter(|(name, _)| name.starts_with("Replacing"));
+    println!("| {} | {} | {parts:?} |", before.name, status.pause_ms.unwrap_or_default());
     lab.ready(app, MOVED).await?;
     let after = lab.pod(&before.name).await?;
-    assert_ne!(after.uid, before.uid);
     assert_eq!(after.restarts, 0);
+    goes_on(lab, &after).await?;
     Ok(after)
 }
 
 async fn in_pod(lab: &Lab, pod: &Snapshot, argv: &[&str]) -> Result<String> {
     let head = ["-n", &lab.namespace, "exec", &pod.name, "--"];
     lab.cluster.kubectl(&[&head[..], argv].concat()).await
+}
+
+/// Nobody else gets it.
+async fn is_locked(lab: &Lab, pod: &Snapshot) -> Result<bool> {
+    let script = format!("flock -n {AT}/lock true && echo free || echo held");
+    Ok(in_pod(lab, pod, &["/bin/sh", "-c", &script]).await?.trim() == "held")
 }
 
 async fn written(lab: &Lab, pod: &Snapshot) -> Result<Vec<usize>> {

@@ -6,8 +6,8 @@ use tokio::net::TcpStream;
 use super::image::WITH_VOLUMES;
 use super::ledger::{Ledger, Store, goes_on};
 use super::tour::{Tour, on_tour};
-use super::variants::{self, Variant, app};
-use crate::lab::{App, Result, Volume, fail, mounts};
+use super::variants::{Variant, app};
+use crate::lab::{App, Result, fail};
 
 const BOTH: [Variant; 2] = [Variant::Root, Variant::Hardened { read_only: false }];
 const MAKE: &str = "CREATE TABLE ledger (number bigint NOT NULL)";
@@ -29,23 +29,13 @@ fn postgresql_with_its_data_in_a_volume_of_the_image() -> Result {
     })
 }
 
-#[test]
-fn postgresql_on_a_disk_that_one_node_can_mount() -> Result {
-    on_tour("postgresql-disk", &BOTH, async |tour, variant| {
-        let claim = variants::name("postgresql-disk", variant);
-        tour.lab.claim(&claim, Volume::Disk, None).await?;
-        let app = server("postgresql-disk", variant).env("PGDATA", "/disk/data").pod(mounts(&claim, "/disk"));
-        loses_nothing(tour, variant, app).await
-    })
-}
-
-fn server(name: &str, variant: Variant) -> App {
+pub fn server(name: &str, variant: Variant) -> App {
     // As root it makes its folder and gives root up, as the official image's script does.
     let data = if variant == Variant::Root { "/var/lib/postgresql/data" } else { "/home/app/data" };
     app(name, "/programs/postgres.sh", variant).env("PGDATA", data)
 }
 
-async fn loses_nothing(tour: &Tour<'_>, variant: Variant, app: App) -> Result {
+pub async fn loses_nothing(tour: &Tour<'_>, variant: Variant, app: App) -> Result {
     let (_, service) = tour.start(&app).await?;
     let mut client = Postgres::at(&service);
     client.query(MAKE).await?;

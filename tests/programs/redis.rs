@@ -5,8 +5,8 @@ use tokio::net::TcpStream;
 
 use super::ledger::{Ledger, Store, goes_on};
 use super::tour::{Tour, on_tour};
-use super::variants::{self, Variant, app};
-use crate::lab::{App, Result, Volume, fail, mounts};
+use super::variants::{Variant, app};
+use crate::lab::{App, Result, fail};
 
 const KEY: &str = "ledger";
 
@@ -29,19 +29,7 @@ fn redis_with_an_append_only_file() -> Result {
     })
 }
 
-#[test]
-fn redis_with_its_file_on_a_disk_that_one_node_can_mount() -> Result {
-    let variants = [Variant::Hardened { read_only: true }];
-    on_tour("redis-disk", &variants, async |tour, variant| {
-        let claim = variants::name("redis-disk", variant);
-        tour.lab.claim(&claim, Volume::Disk, None).await?;
-        let command = "redis-server /programs/redis.conf --dir /disk --appendonly yes --appendfsync always";
-        keeps_all(tour, variant, &app("redis-disk", command, variant).pod(mounts(&claim, "/disk")), true)
-            .await
-    })
-}
-
-async fn keeps_all(tour: &Tour<'_>, variant: Variant, app: &App, file: bool) -> Result {
+pub async fn keeps_all(tour: &Tour<'_>, variant: Variant, app: &App, file: bool) -> Result {
     let (_, service) = tour.start(app).await?;
     let mut client = Redis::at(&service);
     let life = client.life().await?;

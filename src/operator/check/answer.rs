@@ -175,17 +175,17 @@ async fn check(
     let services = services.list(&ListParams::default()).await?.items;
     let volumes = known_volumes(&ctx.client, &pod).await?;
     let accepted = match examine(&pod, &spec, &services, &volumes) {
-        Ok(accepted) => held_against_surroundings(ctx, &pod, accepted).await?,
+        Ok(accepted) => held_against_surroundings(ctx, &pod, accepted, &volumes).await?,
         Err(Refused { first, further }) => {
             let further = further.into_iter().map(told).collect();
             return Ok(Check { further, ..refused(&pod, first.reason, first.message) });
         }
     };
-    let Accepted { subject, plan, mut warnings } = match accepted {
+    let Accepted { subject, plan, mut warnings, costs } = match accepted {
         Ok(accepted) => accepted,
         Err(failure) => return Ok(refused(&pod, failure.reason, failure.message)),
     };
-    warnings.extend(advice.iter().map(|one| sentence(one)));
+    warnings.extend(costs.iter().chain(&advice).map(|one| sentence(one)));
     let (looked, around) =
         tokio::join!(look_into(ctx, &subject), stands_against_it(ctx, &subject, &plan, &pod));
     let known = circumstances(&pod, &subject);

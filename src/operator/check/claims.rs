@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{NodeSelector, PersistentVolume, PersistentVolum
 use serde::{Deserialize, Serialize};
 
 use crate::api::Reason;
+use crate::placement::{Place, Wishes, admits};
 
 /// Modes in which several nodes mount a volume.
 const SHARED: [&str; 2] = ["ReadWriteMany", "ReadOnlyMany"];
@@ -119,6 +120,23 @@ pub fn refusals(spec: &PodSpec, known: &Known) -> Vec<(Reason, String)> {
     against.collect()
 }
 
+/// A claim whose volume none of these nodes can have, of which there are some; the source's is not among them.
+pub fn bound_to_source<'a>(known: &'a Known, others: &[Place<'_>]) -> Option<&'a str> {
+    let Known::All(all) = known else { return None };
+    let fits = |selector: &NodeSelector| {
+        let wishes = Wishes { required: Some(selector), ..Wishes::default() };
+        // Taints are another matter, and come and go.
+        others.iter().any(|node| admits(&wishes, &Place { taints: &[], ..*node }).is_ok())
+    };
+    let stays = |claimed: &Claimed| required(claimed).is_some_and(|selector| !fits(selector));
+    let bound = all.iter().find(|(_, claimed)| stays(claimed)).map(|(name, _)| name.as_str());
+    bound.filter(|_| !others.is_empty())
+}
+
+fn required(claimed: &Claimed) -> Option<&NodeSelector> {
+    claimed.spec()?.node_affinity.as_ref()?.required.as_ref()
+}
+
 /// What its move costs a pod with this claim, which one node can mount at a time.
 pub fn cost(claim: &str, known: &Known) -> String {
     let unless = match known {
@@ -133,8 +151,7 @@ pub fn cost(claim: &str, known: &Known) -> String {
 /// Where the volumes of a pod can be: a node must fit each of them.
 pub fn whereabouts(known: &Known) -> Vec<NodeSelector> {
     let Known::All(all) = known else { return Vec::new() };
-    let required = |claimed: &Claimed| claimed.spec()?.node_affinity.as_ref()?.required.clone();
-    all.values().filter_map(required).collect()
+    all.values().filter_map(required).cloned().collect()
 }
 
 #[cfg(test)]
@@ -215,7 +232,14 @@ mod tests {
         let mut zoned = csi("ReadWriteOnce");
         zoned["nodeAffinity"] = json!({ "required": { "nodeSelectorTerms": [
             { "matchExpressions": [{ "key": "zone", "operator": "In", "values": ["a"] }] }] } });
-        let found = whereabouts(&known(claimed(zoned, true)));
+        let zoned = known(claimed(zoned, true));
+        let found = whereabouts(&zoned);
+        let labels = |zone: &str| [("zone".to_owned(), zone.to_owned())].into();
+        let (in_a, in_b) = (labels("a"), labels("b"));
+        let place = |labels| Place { name: "n", labels: Some(labels), ..Place::default() };
+        assert_eq!(bound_to_source(&zoned, &[place(&in_b)]), Some("data-web-0"));
+        assert_eq!(bound_to_source(&zoned, &[place(&in_b), place(&in_a)]), None);
+        assert_eq!(bound_to_source(&zoned, &[]), None, "nobody knows where the next node will be");
         assert_eq!(found[0].node_selector_terms.len(), 1);
         assert!(whereabouts(&known(claimed(csi("ReadWriteOnce"), true))).is_empty());
     }

@@ -202,7 +202,7 @@ fn check(workload: &Workload, services: &[Service], policies: &[NetworkPolicy]) 
         let check = Check { refusal: Some(refusal), further: refusals.collect(), ..Check::default() };
         return ManifestCheck { check, ..answer };
     }
-    let Some(Accepted { subject, mut plan, mut warnings }) = accepted else { return answer };
+    let Some(Accepted { subject, mut plan, mut warnings, costs }) = accepted else { return answer };
     if plan.bridge {
         let near: Vec<_> = policies.iter().filter(|policy| beside(policy.namespace())).cloned().collect();
         let shadow = shadow_labels(pod, &MigrationUid(LATER.to_owned()), &kept_labels(Vec::new()));
@@ -211,6 +211,7 @@ fn check(workload: &Workload, services: &[Service], policies: &[NetworkPolicy]) 
             warnings.push(policies::warning(policy));
         }
     }
+    warnings.extend(costs);
     warnings.extend(advice);
     warnings.extend(judge(&Findings::default(), &circumstances(pod, &subject)).warnings);
     let meanwhile = Some(if plan.bridge { Meanwhile::ReadsGoOn } else { Meanwhile::StandsStill });

@@ -23,6 +23,8 @@ pub struct Accepted {
     pub plan: Plan,
     /// Warnings for people.
     pub warnings: Vec<String>,
+    /// What the move of such a pod costs, for whoever asks before.
+    pub costs: Vec<String>,
 }
 
 /// Checks the pod against what can be carried.
@@ -101,7 +103,8 @@ pub fn examine(
         (StateFrom::Queue, Some(_), None) => Hold::Release,
         _ => Hold::Frozen,
     };
-    let mut warnings: Vec<_> = held.map(|claim| claims::cost(&claim.claim, known)).into_iter().collect();
+    let costs = held.map(|claim| claims::cost(&claim.claim, known)).into_iter().collect();
+    let mut warnings = Vec::new();
     // A shadow that answers requests would acknowledge writes that the replacement, restored from the same archive,
     // does not have: it may only answer where requests change nothing.
     let bridge = wanted != Strategy::Sequential && hold == Hold::Release && host_port(pod_spec).is_none();
@@ -135,6 +138,7 @@ pub fn examine(
             has_init: pod_spec.init_containers.as_ref().is_some_and(|all| !all.is_empty()),
         },
         warnings,
+        costs,
     })
 }
 
@@ -364,7 +368,7 @@ mod tests {
         });
         let accepted = preflight(&with_claim, &spec(|_| ()), &[], &Known::Nothing).unwrap();
         assert!(accepted.plan.hold == Hold::Frozen && !accepted.plan.bridge && accepted.plan.queue);
-        assert!(accepted.warnings[0].contains("claim `data-web-0`"), "{:?}", accepted.warnings);
+        assert!(accepted.costs[0].contains("claim `data-web-0`"), "{:?}", accepted.costs);
         assert_eq!(accepted.subject.one_node_volumes().collect::<Vec<_>>(), ["data"]);
     }
 

@@ -53,14 +53,16 @@ pub async fn accept(
     let accepted = match preflight(&pod, &spec, &services?.items, &claims) {
         Ok(accepted) => {
             let subject = accepted.subject.clone();
-            let (accepted, looked) =
-                tokio::join!(held_against_surroundings(ctx, &pod, accepted), look_into(ctx, &subject));
+            let (accepted, looked) = tokio::join!(
+                held_against_surroundings(ctx, &pod, accepted, &claims),
+                look_into(ctx, &subject)
+            );
             accepted?.map(|accepted| (accepted, looked))
         }
         Err(refused) => Err(refused),
     };
     let journal = match accepted {
-        Ok((Accepted { subject, plan, warnings }, looked)) => {
+        Ok((Accepted { subject, plan, warnings, .. }, looked)) => {
             for warning in warnings {
                 announcer.warning(&subject, Reason::WrongPolicy, &warning);
             }

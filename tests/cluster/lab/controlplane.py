@@ -7,7 +7,7 @@ webhooks by Service and a program in this namespace reaches everything.
 from __future__ import annotations
 
 from . import pki
-from .config import CONTROL_PLANE, CP_IP, DOMAIN, POD_NETWORK, SERVICE_NETWORK, node_name
+from .config import CONTROL_PLANE, CP_IP, DOMAIN, PATIENCE, POD_NETWORK, SERVICE_NETWORK, node_name
 from .machine import Machine, Service
 from .node import proxy, proxy_files
 
@@ -77,7 +77,9 @@ def controllers() -> list[str]:
         f"--authorization-kubeconfig={own}", "--leader-elect=false", "--use-service-account-credentials=true",
         f"--service-account-private-key-file={ETC}/sa.key", f"--root-ca-file={ETC}/ca.crt", "--controllers=*",
         f"--cluster-signing-cert-file={ETC}/ca.crt", f"--cluster-signing-key-file={ETC}/ca.key",
-        f"--cluster-cidr={POD_NETWORK}", "--allocate-node-cidrs=false", *QUICK,
+        f"--cluster-cidr={POD_NETWORK}", "--allocate-node-cidrs=false",
+        # Half of what it is by default, as leases are: tests wait for it.
+        f"--node-monitor-grace-period={25 * PATIENCE:.0f}s", *QUICK,
     ]
 
 

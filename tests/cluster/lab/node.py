@@ -58,6 +58,7 @@ resolvConf: /etc/resolv.conf
 clusterDNS: [{DNS_IP}]
 clusterDomain: {DOMAIN}
 nodeStatusUpdateFrequency: 4s
+nodeLeaseDurationSeconds: 20
 maxPods: 110
 kubeAPIQPS: 100
 kubeAPIBurst: 200
