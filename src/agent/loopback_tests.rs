@@ -172,6 +172,7 @@ async fn an_archive_arrives_whole_and_may_be_sent_again_until_it_is_used() {
         digest: sent.digest,
         life: Life::FIRST,
         purpose: Purpose::Live,
+        once: false,
     };
     cluster.target.tickets.open_ticket(&uid(), Role::Shadow, &order).unwrap();
     assert_eq!(refusal(peer.send(dir.path(), &origin(1), soon()).await), Refusal::StaleEpoch);

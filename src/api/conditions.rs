@@ -69,7 +69,7 @@ reasons! {
     ImpatientProbe,
     EmptyDirWithContent,
     VolumeNotSharable,
-    /// Another pod mounts the same volume on the same node, and only one node can.
+    /// Another pod mounts the same volume, which one node at a time can mount.
     VolumeInUse,
     HostNetwork,
     HostPid,
@@ -135,6 +135,8 @@ reasons! {
     RestoreFailed,
     /// The target's machine is down for good.
     TargetLost,
+    /// Its volume is another one than before, or may be ahead of its memory: it is not restored over that.
+    VolumeChanged,
     /// It could be restored nowhere after the commit: started fresh, the archive is kept for a day.
     StateLost,
     /// It could be restored nowhere after the commit: a person decides (`kubectl shadow retry`, `give-up`).

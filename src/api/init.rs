@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::SecurityContext;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What becomes of an init container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum InitRun {
     Run,
     Skip,

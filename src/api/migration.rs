@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, Life, PodUid, Policy};
+use super::{Epoch, InitRuns, Life, PodUid, Policy};
 
 /// Name of the migration that an eviction of this pod object starts: one pod object, one migration.
 pub fn migration_name(pod: &PodUid) -> String {
@@ -52,6 +52,9 @@ pub struct StatefulMigrationSpec {
     /// Containers that are not carried but started anew with the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restart_fresh: Vec<String>,
+    /// Which init containers run again where the pod is restored, where that is not as it is by default.
+    #[serde(default, skip_serializing_if = "InitRuns::is_empty")]
+    pub init: InitRuns,
     /// Node to move to; the scheduler's choice where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_node: Option<String>,
@@ -105,6 +108,7 @@ impl StatefulMigrationSpec {
             source_pod_uid: Some(uid),
             container_name: policy.container,
             restart_fresh: policy.restart_fresh,
+            init: policy.init,
             target_node: None,
             message_queue: policy.queue,
             state_from: policy.state_from,

@@ -154,6 +154,9 @@ pub struct OpenTicketOrder {
     pub life: Life,
     #[serde(default)]
     pub purpose: Purpose,
+    /// What was let go is never restored a second time: it may have written to volumes that outlive it.
+    #[serde(default)]
+    pub once: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

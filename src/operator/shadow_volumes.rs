@@ -69,7 +69,12 @@ mod tests {
                 { "name": "shared", "persistentVolumeClaim": { "claimName": "s" } }]
         }))
         .unwrap();
-        let claim = |volume: &str, one_node| Claim { volume: volume.into(), claim: "c".into(), one_node };
+        let claim = |volume: &str, one_node| Claim {
+            volume: volume.into(),
+            claim: "c".into(),
+            one_node,
+            bound: None,
+        };
         let claims = vec![claim("data", true), claim("shared", false)];
         take_away(&mut spec, &Subject { claims, ..Subject::example("web-0") });
         let text = serde_json::to_string(&spec).unwrap();

@@ -152,7 +152,9 @@ fn failed(state: &State, failure: Failure) -> State {
         Step::Replacing | Step::Seeking | Step::Carrying | Step::Returning => other_way(state, failure),
         // It stood parked all the time, and a crash would have brought it back as it was: what is in the archive is all
         // that it has ever been. Later its ticket may be closed, and something fresh may have acted.
-        Step::Switching if failure.reason == Reason::TargetLost => other_way(state, failure),
+        Step::Switching if matches!(failure.reason, Reason::TargetLost | Reason::VolumeChanged) => {
+            other_way(state, failure)
+        }
         _ => state.clone(),
     }
 }
@@ -160,6 +162,8 @@ fn failed(state: &State, failure: Failure) -> State {
 /// The way leads nowhere: the next one, or what the policy says.
 fn other_way(state: &State, failure: Failure) -> State {
     let way = match state.way {
+        // Nothing is restored over volumes that are not as it left them.
+        _ if failure.reason == Reason::VolumeChanged => Way::Nowhere,
         // A machine that is down is not asked again.
         Way::Target if failure.reason != Reason::TargetLost => Way::Again,
         Way::Target | Way::Again => Way::Elsewhere,
@@ -188,11 +192,17 @@ fn take_way(state: State) -> State {
         Way::Target | Way::Again => enter(next_life(state), Step::Replacing),
         Way::Elsewhere => enter(state, Step::Seeking),
         Way::Home => enter(state, Step::Returning),
+        // A person could only do what must not be done.
+        Way::Nowhere if changed(&state) => give_up(state),
         Way::Nowhere => match state.plan.policy {
             EvictionPolicy::MigrateOrEvict => give_up(state),
             EvictionPolicy::MigrateOrBlock => enter(state, Step::Stranded),
         },
     }
+}
+
+fn changed(state: &State) -> bool {
+    state.failure.as_ref().is_some_and(|failure| failure.reason == Reason::VolumeChanged)
 }
 
 /// A person wants all ways tried again, beginning where the archive lies now.

@@ -303,3 +303,16 @@ fn a_journal_of_before_there_were_several_ways_is_read() {
     }
     assert_eq!(serde_json::from_value::<State>(old).unwrap(), state);
 }
+
+#[test]
+fn memory_is_not_restored_over_volumes_that_are_not_as_it_left_them_whatever_the_policy_says() {
+    for policy in [EvictionPolicy::MigrateOrEvict, EvictionPolicy::MigrateOrBlock] {
+        for at in [Step::Replacing, Step::Switching] {
+            let state = until(at, Plan { policy, ..plan(false, false) });
+            let spending = fail(&state, Reason::VolumeChanged);
+            assert_eq!((spending.step, spending.way), (Step::Spending, Way::Nowhere), "{at:?}");
+            let fresh = succeed(&spending);
+            assert!(fresh.step == Step::GivingUp && fresh.given_up, "{policy:?}: {fresh:?}");
+        }
+    }
+}

@@ -55,12 +55,9 @@ fn a_volume_comes_with_its_pod_or_the_pod_stays_where_it_is() -> Result {
         let bound = writer("bound", "").annotated("policy", "MigrateOrBlock");
         tokio::try_join!(lab.deploy(&disk), lab.deploy(&folder), lab.deploy(&bound))?;
         stays(lab, &bound, &node).await?;
-        for _ in 0..2 {
-            let before = lab.only_pod(&disk).await?;
-            let after = drained(lab, &disk, &before).await?;
-            assert_ne!(after.node, before.node);
-            assert!(is_locked(lab, &after).await?, "its lock is held again");
-        }
+        back_and_forth(lab, &disk, async { Ok(()) }).await?;
+        lab.cluster.volume("disk", "stick").await?;
+        back_and_forth(lab, &disk, comes_loose(lab)).await?;
         for name in ["folder-0", "folder-1"] {
             let before = lab.pod(name).await?; // the other's drain may have moved it
             drained(lab, &folder, &before).await?;
@@ -72,6 +69,25 @@ fn a_volume_comes_with_its_pod_or_the_pod_stays_where_it_is() -> Result {
         }
         Ok(())
     })
+}
+
+/// Moved while something happens to its disk.
+async fn back_and_forth(lab: &Lab, disk: &App, meanwhile: impl Future<Output = Result>) -> Result {
+    let before = lab.only_pod(disk).await?;
+    let (after, ()) = tokio::try_join!(drained(lab, disk, &before), meanwhile)?;
+    assert_ne!(after.node, before.node);
+    assert!(is_locked(lab, &after).await?, "its lock is held again");
+    Ok(())
+}
+
+/// The disk is not detached when that is asked for, but later.
+async fn comes_loose(lab: &Lab) -> Result {
+    eventually("the disk is to be detached", MOVED, async || {
+        let argv = ["get", "volumeattachments", "-o", "jsonpath={.items[*].metadata.deletionTimestamp}"];
+        Ok((!lab.cluster.kubectl(&argv).await?.trim().is_empty()).then_some(()))
+    })
+    .await?;
+    lab.cluster.volume("disk", "free").await
 }
 
 fn writer(name: &str, first: &str) -> App {

@@ -163,6 +163,8 @@ async fn run(
     let located_ms = millis(begun.elapsed());
     peer.reserve(uid, order.epoch, expected, deadline).await?;
     tracing::debug!(migration = %uid, located_ms, reserved_ms = millis(begun.elapsed()), expected, "room is there");
+    // Most of it while all runs; what comes meanwhile once all stands still.
+    synced(&node.host, &located, deadline).await?;
     let dir = node.store.dump(uid, order.epoch);
     let outcome = dump_and_send(node, uid, order, &located, &load, &dir, &peer, begun, deadline).await;
     if outcome.is_err()
@@ -265,7 +267,8 @@ async fn stop_and_dump(
         .iter()
         .enumerate()
         .map(|(number, one)| dump_container(node, &one.container, dir.join(load.folder(number)), patience));
-    let (dumped, files, synced) = tokio::join!(join_all(dumps), files.written(), synced(&node.host, located));
+    let (dumped, files, synced) =
+        tokio::join!(join_all(dumps), files.written(), synced(&node.host, located, deadline));
     for (one, dumped) in located.iter().zip(dumped) {
         dumped.map_err(|failure| named(failure, located, &one.name))?;
     }

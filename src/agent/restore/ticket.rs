@@ -5,20 +5,23 @@
 //! after the other, and none of them is let go before the last is back, but for those that the kubelet waits for; a
 //! rehearsal is never let go; once closed, a replacement starts fresh and a shadow does not start at all; once spent,
 //! nothing is restored by it and nothing is let go; a pod of which an init container was completed without running never
-//! starts fresh before it has lived restored.
+//! starts fresh before it has lived restored; what may have written to volumes that outlive it is restored once.
 
+mod opening;
 mod part;
 mod stored;
 
+pub use opening::{Filled, Holder, NotOpened, Opening};
 pub use part::{Part, PartState};
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ArchiveDigest, ClaimRequest, PodUid, Purpose, RestoreFault, Role, TicketState};
+use crate::api::{ClaimRequest, PodUid, Purpose, RestoreFault, Role, TicketState};
 
 /// One ticket; its record on disk.
+#[expect(clippy::struct_excessive_bools, reason = "facts of their own, each told at another time")]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", from = "stored::Stored")]
 pub struct Ticket {
@@ -34,33 +37,10 @@ pub struct Ticket {
     /// The operator has heard that all of its holder's pod runs, and may close it: from then on a sidecar that ends is a container
     /// that crashes, not its pod.
     pub proven: bool,
+    /// What was restored by it was let go, and is not to be restored a second time ([`Opening::once`]): whatever becomes of it, its
+    /// pod carries on by itself.
+    pub lived: bool,
     pub spent: bool,
-}
-
-/// What of its holder's pod is in place, and in use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Filled {
-    pub volumes: bool,
-    pub shm: bool,
-}
-
-/// What the operator opened it for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Opening {
-    /// Those in the archive, the one that it is named by first.
-    pub containers: Vec<String>,
-    pub digest: ArchiveDigest,
-    pub purpose: Purpose,
-}
-
-/// Which pod redeems it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Holder {
-    pub pod: PodUid,
-    pub pod_ip: Option<String>,
 }
 
 /// What a claimant is to do.
@@ -77,15 +57,6 @@ pub enum Verdict {
     Refuse(String),
     /// It has restored already, and did not hear that this is on record.
     Recorded,
-}
-
-/// The ticket cannot be opened like that.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotOpened {
-    #[error("the ticket is open already, for containers {} and archive {}", .0.containers.join(", "), .0.digest)]
-    Differently(Opening),
-    #[error("the ticket is spent")]
-    Spent,
 }
 
 /// The answer to whoever may not restore: an ordinary pod starts like any other, a shadow never starts without its state.
@@ -121,9 +92,9 @@ impl Ticket {
         }
     }
 
-    /// It lives, whatever becomes of its sidecars.
+    /// It lives, whatever becomes of its sidecars; or what it wrote is ahead of its archive.
     fn carries_on(&self) -> bool {
-        self.proven && self.lives_in().any(|(name, _)| self.is_for(name))
+        self.lived || (self.proven && self.lives_in().any(|(name, _)| self.is_for(name)))
     }
 
     /// The pod is for that container: its archive is named by it.
@@ -161,6 +132,12 @@ impl Ticket {
                 Role::Replacement => Verdict::Wait,
                 Role::Shadow => Verdict::Refuse(format!("the ticket belongs to pod {}", holder.pod)),
             };
+        }
+        if self.lived {
+            let part = self.parts.get(&request.container).filter(|part| part.is_back());
+            let is_known = part.is_some_and(|part| part.is_of(&request.container_id)) && !request.init;
+            let why = "what was restored has run, and its volumes are ahead of its memory".to_owned();
+            return if is_known { Verdict::Recorded } else { without_restore(role, why) };
         }
         self.take_over(request);
         if request.init {
@@ -260,9 +237,13 @@ impl Ticket {
     /// The intent to let go what stands still in that container. False where it is not to be let go.
     pub fn let_go(&mut self, container_id: &str) -> bool {
         let goes = !self.must_be_on_record(container_id).is_empty();
+        let is_once = self.opened.as_ref().is_some_and(|opened| opened.once);
         if let Some(part) = self.parts.values_mut().find(|part| part.is_of(container_id)) {
             part.letting_go |= goes;
+            // One that the kubelet waits for has no such volume.
+            self.lived |= goes && is_once && !part.at_once;
         }
+        self.completed &= !self.lived;
         goes
     }
 
@@ -308,11 +289,8 @@ impl Ticket {
         let is_last = self.lives_in().count() == 1;
         let another_has_run =
             self.lives_in().any(|(other, part)| other != name && part.has_run() && !part.at_once);
-        let takes_all = match self.proven {
-            true => had_run && self.is_for(&name),
-            false => had_run || another_has_run,
-        };
-        let takes_all = takes_all || is_last;
+        let takes_all = if self.proven { had_run && self.is_for(&name) } else { had_run || another_has_run };
+        let takes_all = (takes_all || is_last) && !self.lived;
         for (other, part) in &mut self.parts {
             if *other == name {
                 part.gave_up(fault, reason.clone());

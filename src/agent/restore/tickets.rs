@@ -195,7 +195,7 @@ impl Tickets {
         }
         self.whole(&manifest).map_err(|what| Failure::new(Refusal::DigestMismatch, what))?;
         let (containers, digest) = (manifest.containers().cloned().collect(), order.digest.clone());
-        let opening = Opening { containers, digest, purpose: order.purpose };
+        let opening = Opening { containers, digest, purpose: order.purpose, once: order.once };
         let id = TicketId { migration: uid.clone(), epoch: order.epoch, role, life: order.life };
         let known = self.book.lock().tickets.get(&id).and_then(|entry| entry.ticket.opened.clone());
         if order.life > Life::FIRST && known.is_none() {

@@ -6,16 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelector, PersistentVolume, PersistentVolumeSpec, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, NodeSelector, PersistentVolume, PersistentVolumeSpec, PodSpec, Volume,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::api::Reason;
+use super::containers::is_sidecar;
+use crate::api::{ANNOTATION_INIT, InitRun, InitRuns, Reason, init_run};
 use crate::placement::{Place, Wishes, admits};
-
-/// Modes in which several nodes mount a volume.
-const SHARED: [&str; 2] = ["ReadWriteMany", "ReadOnlyMany"];
-/// One pod and no other, whatever the driver could.
-const ONE_POD: &str = "ReadWriteOncePod";
 
 /// A claim that the pod mounts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,14 +24,19 @@ pub struct Claim {
     pub claim: String,
     /// It can be mounted on the target only once the source's node has let go of it.
     pub one_node: bool,
+    /// The volume that it is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<String>,
 }
 
 /// What is known of the claims of a pod.
 #[derive(Clone, Debug, Default)]
 pub enum Known {
-    /// There is only a manifest.
+    /// There is only a pod.
     #[default]
     Nothing,
+    /// There is only a manifest: the access modes that claims ask for, by their names.
+    Written(BTreeMap<String, Vec<String>>),
     /// Of each by its name; those that are not among them do not exist.
     All(BTreeMap<String, Claimed>),
 }
@@ -47,6 +50,8 @@ pub struct Claimed {
     pub attaches: bool,
     /// Another pod that mounts it, and does not end with this one.
     pub also_of: Option<String>,
+    /// It goes once no pod mounts it.
+    pub is_deleted: bool,
 }
 
 impl Claimed {
@@ -54,39 +59,77 @@ impl Claimed {
         self.volume.as_ref()?.spec.as_ref()
     }
 
-    fn is_one_nodes(&self) -> bool {
-        let Some(spec) = self.spec() else { return true };
-        let has =
-            |wanted: &[&str]| spec.access_modes.iter().flatten().any(|mode| wanted.contains(&mode.as_str()));
-        if has(&[ONE_POD]) {
-            return true;
-        }
-        let over_the_network = spec.nfs.is_some() || spec.cephfs.is_some() || spec.glusterfs.is_some();
-        !(has(&SHARED) || over_the_network || (spec.csi.is_some() && !self.attaches))
+    /// Whether nodes can mount it at the same time, and why it must stay where it is.
+    fn reach(&self) -> Result<Reach, String> {
+        let Some(spec) = self.spec() else { return Err("bound to no volume".to_owned()) };
+        let modes = spec.access_modes.as_deref().unwrap_or_default();
+        let has = |wanted: &str| modes.iter().any(|mode| mode == wanted);
+        let stays = match () {
+            () if spec.host_path.is_some() => "a hostPath volume, another folder on another node",
+            () if spec.local.is_some() => "a local volume, a disk of its node",
+            () if spec.volume_mode.as_deref() == Some("Block") => "a block device",
+            () if over_the_network(spec) || are_shared(modes) => return Ok(Reach::Several),
+            // Kubernetes would attach it to both nodes at the same time.
+            () if has("ReadOnlyMany") => {
+                "a disk that lists ReadOnlyMany beside the mode in which it is written"
+            }
+            () if is_attached(spec, self.attaches) => return Ok(Reach::One),
+            // Nothing would keep two nodes from mounting one disk.
+            () => {
+                "mounted without being attached, by a driver that may or may not share it: make it ReadWriteMany"
+            }
+        };
+        Err(stays.to_owned())
     }
+}
 
-    /// What keeps its volume on the node that it is on.
-    fn stays(&self) -> Option<&'static str> {
-        let spec = self.spec()?;
-        match () {
-            () if spec.host_path.is_some() => Some("a hostPath volume, another folder on another node"),
-            () if spec.local.is_some() => Some("a local volume, a disk of its node"),
-            () if spec.volume_mode.as_deref() == Some("Block") => Some("a block device"),
-            () => None,
-        }
-    }
+/// How many nodes mount a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Several,
+    /// The attach/detach controller gives it to one after the other.
+    One,
+}
+
+fn over_the_network(spec: &PersistentVolumeSpec) -> bool {
+    spec.nfs.is_some() || spec.cephfs.is_some() || spec.glusterfs.is_some()
+}
+
+/// Kinds of Kubernetes' own that are attached, most of them by the driver that they were moved to.
+fn is_attached(spec: &PersistentVolumeSpec, driver_attaches: bool) -> bool {
+    let of_kubernetes = spec.aws_elastic_block_store.is_some()
+        || spec.azure_disk.is_some()
+        || spec.cinder.is_some()
+        || spec.fc.is_some()
+        || spec.gce_persistent_disk.is_some()
+        || spec.iscsi.is_some()
+        || spec.rbd.is_some()
+        || spec.vsphere_volume.is_some();
+    of_kubernetes || (spec.csi.is_some() && driver_attaches)
+}
+
+/// To whom it is mounted for writing where it can be, a volume is one node's if it could be many readers'.
+fn are_shared(modes: &[String]) -> bool {
+    let has = |wanted: &str| modes.iter().any(|mode| mode == wanted);
+    has("ReadWriteMany") || (has("ReadOnlyMany") && !has("ReadWriteOnce"))
 }
 
 /// The claims of a pod.
 pub fn of(spec: &PodSpec, known: &Known) -> Vec<Claim> {
     let one_node = |claim: &str| match known {
         Known::Nothing => true,
-        Known::All(all) => all.get(claim).is_none_or(Claimed::is_one_nodes),
+        Known::Written(modes) => modes.get(claim).is_none_or(|modes| !are_shared(modes)),
+        Known::All(all) => all.get(claim).is_none_or(|claimed| claimed.reach() != Ok(Reach::Several)),
+    };
+    let bound = |claim: &str| match known {
+        Known::Nothing | Known::Written(_) => None,
+        Known::All(all) => all.get(claim)?.volume.as_ref()?.metadata.name.clone(),
     };
     let claims = names(spec).map(|(volume, claim)| Claim {
         volume: volume.to_owned(),
         claim: claim.to_owned(),
         one_node: one_node(claim),
+        bound: bound(claim),
     });
     claims.collect()
 }
@@ -105,19 +148,65 @@ pub fn refusals(spec: &PodSpec, known: &Known) -> Vec<(Reason, String)> {
     let against = names(spec).filter_map(|(_, claim)| {
         let lasts = |why: String| Some((Reason::VolumeNotSharable, why));
         let Some(claimed) = all.get(claim) else { return lasts(format!("claim `{claim}` is not there")) };
-        if claimed.volume.is_none() {
-            return lasts(format!("claim `{claim}` is bound to no volume"));
+        if claimed.is_deleted {
+            return lasts(format!("claim `{claim}` is being deleted: the next pod gets another volume"));
         }
-        if let Some(what) = claimed.stays() {
-            return lasts(format!("claim `{claim}` is {what}: use a volume that another node can mount"));
-        }
-        let other = claimed.also_of.as_ref().filter(|_| claimed.is_one_nodes())?;
+        let reach = match claimed.reach() {
+            Ok(reach) => reach,
+            Err(what) if claimed.volume.is_none() => return lasts(format!("claim `{claim}` is {what}")),
+            Err(what) => return lasts(format!("claim `{claim}` is {what}: use a volume that another node can mount")),
+        };
+        let other = claimed.also_of.as_ref().filter(|_| reach == Reach::One)?;
         let why = format!(
             "pod {other} mounts claim `{claim}` too, and its volume is one node's at a time: move or end that pod first"
         );
         Some((Reason::VolumeInUse, why))
     });
     against.collect()
+}
+
+/// Whether the pod may write to a volume that outlives it: a claim or NFS that is not mounted for reading only.
+pub fn outlived(spec: &PodSpec) -> bool {
+    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    all.into_iter().any(|container| writes_to(spec, container).is_some())
+}
+
+/// Such a volume that this container may write to.
+fn writes_to<'a>(spec: &'a PodSpec, container: &Container) -> Option<&'a str> {
+    let outlives = |volume: &&Volume| {
+        let claim = volume.persistent_volume_claim.as_ref().map(|claim| claim.read_only);
+        let nfs = volume.nfs.as_ref().map(|nfs| nfs.read_only);
+        claim.or(nfs).is_some_and(|read_only| read_only != Some(true))
+    };
+    let mounts = |volume: &&Volume| {
+        let mounts = container.volume_mounts.iter().flatten();
+        mounts.into_iter().any(|mount| mount.name == volume.name && mount.read_only != Some(true))
+    };
+    let found = spec.volumes.iter().flatten().filter(outlives).find(mounts)?;
+    Some(found.name.as_str())
+}
+
+/// Containers that would write to such a volume before the pod is back as a whole.
+pub fn forerunners(spec: &PodSpec, init: &InitRuns) -> Vec<(Reason, String)> {
+    let runs_before = |container: &&Container| {
+        if is_sidecar(container) {
+            return container.startup_probe.is_some();
+        }
+        init_run(init, &container.name, container.security_context.as_ref()) == InitRun::Run
+    };
+    let found = spec.init_containers.iter().flatten().filter(runs_before).filter_map(|container| {
+        let (name, volume) = (&container.name, writes_to(spec, container)?);
+        let remedy = if is_sidecar(container) {
+            "leave its startup probe out".to_owned()
+        } else {
+            format!("set {ANNOTATION_INIT}: {name}=Skip")
+        };
+        let why = format!(
+            "`{name}` runs before the others are restored, and writes to volume `{volume}`, which they know as it was: {remedy}"
+        );
+        Some((Reason::VolumeNotSharable, why))
+    });
+    found.collect()
 }
 
 /// A claim whose volume none of these nodes can have, of which there are some; the source's is not among them.
@@ -140,7 +229,8 @@ fn required(claimed: &Claimed) -> Option<&NodeSelector> {
 /// What its move costs a pod with this claim, which one node can mount at a time.
 pub fn cost(claim: &str, known: &Known) -> String {
     let unless = match known {
-        Known::Nothing => ", unless several nodes can mount it",
+        // A driver may do more than is asked of it.
+        Known::Nothing | Known::Written(_) => ", unless several nodes can mount it",
         Known::All(_) => "",
     };
     format!(
@@ -162,7 +252,7 @@ mod tests {
 
     fn claimed(spec: Value, attaches: bool) -> Claimed {
         let volume = serde_json::from_value(json!({ "metadata": { "name": "pv" }, "spec": spec })).unwrap();
-        Claimed { volume: Some(volume), attaches, also_of: None }
+        Claimed { volume: Some(volume), attaches, ..Claimed::default() }
     }
 
     fn csi(mode: &str) -> Value {
@@ -180,35 +270,52 @@ mod tests {
     }
 
     #[test]
-    fn what_several_nodes_can_mount_is_told_from_mode_driver_and_kind() {
+    fn what_several_nodes_can_mount_is_told_from_mode_and_kind() {
         let nfs = json!({ "accessModes": ["ReadWriteOnce"], "nfs": { "server": "s", "path": "/" } });
-        for (claimed, one_node) in [
-            (claimed(csi("ReadWriteOnce"), true), true),
-            (claimed(csi("ReadWriteOnce"), false), false),
-            (claimed(csi("ReadWriteMany"), true), false),
-            (claimed(csi(ONE_POD), false), true),
-            (claimed(nfs, true), false),
-            (Claimed::default(), true),
+        let disk = json!({ "accessModes": ["ReadWriteOnce"],
+            "awsElasticBlockStore": { "volumeID": "vol-1" } });
+        for (source, attaches, one_node) in [
+            (csi("ReadWriteOnce"), true, true),
+            (csi("ReadWriteOncePod"), true, true),
+            (csi("ReadWriteMany"), true, false),
+            (csi("ReadWriteMany"), false, false),
+            (csi("ReadOnlyMany"), true, false),
+            (nfs, true, false),
+            (disk, true, true),
         ] {
-            let found = of(&pod(), &known(claimed.clone()));
-            let wanted = Claim { volume: "data".into(), claim: "data-web-0".into(), one_node };
-            assert_eq!(found, [wanted], "{claimed:?}");
+            let claimed = claimed(source, attaches);
+            let known = known(claimed.clone());
+            let bound = Some("pv".into());
+            let wanted = Claim { volume: "data".into(), claim: "data-web-0".into(), one_node, bound };
+            assert_eq!((of(&pod(), &known), refusals(&pod(), &known)), (vec![wanted], vec![]), "{claimed:?}");
         }
-        assert!(of(&pod(), &Known::Nothing)[0].one_node, "of a manifest nobody knows");
+        assert!(of(&pod(), &Known::Nothing)[0].one_node, "nobody knows");
+        let written = |modes: &[&str]| {
+            let modes = modes.iter().map(|mode| (*mode).to_owned()).collect();
+            of(&pod(), &Known::Written([("data-web-0".to_owned(), modes)].into()))[0].one_node
+        };
+        assert!(!written(&["ReadWriteMany"]) && !written(&["ReadOnlyMany"]));
+        assert!(written(&["ReadWriteOnce", "ReadOnlyMany"]), "many may read it, and it writes");
     }
 
     #[test]
-    fn what_cannot_leave_its_node_is_refused_by_name() {
+    fn what_cannot_leave_its_node_or_is_kept_apart_by_nobody_is_refused_by_name() {
         let local = json!({ "accessModes": ["ReadWriteOnce"], "local": { "path": "/d" } });
         let host = json!({ "accessModes": ["ReadWriteMany"], "hostPath": { "path": "/d" } });
-        let mut block = csi("ReadWriteOnce");
+        let (mut block, mut both) = (csi("ReadWriteOnce"), csi("ReadWriteOnce"));
         block["volumeMode"] = "Block".into();
-        for (claimed, word) in [
-            (claimed(local, false), "local volume"),
-            (claimed(host, false), "hostPath"),
-            (claimed(block, true), "block device"),
-            (Claimed::default(), "bound to no volume"),
-        ] {
+        both["accessModes"] = json!(["ReadWriteOnce", "ReadOnlyMany"]);
+        let all: [(&dyn Fn() -> Claimed, &str); 7] = [
+            (&|| claimed(local.clone(), false), "local volume"),
+            (&|| claimed(host.clone(), false), "hostPath"),
+            (&|| claimed(block.clone(), true), "block device"),
+            (&|| claimed(both.clone(), true), "lists ReadOnlyMany"),
+            (&|| claimed(csi("ReadWriteOnce"), false), "without being attached"),
+            (&|| Claimed { is_deleted: true, ..claimed(csi("ReadWriteOnce"), true) }, "being deleted"),
+            (&Claimed::default, "bound to no volume"),
+        ];
+        for (claimed, word) in all {
+            let claimed = claimed();
             let against = refusals(&pod(), &known(claimed));
             assert_eq!(against.len(), 1, "{word}");
             let (reason, why) = &against[0];
@@ -217,6 +324,29 @@ mod tests {
         }
         assert_eq!(refusals(&pod(), &Known::All(BTreeMap::new()))[0].1, "claim `data-web-0` is not there");
         assert_eq!(refusals(&pod(), &Known::Nothing), []);
+    }
+
+    #[test]
+    fn whoever_writes_to_such_a_volume_before_the_others_are_back_is_refused() {
+        let spec = |init: Value, read_only: bool| -> PodSpec {
+            let mut init = init;
+            init["volumeMounts"] = json!([{ "name": "data", "mountPath": "/d", "readOnly": read_only }]);
+            let mut spec = pod();
+            spec.init_containers = serde_json::from_value(json!([init])).unwrap();
+            spec
+        };
+        let setup = json!({ "name": "own", "securityContext": { "privileged": true } });
+        let sidecar = json!({ "name": "proxy", "restartPolicy": "Always", "startupProbe": {} });
+        let told = |spec: &PodSpec, init| -> Vec<String> {
+            forerunners(spec, init).into_iter().map(|(_, why)| why).collect()
+        };
+        let none = InitRuns::new();
+        assert!(told(&spec(setup.clone(), false), &none)[0].contains("migration.ms2m.io/init: own=Skip"));
+        assert!(told(&spec(sidecar, false), &none)[0].contains("startup probe"));
+        assert!(told(&spec(setup.clone(), true), &none).is_empty());
+        assert!(told(&spec(json!({ "name": "fill" }), false), &none).is_empty(), "it does not run again");
+        assert!(told(&spec(setup.clone(), false), &[("own".to_owned(), InitRun::Skip)].into()).is_empty());
+        assert!(outlived(&spec(setup.clone(), false)) && !outlived(&spec(setup, true)) && !outlived(&pod()));
     }
 
     #[test]

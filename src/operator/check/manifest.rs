@@ -43,6 +43,8 @@ struct Workload {
     name: String,
     annotations: BTreeMap<String, String>,
     pod: Pod,
+    /// What the claims of its pod ask for.
+    claims: Known,
 }
 
 /// Every StatefulSet, Deployment, ReplicaSet and pod of a stream of YAML or JSON documents, in their order; of others with a
@@ -53,7 +55,8 @@ pub fn check_manifest(text: &str) -> Result<Vec<ManifestCheck>, ManifestError> {
     let policies: Vec<NetworkPolicy> = all_of(&documents, "networking.k8s.io/v1", "NetworkPolicy")?;
     let mut checks = Vec::new();
     for document in &documents {
-        if let Some(workload) = workload(document)? {
+        if let Some(mut workload) = workload(document)? {
+            workload.claims = claims(document, &documents);
             checks.push(check(&workload, &services, &policies));
         }
     }
@@ -120,7 +123,8 @@ fn workload(document: &Value) -> Result<Option<Workload>, ManifestError> {
             .any(|key| annotations.contains_key(*key) || pod.annotations().contains_key(*key));
     let name = named(document).split_off(kind.len() + 1);
     let namespace = document["metadata"]["namespace"].as_str().map(str::to_owned);
-    Ok(ours.then(|| Workload { kind: kind.to_owned(), namespace, name, annotations, pod }))
+    let claims = Known::Nothing;
+    Ok(ours.then(|| Workload { kind: kind.to_owned(), namespace, name, annotations, pod, claims }))
 }
 
 /// The first pod that its controllers would make.
@@ -142,7 +146,7 @@ fn of_template(document: &Value, template: &Value) -> Value {
         pod["spec"]["subdomain"] = document["spec"]["serviceName"].clone();
         for claim in document["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten() {
             let of = &claim["metadata"]["name"];
-            let claim = format!("{}-{name}-0", of.as_str().unwrap_or_default());
+            let claim = of_first(of.as_str().unwrap_or_default(), name);
             push(
                 &mut pod["spec"]["volumes"],
                 json!({ "name": of, "persistentVolumeClaim": { "claimName": claim } }),
@@ -150,6 +154,28 @@ fn of_template(document: &Value, template: &Value) -> Value {
         }
     }
     pod
+}
+
+/// The access modes of its templates' claims and of those beside it.
+fn claims(document: &Value, documents: &[Value]) -> Known {
+    let modes = |claim: &Value| -> Vec<String> {
+        let modes = claim["spec"]["accessModes"].as_array().into_iter().flatten();
+        modes.filter_map(|mode| Some(mode.as_str()?.to_owned())).collect()
+    };
+    let name_of = |of: &Value| of["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let templates = document["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten();
+    let of_templates = templates.map(|claim| (of_first(&name_of(claim), &name_of(document)), modes(claim)));
+    let is_beside = |claim: &&Value| {
+        word(claim, "kind") == "PersistentVolumeClaim"
+            && claim["metadata"]["namespace"] == document["metadata"]["namespace"]
+    };
+    let beside = documents.iter().filter(is_beside).map(|claim| (name_of(claim), modes(claim)));
+    Known::Written(of_templates.chain(beside).collect())
+}
+
+/// The claim of a set's first pod.
+fn of_first(template: &str, set: &str) -> String {
+    format!("{template}-{set}-0")
 }
 
 fn push(list: &mut Value, one: Value) {
@@ -165,7 +191,7 @@ fn texts(map: &serde_json::Map<String, Value>) -> BTreeMap<String, String> {
 }
 
 fn check(workload: &Workload, services: &[Service], policies: &[NetworkPolicy]) -> ManifestCheck {
-    let Workload { kind, namespace, name, annotations, pod } = workload;
+    let Workload { kind, namespace, name, annotations, pod, claims } = workload;
     let told =
         |failure: Failure| CheckRefusal { reason: failure.reason, message: sentence(&failure.message) };
     let answer = ManifestCheck {
@@ -193,7 +219,7 @@ fn check(workload: &Workload, services: &[Service], policies: &[NetworkPolicy]) 
     };
     let services: Vec<Service> =
         services.iter().filter(|service| beside(service.namespace())).cloned().collect();
-    let (accepted, against) = match examine(pod, &spec, &services, &Known::Nothing) {
+    let (accepted, against) = match examine(pod, &spec, &services, claims) {
         Ok(accepted) => (Some(accepted), Vec::new()),
         Err(Refused { first, further }) => (None, [vec![first], further].concat()),
     };
@@ -300,6 +326,12 @@ items:
         let [found] = &check_manifest(&annotated).unwrap()[..] else { panic!("one workload") };
         assert_eq!(found.meanwhile, Some(Meanwhile::StandsStill));
         assert!(found.check.warnings[0].starts_with("claim `data-db-0`: the pod stands still"), "{found:?}");
+        let shared = annotated.replace(
+            "{metadata: {name: data}}",
+            "{metadata: {name: data}, spec: {accessModes: [ReadWriteMany]}}",
+        );
+        let [found] = &check_manifest(&shared).unwrap()[..] else { panic!("one workload") };
+        assert!(!found.check.warnings.iter().any(|one| one.contains("data-db-0")), "{found:?}");
     }
 
     #[test]

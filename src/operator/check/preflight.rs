@@ -90,6 +90,7 @@ pub fn examine(
         refusals.push((Reason::StrategyNotSupported, message));
     }
     refusals.extend(claims::refusals(pod_spec, known));
+    refusals.extend(claims::forerunners(pod_spec, &spec.init));
     let mut refusals = refusals.into_iter().map(refuse);
     if let Some(first) = refusals.next() {
         return Err(Refused { first, further: refusals.collect() });
@@ -98,9 +99,10 @@ pub fn examine(
     let queue = spec.message_queue.clone();
     let claims = claims::of(pod_spec, known);
     let held = claims.iter().find(|claim| claim.one_node);
-    // What goes on beside its volume's next user would write to it.
-    let hold = match (spec.state_from, &queue, held) {
-        (StateFrom::Queue, Some(_), None) => Hold::Release,
+    let outlived = claims::outlived(pod_spec);
+    // What goes on beside its volume's next user may write to it.
+    let hold = match (spec.state_from, &queue) {
+        (StateFrom::Queue, Some(_)) if held.is_none() && !outlived => Hold::Release,
         _ => Hold::Frozen,
     };
     let costs = held.map(|claim| claims::cost(&claim.claim, known)).into_iter().collect();
@@ -108,9 +110,9 @@ pub fn examine(
     // A shadow that answers requests would acknowledge writes that the replacement, restored from the same archive,
     // does not have: it may only answer where requests change nothing.
     let bridge = wanted != Strategy::Sequential && hold == Hold::Release && host_port(pod_spec).is_none();
-    if wanted == Strategy::ShadowPod && hold == Hold::Frozen && held.is_none() {
+    if wanted == Strategy::ShadowPod && hold == Hold::Frozen {
         warnings.push(
-            "requests may change this pod's state (state-from: Any), so no shadow answers them meanwhile"
+            "requests may change this pod's state (state-from: Any), or it its volumes: no shadow answers meanwhile"
                 .to_owned(),
         );
     }
@@ -135,6 +137,7 @@ pub fn examine(
             archive_bytes: None,
             empty_dirs: mounted_empty_dirs(pod_spec),
             claims,
+            outlived,
             has_init: pod_spec.init_containers.as_ref().is_some_and(|all| !all.is_empty()),
         },
         warnings,

@@ -130,6 +130,7 @@ fn bare_subject(namespace: &str, pod: &str, uid: Option<PodUid>, node: Option<St
         archive_bytes: None,
         empty_dirs: Vec::new(),
         claims: Vec::new(),
+        outlived: false,
         has_init: false,
     }
 }

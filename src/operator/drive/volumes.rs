@@ -24,8 +24,9 @@ pub async fn known(client: &Client, pod: &Pod) -> Result<Known, kube::Error> {
     let asked = names(spec).map(async |(_, name)| {
         let Some(claim) = claims.get_opt(name).await? else { return Ok(None) };
         let (volume, attaches) = bound(client, &claim).await?;
+        let is_deleted = claim.metadata.deletion_timestamp.is_some();
         let also_of = others.iter().find(|other| holds(other, pod, name)).map(ResourceExt::name_any);
-        Ok(Some((name.to_owned(), Claimed { volume, attaches, also_of })))
+        Ok(Some((name.to_owned(), Claimed { volume, attaches, also_of, is_deleted })))
     });
     let found: Result<Vec<_>, kube::Error> = try_join_all(asked).await;
     Ok(Known::All(found?.into_iter().flatten().collect()))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::future::{try_join, try_join_all};
+use futures::future::{join, try_join, try_join_all};
 use tokio::time::Instant;
 
 use super::{EffectError, Performer, limits, target};
@@ -65,8 +65,9 @@ impl Performer {
         // No ticket is open there.
         let on_others =
             others(journal).map(|node| self.close_on(journal, node, Waits::WhileReporting, Keeps::Nothing));
-        try_join(try_join_all(on_others), on_target).await?;
-        Ok(Outcome::ArchivesClosed)
+        let closed = try_join(try_join_all(on_others), on_target);
+        let (closed, ()) = join(closed, self.note_volumes(journal)).await;
+        closed.map(|_| Outcome::ArchivesClosed)
     }
 
     async fn close_on_target(&self, journal: &Journal) -> Result<(), EffectError> {

@@ -52,7 +52,7 @@ use super::agents::client::AgentError;
 use super::context::Context;
 use super::drive::subject::Journal;
 use crate::api::{GROUP, MigrationUid, NodeName, Objection, OrderError, Reason, Refusal, StatefulMigration};
-use crate::protocol::{Effect, Event, Failure, Outcome, State, step};
+use crate::protocol::{Effect, Event, Failure, Outcome, State, Step, step};
 
 /// An effect did not come about.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -193,9 +193,10 @@ impl Performer {
         if left_alone::is_told_to_broker(effect) {
             self.broker.heard(outcome.is_ok());
         }
-        let outcome = outcome?;
+        let outcome = outcome.map_err(|error| over_its_volumes(journal, error))?;
         if commits(&journal.state, &outcome) {
             owner_keeps(&self.ctx.client, &journal.subject).await?;
+            self.volumes_come_along(journal).await?;
         }
         Ok(outcome)
     }
@@ -243,6 +244,16 @@ impl Performer {
             block_owner_deletion: Some(false),
         }
     }
+}
+
+/// What ran on a machine that is lost may have written to volumes that are not: its memory is behind them, and nobody knows.
+fn over_its_volumes(journal: &Journal, mut error: EffectError) -> EffectError {
+    let restores = matches!(journal.state.step, Step::Replacing | Step::Switching);
+    if error.failure.reason == Reason::TargetLost && journal.subject.outlived && restores {
+        error.failure.reason = Reason::VolumeChanged;
+        error.failure.message += ", and it may have run there and written to its volumes";
+    }
+    error
 }
 
 /// Nothing leads back once the protocol knows of it.

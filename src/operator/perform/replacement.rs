@@ -70,11 +70,7 @@ impl Performer {
         for _ in 0..ROUNDS {
             let ticket = match self.redeem(journal, node, &order, limit).await {
                 Ok(ticket) if has_come(&ticket, TicketState::Started) => {
-                    let outcome = self.restored(journal, ticket, Outcome::ReplacementRestored).await?;
-                    if let Outcome::ReplacementRestored(restored) = &outcome {
-                        self.note_volumes(journal, node, &restored.name).await;
-                    }
-                    return Ok(outcome);
+                    return self.restored(journal, ticket, Outcome::ReplacementRestored).await;
                 }
                 Ok(ticket) => ticket,
                 Err(Unredeemed::Unanswered(error)) => {
@@ -111,6 +107,7 @@ impl Performer {
                 return Err(Unredeemed::NotHere(error));
             }
         }
+        self.same_volumes(journal).await.map_err(Unredeemed::NotHere)?;
         agent.open_ticket(&self.uid, Role::Replacement, order, limit).await?;
         let order = awaiting(journal, order.life, TicketState::Started, ROUND);
         Ok(agent.await_ticket(&self.uid, Role::Replacement, &order).await?)

@@ -11,9 +11,12 @@ use super::ticket::archive;
 use super::{EffectError, Performer};
 use crate::api::{ANNOTATION_PLACED_ON, NodeName, Reason};
 use crate::operator::check::answer::ask_scheduling;
+use crate::operator::check::claims::whereabouts;
 use crate::operator::drive::subject::Journal;
+use crate::operator::drive::volumes::known;
 use crate::operator::lead::placing::{Placing, Unfit, Verdicts, explain};
 use crate::operator::shadow_pod::{HOSTNAME_LABEL, shadow_name};
+use crate::operator::shadow_volumes::stay_within;
 use crate::placement::{Need, score};
 use crate::protocol::Outcome;
 
@@ -57,12 +60,16 @@ impl Performer {
         let Some(pod) = failed.or_else(|| list.iter().find(|pod| pod.name_any() == shadow)) else {
             return template(&self.ctx.client, &journal.subject).await;
         };
+        let volumes = known(&self.ctx.client, pod).await.map_err(EffectError::api("get the pod's claims"))?;
         Ok({
             let mut spec = pod.spec.clone();
             if pod.annotations().contains_key(ANNOTATION_PLACED_ON)
                 && let Some(selector) = spec.as_mut().and_then(|spec| spec.node_selector.as_mut())
             {
                 selector.remove(HOSTNAME_LABEL); // ours
+            }
+            if let Some(spec) = &mut spec {
+                stay_within(spec, &whereabouts(&volumes));
             }
             spec
         })

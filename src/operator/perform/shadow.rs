@@ -14,11 +14,12 @@ use super::budget::budget_allows;
 use super::image::pulls_always;
 use super::limits::outlives_its_probes;
 use super::owner::{owner_keeps, owner_makes_at_once, says_ready};
+use super::volumes::stand_against;
 use super::wake::Waker;
 use super::{EffectError, Performer, target};
 use crate::api::{LABEL_MIGRATION, NodeName, PodIdentity, PodUid, Reason};
 use crate::operator::agents::client::AgentError;
-use crate::operator::check::claims::{self, Known, whereabouts};
+use crate::operator::check::claims::whereabouts;
 use crate::operator::check::properties;
 use crate::operator::drive::subject::Journal;
 use crate::operator::drive::volumes::known;
@@ -33,16 +34,6 @@ const SCHEDULING_PATIENCE: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(300);
 /// The replacement has its own readiness probe to pass before the bridge may go.
 const READY_PATIENCE: Duration = Duration::from_secs(25);
-
-/// A claim that cannot move any more, or that another pod has come to hold.
-fn stand_against(source: &Pod, known: &Known) -> Result<(), EffectError> {
-    match source.spec.iter().flat_map(|spec| claims::refusals(spec, known)).next() {
-        Some((reason, why)) => {
-            Err(EffectError::terminal(reason, format!("pod {}: {why}", source.name_any())))
-        }
-        None => Ok(()),
-    }
-}
 
 impl Performer {
     fn pods(&self, journal: &Journal) -> Api<Pod> {

@@ -22,9 +22,9 @@ const IMAGE_PATIENCE: Duration = Duration::from_secs(20);
 /// Whoever is preempted or drained has gone by then.
 const ROOM_PATIENCE: Duration = Duration::from_secs(30);
 const STALL_PATIENCE: Duration = Duration::from_secs(60);
-/// Of the slowest clouds that are known: a volume is released, detached and attached again within that. Where it is not,
-/// it is most likely still where it was, which is where the last of the other ways leads.
-const VOLUME_PATIENCE: Duration = Duration::from_secs(180);
+/// A volume is released, detached and attached again within that, also where the attach/detach controller waits six minutes
+/// for a node that tells nothing before it takes the volume from it. No other node could have it sooner.
+const VOLUME_PATIENCE: Duration = Duration::from_secs(7 * 60);
 /// A control plane is brought up to date, a quota raised or an earlier pod of the set mended within that; and what an init
 /// container does is done.
 const OWNER_PATIENCE: Duration = Duration::from_secs(30 * 60);
@@ -67,7 +67,7 @@ impl Trouble {
 
     /// Nothing of the pod moves meanwhile: others may.
     pub fn moves_nothing(self) -> bool {
-        matches!(self, Self::Init | Self::NotMade)
+        matches!(self, Self::Init | Self::NotMade | Self::Volume)
     }
 
     /// Of a pod that was made; the second is what Kubernetes says about it. `volumes`: claims whose volumes come from another
@@ -109,7 +109,10 @@ impl Trouble {
             // The kubelet makes the sandbox once they are there.
             (None, None) if !volumes.is_empty() && !has_sandbox(pod) => (
                 Self::Volume,
-                format!("its volumes are not attached and mounted yet: {}", volumes.join(", ")),
+                format!(
+                    "it waits for its sandbox, or for its volumes to be attached and mounted: {}",
+                    volumes.join(", ")
+                ),
             ),
             (None, None) => (Self::Stalled, "its container has not got to its restore yet".to_owned()),
         }

@@ -1,21 +1,26 @@
-//! How long a replacement waited for volumes that only one node can mount, split by who was waited for. Reads the API server.
+//! Volumes that come along: that they still can, that they are the same, and how long they took. Reads the API server.
 //!
-//! Guarantees: only told, never waited for: whatever cannot be read is left out. Kubernetes keeps these times in whole seconds.
+//! Guarantees: nothing is restored over another volume than the source had. How long a replacement waited is only told, by
+//! Kubernetes' own times in whole seconds: whatever cannot be read of it is left out.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, ResourceExt as _};
 use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
 
-use super::Performer;
-use crate::api::NodeName;
-use crate::operator::check::claims::Known;
+use super::{EffectError, Performer};
+use crate::api::{NodeName, Reason};
+use crate::operator::check::claims::{Known, refusals};
 use crate::operator::drive::subject::Journal;
 use crate::operator::drive::volumes::known;
 
+/// For what is only told.
+const LIMIT: Duration = Duration::from_secs(2);
 /// Until the attach/detach controller had them off the node before.
 const DETACHED: &str = "Replacing.detach";
 /// From then on until they were attached and mounted, and the pod had its sandbox.
@@ -23,14 +28,53 @@ const ATTACHED: &str = "Replacing.attach";
 
 impl Performer {
     /// Notes it, for the status to tell.
-    pub(super) async fn note_volumes(&self, journal: &Journal, node: &NodeName, replacement: &str) {
+    pub(super) async fn note_volumes(&self, journal: &Journal) {
+        let (Some(node), Some(replacement)) = (&journal.state.target, &journal.state.replacement) else {
+            return;
+        };
         if journal.subject.one_node_volumes().next().is_none() {
             return;
         }
-        match self.waited_for_volumes(journal, node, replacement).await {
-            Ok(found) => self.waited.lock().extend(found),
-            Err(error) => tracing::warn!(pod = replacement, %error, "how long its volumes took is not known"),
+        let (pod, found) = (&replacement.name, self.waited_for_volumes(journal, node, &replacement.name));
+        match timeout(LIMIT, found).await {
+            Ok(Ok(found)) => self.waited.lock().extend(found),
+            Ok(Err(error)) => tracing::warn!(pod, %error, "how long its volumes took is not known"),
+            Err(_) => tracing::warn!(pod, "how long its volumes took was not told in time"),
         }
+    }
+
+    /// Fails where the next pod's claims are not bound to what the source's were: its memory is of those.
+    pub(super) async fn same_volumes(&self, journal: &Journal) -> Result<(), EffectError> {
+        let namespace = &journal.subject.source.namespace;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.ctx.client.clone(), namespace);
+        let bound =
+            journal.subject.claims.iter().filter_map(|claim| Some((&claim.claim, claim.bound.as_ref()?)));
+        for (name, wanted) in bound {
+            let found = claims.get_opt(name).await.map_err(EffectError::api("get claim"))?;
+            let now = found.and_then(|claim| claim.spec).and_then(|spec| spec.volume_name);
+            if now.as_ref() != Some(wanted) {
+                let now = now.unwrap_or_else(|| "none".to_owned());
+                let why =
+                    format!("claim {name} has volume {now} now, and had {wanted} when its pod was stopped");
+                return Err(EffectError::terminal(Reason::VolumeChanged, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Its volumes can still come along: looked at once more before the commit.
+    pub(super) async fn volumes_come_along(&self, journal: &Journal) -> Result<(), EffectError> {
+        if journal.subject.claims.is_empty() {
+            return Ok(());
+        }
+        let source = &journal.subject.source;
+        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &source.namespace);
+        let live = pods.get_opt(&source.name).await.map_err(EffectError::api("get source pod"))?;
+        let Some(live) = live.filter(|pod| pod.uid().as_deref() == Some(source.uid.as_str())) else {
+            return Ok(());
+        };
+        let known = known(&self.ctx.client, &live).await.map_err(EffectError::api("get the pod's claims"))?;
+        stand_against(&live, &known)
     }
 
     async fn waited_for_volumes(
@@ -50,6 +94,16 @@ impl Performer {
         }
         let attaching = begun.into_iter().map(|time| time.0).max();
         Ok(split(since(&pod, "PodScheduled"), attaching, since(&pod, "PodReadyToStartContainers")))
+    }
+}
+
+/// A claim that cannot move any more, or that another pod has come to hold.
+pub(super) fn stand_against(source: &Pod, known: &Known) -> Result<(), EffectError> {
+    match source.spec.iter().flat_map(|spec| refusals(spec, known)).next() {
+        Some((reason, why)) => {
+            Err(EffectError::terminal(reason, format!("pod {}: {why}", source.name_any())))
+        }
+        None => Ok(()),
     }
 }
 

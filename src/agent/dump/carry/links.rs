@@ -1,7 +1,8 @@
 //! Names that CRIU gives to open files while it dumps (`link_remap.N`) and takes away again: a restore looks for them, so
 //! they are added to the trees afterwards. Blocking I/O; the container must stand still meanwhile.
 //!
-//! Guarantees: each link that the images name is in its tree, as one more name of the file that it stands for; what a
+//! Guarantees: each link that the images name is in its tree, or is an error (in a volume that is not carried, where CRIU takes
+//! it away again), as one more name of the file that it stands for; what a
 //! CRIU that was killed has left is removed only while the file has another name, and never through a symbolic link.
 
 use std::fs::{self, File, Metadata};
@@ -29,7 +30,9 @@ pub fn add<'a>(
     let opened = deleted(pids);
     for Remap { opened: name, link } in wanted {
         let at = |source| CarryError::Io { path: name.clone(), source };
-        let Some((number, tree, link)) = tree_of(&Path::new("/").join(&link)) else { continue };
+        let Some((number, tree, link)) = tree_of(&Path::new("/").join(&link)) else {
+            return Err(CarryError::Unlinked { name });
+        };
         let Some(open) = open.get_mut(number) else { continue };
         let Deleted { handle, file, .. } =
             only_one(&opened, &name).map_err(|why| at(io::Error::other(why)))?;

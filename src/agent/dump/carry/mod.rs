@@ -22,7 +22,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::agent::failure::Failure;
-use crate::api::{IMAGE_VOLUMES_CAP, Objection, Reason, Refusal};
+use crate::api::{IMAGE_VOLUMES_CAP, Objection, Reason, Refusal, sentence};
 use crate::criu::ImageError;
 use crate::runtime::TreeKind;
 
@@ -39,6 +39,11 @@ pub enum CarryError {
         "the image declares {0} volumes, more than the {IMAGE_VOLUMES_CAP} that are carried: let it declare fewer"
     )]
     TooManyVolumes(usize),
+    #[error(
+        "{} is open, and in its volume it has another name than it was opened by: let the program close it",
+        name.display()
+    )]
+    Unlinked { name: PathBuf },
     #[error("{} shows a part of emptyDir volume {volume} that is no folder: mount a folder, or all of it", at.display())]
     NoFolder { at: PathBuf, volume: String },
 }
@@ -47,6 +52,11 @@ impl From<CarryError> for Failure {
     fn from(error: CarryError) -> Self {
         let message = error.to_string();
         match error {
+            CarryError::Unlinked { .. } => Self::objecting(Objection {
+                reason: Reason::UnsupportedDescriptor,
+                message: sentence(&message),
+                passes: true,
+            }),
             CarryError::TooManyVolumes(_) | CarryError::NoFolder { .. } => {
                 Self::objecting(Objection { reason: Reason::ForeignMount, message, passes: false })
             }

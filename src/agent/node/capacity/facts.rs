@@ -131,6 +131,8 @@ pub enum FactsError {
     Host(#[from] HostError),
     #[error("`{program} --version` says {said:?}, in which there is no version")]
     Version { program: &'static str, said: String },
+    #[error("CRIU was {before} and is {after} now: what it can do is asked for again")]
+    Replaced { before: String, after: String },
 }
 
 /// Everything about this node.
@@ -140,6 +142,8 @@ pub async fn facts(host: &Host, engine: &Engine) -> Result<Compatibility, FactsE
     let cpu = read(CPUINFO)?;
     let xsave = xsave();
     let criu = version(host, "criu").await?;
+    let (criu_features, soft_dirty) = (criu_features(host).await?, offers(host, SOFT_DIRTY).await?);
+    same_still(&criu, version(host, "criu").await?)?;
     let effective = effective_config(host, engine).await?;
     Ok(Compatibility {
         architecture: architecture().to_owned(),
@@ -151,8 +155,8 @@ pub async fn facts(host: &Host, engine: &Engine) -> Result<Compatibility, FactsE
         kernel: read(KERNEL)?.trim().to_owned(),
         cgroup_namespace: cgroup_namespace(&criu, &abilities(host).await?),
         criu,
-        criu_features: criu_features(host).await?,
-        soft_dirty: offers(host, SOFT_DIRTY).await?,
+        criu_features,
+        soft_dirty,
         oci_runtime: format!("runc {}", version(host, "runc").await?),
         engine: format!("containerd {}", version(host, "containerd").await?),
         cgroup_version: if host.path(Path::new(CGROUP_V2)).exists() { 2 } else { 1 },
@@ -163,6 +167,14 @@ pub async fn facts(host: &Host, engine: &Engine) -> Result<Compatibility, FactsE
         // Facts are looked for once the handler is installed.
         runtime_class: RUNTIME_CLASS.to_owned(),
     })
+}
+
+/// A CRIU that is being replaced says no to everything, and that is no answer.
+fn same_still(before: &str, after: String) -> Result<(), FactsError> {
+    if before == after {
+        return Ok(());
+    }
+    Err(FactsError::Replaced { before: before.to_owned(), after })
 }
 
 /// None where there is no file.
@@ -312,6 +324,13 @@ mod tests {
             assert_eq!(first_version(said).as_deref(), Some(is), "{said}");
         }
         assert_eq!(first_version("no idea"), None);
+    }
+
+    #[test]
+    fn a_criu_that_is_replaced_meanwhile_is_not_told_as_one_that_can_nothing() {
+        assert!(same_still("4.2", "4.2".to_owned()).is_ok());
+        let told = same_still("4.2", "4.3".to_owned()).unwrap_err().to_string();
+        assert!(told.contains("4.2") && told.contains("4.3"), "{told}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{Files, InstallError};
 const FILE: &str = "/etc/criu/runc.conf";
 
 /// What a migration needs, a setting a line.
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 6] = [
     // Connections cannot move with a pod whose address changes: the process sees them end and connects again.
     "tcp-close",
     "skip-in-flight",
@@ -16,6 +16,8 @@ const SETTINGS: [&str; 5] = [
     "ghost-limit 256M",
     // Locks that the process holds on its own files.
     "file-locks",
+    // The kubelet gives the files of a volume to the pod's group once more, and widens their modes.
+    "skip-file-rwx-check",
 ];
 
 /// Adds what is missing.

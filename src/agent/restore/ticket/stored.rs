@@ -25,6 +25,8 @@ pub(super) struct Stored {
     #[serde(default)]
     proven: bool,
     #[serde(default)]
+    lived: bool,
+    #[serde(default)]
     spent: bool,
     /// From here on of earlier agents: the state of the one container that its holder names.
     #[serde(default)]
@@ -45,6 +47,8 @@ struct StoredOpening {
     digest: ArchiveDigest,
     #[serde(default)]
     purpose: Purpose,
+    #[serde(default)]
+    once: bool,
     /// Of earlier agents.
     #[serde(default)]
     container: Option<String>,
@@ -76,7 +80,7 @@ impl From<Stored> for Ticket {
         }
         let opened = stored.opened.map(|opened| {
             let containers = opened.containers.into_iter().chain(opened.container).collect();
-            Opening { containers, digest: opened.digest, purpose: opened.purpose }
+            Opening { containers, digest: opened.digest, purpose: opened.purpose, once: opened.once }
         });
         Self {
             opened,
@@ -85,6 +89,7 @@ impl From<Stored> for Ticket {
             completed: stored.completed,
             filled: stored.filled,
             proven: stored.proven,
+            lived: stored.lived,
             spent: stored.spent || stored.state == Some(TicketState::Closed),
         }
     }
@@ -130,6 +135,7 @@ mod tests {
                 containers: vec!["a".into(), "b".into()],
                 digest: "d".into(),
                 purpose: Purpose::Rehearsal,
+                once: true,
             })
             .unwrap();
         ticket.filled = Filled { volumes: true, shm: false };

@@ -19,7 +19,7 @@ fn create(container: &str, id: &str) -> ClaimRequest {
 }
 
 fn opening() -> Opening {
-    Opening { containers: vec!["app".into()], digest: "d".into(), purpose: Purpose::Live }
+    Opening { containers: vec!["app".into()], digest: "d".into(), purpose: Purpose::Live, once: false }
 }
 
 fn lives_in(ticket: &Ticket) -> Vec<&str> {

@@ -230,13 +230,14 @@ impl Tickets {
                 let counts = part.has_run() && (!part.at_once || ticket.proven);
                 counts && self.processes.lives(&part.container_id)
             });
-            if !lives {
+            let stays = lives || ticket.lived;
+            if !stays {
                 ticket.spend();
             }
-            !lives
+            !stays
         })?;
         if !is_spent {
-            let what = format!("what was restored by ticket {id} was let go and lives: it carries on");
+            let what = format!("what was restored by ticket {id} was let go: it carries on");
             return Err(Failure::new(Refusal::StillLives, what));
         }
         let mut changes = self.changes.subscribe();

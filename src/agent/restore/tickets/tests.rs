@@ -91,6 +91,7 @@ impl Fixture {
             digest: manifest.digest.clone(),
             life: crate::api::Life::FIRST,
             purpose: Purpose::Live,
+            once: false,
         };
         self.tickets.open_ticket(&uid(), role, &order)
     }

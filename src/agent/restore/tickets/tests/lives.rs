@@ -23,6 +23,7 @@ impl Fixture {
             digest: manifest.digest,
             life: crate::api::Life::FIRST,
             purpose: Purpose::Rehearsal,
+            once: false,
         };
         self.tickets.open_ticket(&uid(), Role::Shadow, &order).unwrap();
         assert_eq!(self.claim(Role::Shadow, 1, "p").await, Verdict::Restore);
@@ -279,6 +280,7 @@ async fn from_the_second_life_on_the_archive_is_read_again_before_its_ticket_ope
         digest: manifest.digest.clone(),
         life: crate::api::Life(life),
         purpose: Purpose::Live,
+        once: false,
     };
     fixture.tickets.open_ticket(&uid(), Role::Replacement, &order(2)).unwrap();
     let layer = fixture.tickets.store.archive(&uid(), Epoch(1)).join(LAYER);

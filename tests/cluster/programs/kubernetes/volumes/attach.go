@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -43,10 +44,12 @@ func follow(ctx context.Context, client kubernetes.Interface) error {
 	if err != nil {
 		return err
 	}
+	var failed error // one disk that is stuck keeps no other
 	for _, one := range all.Items {
-		if err := settle(ctx, client, &one); err != nil {
-			return err
-		}
+		failed = errors.Join(failed, settle(ctx, client, &one))
+	}
+	if failed != nil {
+		return failed
 	}
 	changes, err := attachments.Watch(ctx, meta.ListOptions{ResourceVersion: all.ResourceVersion})
 	if err != nil {
