@@ -64,7 +64,7 @@ impl From<FreezerError> for Failure {
 /// HTTP status of a refusal.
 fn status(refusal: Refusal) -> StatusCode {
     match refusal {
-        Refusal::StaleEpoch | Refusal::StillLives => StatusCode::CONFLICT,
+        Refusal::StaleEpoch | Refusal::StillLives | Refusal::NotAsDumped => StatusCode::CONFLICT,
         Refusal::ContainerNotFound | Refusal::NoArchive => StatusCode::NOT_FOUND,
         Refusal::RuntimeFailed => StatusCode::INTERNAL_SERVER_ERROR,
         Refusal::TransferFailed | Refusal::DigestMismatch => StatusCode::BAD_GATEWAY,

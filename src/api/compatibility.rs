@@ -16,12 +16,15 @@ use super::names::{
 };
 
 /// Counted up when a restore needs more than an earlier agent and its runtime do. 1: emptyDir volumes are filled, init
-/// containers are completed. 2: several containers of a pod.
-pub const AGENT_FORMAT: u32 = 2;
+/// containers are completed. 2: several containers of a pod. 3: volumes that outlive the pod are written out before a dump
+/// counts, and what has run on them is restored once.
+pub const AGENT_FORMAT: u32 = 3;
 /// From this one on emptyDir volumes and init containers are no obstacle.
 pub const FORMAT_OF_INIT: u32 = 1;
 /// From this one on several containers are none.
 pub const FORMAT_OF_PODS: u32 = 2;
+/// From this one on volumes that outlive the pod are none.
+pub const FORMAT_OF_VOLUMES: u32 = 3;
 
 /// A node as far as restoring matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

@@ -25,7 +25,9 @@ pub use carried::{
     image_volume, is_image_volume, is_sandbox_shm, is_volume_name, pod_folder, subpath_volume,
 };
 pub use check::{Check, CheckRefusal, CheckedNode, ManifestCheck, Meanwhile};
-pub use compatibility::{AGENT_FORMAT, CgroupNamespace, Compatibility, FORMAT_OF_INIT, FORMAT_OF_PODS};
+pub use compatibility::{
+    AGENT_FORMAT, CgroupNamespace, Compatibility, FORMAT_OF_INIT, FORMAT_OF_PODS, FORMAT_OF_VOLUMES,
+};
 pub use conditions::{ConditionType, Reason, is_property_of_the_pod};
 pub use difference::Difference;
 pub use findings::{

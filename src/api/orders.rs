@@ -140,6 +140,10 @@ pub struct PodOrder {
     pub epoch: Epoch,
     #[serde(rename = "container")]
     pub containers: PodContainers,
+    /// Freeze and kill only what was dumped in that epoch: where something was started since, that is refused with
+    /// [`Refusal::NotAsDumped`], and it is left alone.
+    #[serde(default)]
+    pub as_dumped: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -289,6 +293,8 @@ pub enum Refusal {
     CannotBeDumped,
     /// What was restored by the ticket was let go and lives: it may have acted, so it is not killed (409).
     StillLives,
+    /// A process of the pod was not dumped, or is gone: its archive may be behind its volumes (409).
+    NotAsDumped,
 }
 
 /// Body of every answer that is not 2xx.

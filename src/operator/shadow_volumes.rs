@@ -27,6 +27,10 @@ pub fn take_away(spec: &mut PodSpec, subject: &Subject) {
 
 /// Only where all of these fit. A node must match one of the terms of each.
 pub fn stay_within(spec: &mut PodSpec, within: &[NodeSelector]) {
+    // A term that asks for nothing fits nowhere.
+    if within.is_empty() {
+        return;
+    }
     let selector = spec
         .affinity
         .get_or_insert_default()
@@ -80,6 +84,13 @@ mod tests {
         let text = serde_json::to_string(&spec).unwrap();
         assert!(!text.contains("data") && text.contains("/shared"), "{text}");
         assert!(text.contains(ON_MISMATCH), "{text}");
+    }
+
+    #[test]
+    fn a_pod_whose_volumes_are_everywhere_stays_as_it_is() {
+        let mut spec = PodSpec::default();
+        stay_within(&mut spec, &[]);
+        assert_eq!(spec, PodSpec::default());
     }
 
     #[test]

@@ -63,6 +63,10 @@ pub enum Outcome {
     SourceKilled,
     ReplacementRestored(Restored),
     ReplacementConfirmed,
+    /// It lives, but not what was restored: that has ended, and must not be restored a second time.
+    ReplacementStartedAnew {
+        message: String,
+    },
     TicketSpent,
     /// It was let go after all, before its ticket could be spent, and lives.
     ReplacementLives(Restored),
@@ -102,7 +106,7 @@ impl Outcome {
             Self::SourceDeleted => Effect::DeleteSource,
             Self::SourceKilled => Effect::KillSource,
             Self::ReplacementRestored(_) => Effect::RestoreReplacement,
-            Self::ReplacementConfirmed => Effect::ConfirmReplacement,
+            Self::ReplacementConfirmed | Self::ReplacementStartedAnew { .. } => Effect::ConfirmReplacement,
             Self::TicketSpent | Self::ReplacementLives(_) => Effect::SpendTicket,
             Self::NodeChosen(_) => Effect::ChooseNode,
             Self::ArchiveCarried => Effect::CarryArchive,

@@ -21,6 +21,9 @@ pub struct Plan {
     pub hold: Hold,
     /// What becomes of the drain if the deadline passes.
     pub policy: EvictionPolicy,
+    /// The pod may write to volumes that outlive it: once anything has run on them, its archive is behind them.
+    #[serde(default)]
+    pub outlived: bool,
 }
 
 /// A verified archive on the target.
@@ -85,6 +88,7 @@ impl Failure {
                 | Reason::TooSlow
                 | Reason::ArchiveDamaged
                 | Reason::RestoreFailed
+                | Reason::VolumeChanged
         );
         stops && self.reason == last.reason && same_but_for_numbers(&self.message, &last.message)
     }

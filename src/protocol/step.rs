@@ -64,6 +64,10 @@ fn done(state: &State, outcome: Outcome) -> State {
         Outcome::ReplacementRestored(restored) | Outcome::ReplacementLives(restored) => {
             next.replacement = Some(restored);
         }
+        Outcome::ReplacementStartedAnew { message } => {
+            next.fell_back = true;
+            next.failure = Some(Failure::terminal(Reason::StateLost, message));
+        }
         Outcome::NodeChosen(node) | Outcome::ArchiveReturned(node) => leave_for(&mut next, node),
         _ => {}
     }
@@ -140,6 +144,15 @@ fn enter(mut state: State, step: Step) -> State {
 fn failed(state: &State, failure: Failure) -> State {
     match state.step {
         step if step.is_revocable() => withdraw(state, failure),
+        // A process runs there that was not dumped, and volumes outlive it: it goes on. Nothing was ever restored, as no ticket
+        // is open yet.
+        Step::Freezing | Step::Deleting if failure.reason == Reason::VolumeChanged && failure.retry => {
+            withdraw(state, failure)
+        }
+        // Its pod is gone already, and the next of its name may show a ticket.
+        Step::Deleting if failure.reason == Reason::VolumeChanged => {
+            give_up(State { failure: Some(failure), ..state.clone() })
+        }
         // The pod that was to carry on will never come: somebody deleted the source before the commit was known, and a
         // fresh pod has its name, or its owner makes none any more. No process of the source is left here.
         Step::Replacing if failure.reason == Reason::SourceGone && failure.retry => state.clone(),
@@ -154,6 +167,10 @@ fn failed(state: &State, failure: Failure) -> State {
         // that it has ever been. Later its ticket may be closed, and something fresh may have acted.
         Step::Switching if matches!(failure.reason, Reason::TargetLost | Reason::VolumeChanged) => {
             other_way(state, failure)
+        }
+        // Its machine is lost, and nobody knows whether it has run there.
+        Step::Spending if failure.reason == Reason::VolumeChanged => {
+            take_way(State { way: Way::Nowhere, failure: Some(failure), replacement: None, ..state.clone() })
         }
         _ => state.clone(),
     }
@@ -192,17 +209,13 @@ fn take_way(state: State) -> State {
         Way::Target | Way::Again => enter(next_life(state), Step::Replacing),
         Way::Elsewhere => enter(state, Step::Seeking),
         Way::Home => enter(state, Step::Returning),
-        // A person could only do what must not be done.
-        Way::Nowhere if changed(&state) => give_up(state),
+        // What a person waits for may be overtaken by a fresh pod that nobody sees come and go.
+        Way::Nowhere if state.plan.outlived => give_up(state),
         Way::Nowhere => match state.plan.policy {
             EvictionPolicy::MigrateOrEvict => give_up(state),
             EvictionPolicy::MigrateOrBlock => enter(state, Step::Stranded),
         },
     }
-}
-
-fn changed(state: &State) -> bool {
-    state.failure.as_ref().is_some_and(|failure| failure.reason == Reason::VolumeChanged)
 }
 
 /// A person wants all ways tried again, beginning where the archive lies now.

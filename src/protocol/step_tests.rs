@@ -6,7 +6,7 @@ use crate::api::{Epoch, EvictionPolicy, Hold, Life};
 use crate::protocol::{Archive, Plan, Restored, ShadowAt, Turn};
 
 pub(super) fn plan(queue: bool, bridge: bool) -> Plan {
-    Plan { bridge, queue, hold: Hold::Release, policy: EvictionPolicy::MigrateOrEvict }
+    Plan { bridge, queue, hold: Hold::Release, policy: EvictionPolicy::MigrateOrEvict, outlived: false }
 }
 
 pub(super) fn outcome(effect: Effect) -> Outcome {

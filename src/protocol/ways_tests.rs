@@ -304,15 +304,67 @@ fn a_journal_of_before_there_were_several_ways_is_read() {
     assert_eq!(serde_json::from_value::<State>(old).unwrap(), state);
 }
 
+fn outliving(policy: EvictionPolicy) -> Plan {
+    Plan { policy, outlived: true, ..plan(false, false) }
+}
+
+const POLICIES: [EvictionPolicy; 2] = [EvictionPolicy::MigrateOrEvict, EvictionPolicy::MigrateOrBlock];
+
 #[test]
 fn memory_is_not_restored_over_volumes_that_are_not_as_it_left_them_whatever_the_policy_says() {
-    for policy in [EvictionPolicy::MigrateOrEvict, EvictionPolicy::MigrateOrBlock] {
+    for policy in POLICIES {
         for at in [Step::Replacing, Step::Switching] {
-            let state = until(at, Plan { policy, ..plan(false, false) });
+            let state = until(at, outliving(policy));
             let spending = fail(&state, Reason::VolumeChanged);
             assert_eq!((spending.step, spending.way), (Step::Spending, Way::Nowhere), "{at:?}");
             let fresh = succeed(&spending);
             assert!(fresh.step == Step::GivingUp && fresh.given_up, "{policy:?}: {fresh:?}");
         }
+        let spending = fail(&until(Step::Replacing, outliving(policy)), Reason::RestoreFailed);
+        assert_eq!((spending.step, spending.way), (Step::Spending, Way::Again));
+        let fresh = fail(&spending, Reason::VolumeChanged);
+        assert_eq!((fresh.step, fresh.life), (Step::GivingUp, Life::FIRST), "its machine is lost");
     }
+}
+
+#[test]
+fn nobody_is_waited_for_where_a_fresh_pod_may_write_meanwhile() {
+    for policy in POLICIES {
+        let ways = on_all_ways(outliving(policy));
+        assert!(ways.iter().all(|state| state.step != Step::Stranded), "{policy:?}");
+        assert!(ways.iter().any(|state| state.given_up), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_source_that_was_started_anew_since_its_dump_goes_on_as_it_is() {
+    let failed = |state: &State, effect, failure: &Failure| {
+        step(state, Event::Failed(state.turn(), effect, failure.clone())).0
+    };
+    for policy in POLICIES {
+        let anew = Failure::retryable(Reason::VolumeChanged, "started anew");
+        for (at, effect) in [(Step::Freezing, E::FreezeSource), (Step::Deleting, E::DeleteSource)] {
+            let state = until(at, outliving(policy));
+            let (end, seen) = run(failed(&state, effect, &anew));
+            assert!(seen.contains(&E::ThawSource) && seen.contains(&E::CloseArchives), "{seen:?}");
+            for never in [E::DeleteSource, E::KillSource, E::RestoreReplacement] {
+                assert!(!seen.contains(&never), "{at:?}: {seen:?}");
+            }
+            assert_eq!(end.step, Step::BackingOff, "and is dumped once more");
+        }
+        let state = until(Step::Deleting, outliving(policy));
+        let gone = Failure::terminal(Reason::VolumeChanged, "started anew");
+        let (end, seen) = run(failed(&state, E::KillSource, &gone));
+        assert_eq!((end.step, seen[0]), (Step::Failed, E::KeepArchive));
+        assert!(seen.contains(&E::ReleaseReplacement) && !seen.contains(&E::RestoreReplacement), "{seen:?}");
+    }
+}
+
+#[test]
+fn a_replacement_that_started_anew_once_it_had_run_is_told_as_lost() {
+    let state = until(Step::Switching, outliving(EvictionPolicy::MigrateOrBlock));
+    let anew = Outcome::ReplacementStartedAnew { message: "its process ended".into() };
+    let (end, seen) = run(step(&state, Event::Done(state.turn(), anew)).0);
+    assert_eq!((end.step, end.failure.unwrap().reason), (Step::Failed, Reason::StateLost));
+    assert!(seen.contains(&E::CloseArchives), "{seen:?}");
 }

@@ -49,8 +49,13 @@ pub struct Scenario {
 impl Scenario {
     /// The default migration of a StatefulSet's pod that consumes a queue; nothing goes wrong.
     pub fn new(name: &'static str) -> Self {
-        let plan =
-            Plan { bridge: true, queue: true, hold: Hold::Release, policy: EvictionPolicy::MigrateOrEvict };
+        let plan = Plan {
+            bridge: true,
+            queue: true,
+            hold: Hold::Release,
+            policy: EvictionPolicy::MigrateOrEvict,
+            outlived: false,
+        };
         Self {
             name,
             plan,

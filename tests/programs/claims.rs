@@ -17,6 +17,10 @@ use crate::lab::{
 
 const AT: &str = "/claimed";
 const MOVED: Duration = Duration::from_secs(90);
+/// In the moment in which all of a dump is written.
+const ENDED_ONCE_DUMPED: &str = "end=$(($(date +%s) + 60)); until it=$(ls /var/lib/shadow/dumps/*/written 2>/dev/null); do \
+     [ $(date +%s) -lt $end ] || exit 9; sleep 0.005; done; \
+     exec runc --root /run/containerd/runc/k8s.io kill $(grep -oE '[0-9a-f]{64}' $it) KILL";
 /// Numbers that are written while nothing moves.
 const SOME: usize = 20;
 
@@ -68,6 +72,33 @@ fn a_volume_comes_with_its_pod_or_the_pod_stays_where_it_is() -> Result {
             }
         }
         Ok(())
+    })
+}
+
+/// Its container is ended on its node once it is dumped, and its kubelet starts it anew on the same disk, before the move is
+/// committed: its memory is not restored over what the new one writes.
+#[test]
+fn what_was_started_anew_on_its_volume_since_the_dump_is_dumped_once_more() -> Result {
+    on_cluster("claims-anew", async |lab| {
+        ensure(&lab.cluster).await?;
+        lab.claim("anew", Volume::Disk, None).await?;
+        // So that it is on its way for a while.
+        let app = writer("anew", "head -c 300000000 /dev/urandom >/fill; ");
+        lab.deploy(&app).await?;
+        let before = lab.only_pod(&app).await?;
+        let watch = lab.watch();
+        let script = ["sh", "-c", ENDED_ONCE_DUMPED];
+        let (ended, after) =
+            tokio::try_join!(lab.cluster.exec(&before.node, &script), drained(lab, &app, &before))?;
+        assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+        assert_ne!(after.node, before.node);
+        let sightings = watch.sightings();
+        let told = sightings.iter().any(|one| one.reason == Reason::VolumeChanged.as_str());
+        assert!(told, "{sightings:#?}");
+        let found = written(lab, &after).await?;
+        let runs: Vec<&[usize]> = found.chunk_by(|one, next| *next == one + 1).collect();
+        let begin_at_one = runs.iter().all(|run| run.first() == Some(&1));
+        if runs.len() == 2 && begin_at_one { Ok(()) } else { fail(format!("{found:?}")) }
     })
 }
 

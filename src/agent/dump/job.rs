@@ -20,7 +20,7 @@ use super::carry::{Load, Located};
 use super::jobs::Outcome;
 use super::standstill::{THAW, all_stand_still, freeze_all, none_is_left_out, thaw};
 use super::synced::synced;
-use super::written::{JOB, Job, WRITTEN};
+use super::written::{JOB, Job, WRITTEN, Written};
 use crate::agent::context::Node;
 use crate::agent::failure::Failure;
 use crate::agent::metrics;
@@ -202,8 +202,9 @@ async fn dump_and_send(
     let frozen_at = Instant::now();
     let images = stop_and_dump(node, &order.containers, located, load, dir, deadline).await;
     let dumped_in = frozen_at.elapsed();
-    let images = images
-        .and_then(|()| store::write(&dir.join(WRITTEN), &(), Durability::Process).map_err(Failure::from));
+    let images = images.and_then(|frozen| {
+        store::write(&dir.join(WRITTEN), &Written { frozen }, Durability::Process).map_err(Failure::from)
+    });
     let mut stands_still = order.hold == Hold::Frozen && images.is_ok();
     let thawed = if stands_still { Ok(()) } else { thaw(&node.containers, &order.containers).await };
     let frozen_for = frozen_at.elapsed();
@@ -245,7 +246,7 @@ async fn dump_and_send(
     report
 }
 
-/// Freezes the containers; then, at the same time, CRIU dumps their processes and we copy their files.
+/// Freezes the containers, and gives their IDs; then, at the same time, CRIU dumps their processes and we copy their files.
 async fn stop_and_dump(
     node: &Arc<Node>,
     wanted: &PodContainers,
@@ -253,7 +254,7 @@ async fn stop_and_dump(
     load: &Arc<Load>,
     dir: &Path,
     deadline: Instant,
-) -> Result<(), Failure> {
+) -> Result<Vec<String>, Failure> {
     // Frozen by us first: CRIU would wait for a cgroup v1 freezer in steps of 100 ms. Each its own cgroup: CRIU lets a
     // process of a container run for its own work, which it could not below a pod's that is frozen.
     let begun = Instant::now();
@@ -283,7 +284,7 @@ async fn stop_and_dump(
     if Instant::now() >= deadline {
         return Err(Failure::new(Refusal::TimedOut, "CRIU took longer than the order allows"));
     }
-    Ok(())
+    Ok(frozen)
 }
 
 /// By CRIU, into that folder.

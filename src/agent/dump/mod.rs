@@ -3,6 +3,6 @@
 pub mod carry;
 pub mod job;
 pub mod jobs;
-mod standstill;
+pub mod standstill;
 mod synced;
 pub mod written;

@@ -53,6 +53,29 @@ pub async fn all_stand_still(node: &Node, wanted: &PodContainers, frozen: &[Stri
     }
 }
 
+/// A running container of that name is the one that stood still for a dump, or one that is started anew with the replacement too.
+pub fn was_dumped(wanted: &PodContainers, name: &str, id: &str, frozen: &[String]) -> bool {
+    wanted.fresh.iter().any(|fresh| fresh == name) || frozen.iter().any(|known| known == id)
+}
+
+/// Why what runs of a pod is not what was dumped, where one has ended or was started since: a volume that outlives the pod may
+/// be ahead of its archive then. `frozen` is known where an agent has written the dump that notes it.
+pub fn unlike_its_dump(
+    wanted: &PodContainers,
+    running: &[(&str, &str)],
+    frozen: Option<&[String]>,
+) -> Option<String> {
+    let pod = &wanted.pod.name;
+    let Some(frozen) = frozen else {
+        return Some(format!("which processes of pod {pod} were dumped is not known here any more"));
+    };
+    let is_there = |name: &str| {
+        running.iter().any(|(running, id)| *running == name && was_dumped(wanted, name, id, frozen))
+    };
+    let gone = wanted.carried().map(|of| of.container).find(|name| !is_there(name))?;
+    Some(format!("container {gone} of pod {pod} has ended since it was dumped, or was started anew"))
+}
+
 /// Another container of the pod does not stand still: a debug container that was started just now. It may change files of
 /// the pod's volumes while they are copied.
 pub async fn none_is_left_out(node: &Node, wanted: &PodContainers) -> Result<(), Failure> {
@@ -78,4 +101,28 @@ pub async fn thaw(containers: &Containers, wanted: &PodContainers) -> Result<(),
     let thaws = found.iter().map(|(_, container)| container.freezer.thaw(Instant::now() + THAW));
     let thawed: Result<(), _> = join_all(thaws).await.into_iter().collect();
     Ok(thawed?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::PodIdentity;
+
+    #[test]
+    fn what_was_started_since_a_dump_is_told_from_what_was_dumped() {
+        let pod = PodIdentity { namespace: "d".into(), name: "web-0".into(), uid: "u".into() };
+        let (beside, fresh) = (vec!["log".to_owned()], vec!["ship".to_owned()]);
+        let wanted = PodContainers { pod, container: "app".into(), beside, fresh };
+        let frozen = ["a1", "l1", "s1"].map(str::to_owned);
+        let told = |running: &[(&str, &str)]| unlike_its_dump(&wanted, running, Some(&frozen));
+        assert_eq!(told(&[("app", "a1"), ("log", "l1"), ("ship", "s1")]), None);
+        assert_eq!(told(&[("app", "a1"), ("log", "l1"), ("ship", "s2")]), None, "not carried");
+        for running in [vec![("app", "a1"), ("log", "l2")], vec![("app", "a1")], vec![]] {
+            let why = told(&running).unwrap();
+            assert!(why.contains("web-0") && (why.contains("log") || running.is_empty()), "{why}");
+        }
+        assert!(unlike_its_dump(&wanted, &[("app", "a1"), ("log", "l1")], None).is_some());
+        assert!(was_dumped(&wanted, "app", "a1", &frozen) && !was_dumped(&wanted, "app", "a2", &frozen));
+        assert!(was_dumped(&wanted, "ship", "s2", &frozen));
+    }
 }

@@ -12,6 +12,13 @@ pub(super) const JOB: &str = "job.json";
 /// In a dump's folder: all of it is there.
 pub(super) const WRITTEN: &str = "written";
 
+/// What [`WRITTEN`] says.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Written {
+    /// IDs of the containers that stood still for it.
+    pub frozen: Vec<String>,
+}
+
 #[derive(Serialize, Deserialize)]
 pub(super) struct Job {
     #[serde(rename = "container")]
@@ -21,6 +28,12 @@ pub(super) struct Job {
 /// All of it is written, here at `dir`; it may not have been sent yet.
 pub fn is_written(dir: &Path) -> bool {
     dir.join(WRITTEN).exists()
+}
+
+/// IDs of the containers that stood still for that dump; none where it is not all written, or an earlier agent wrote it.
+pub fn frozen_for(dir: &Path) -> Result<Option<Vec<String>>, StoreError> {
+    let written: Option<Option<Written>> = store::read(&dir.join(WRITTEN))?;
+    Ok(written.flatten().map(|written| written.frozen))
 }
 
 /// The containers of a dump all of which is written here.

@@ -92,9 +92,14 @@ impl Ticket {
         }
     }
 
-    /// It lives, whatever becomes of its sidecars; or what it wrote is ahead of its archive.
+    /// It lives, whatever becomes of its sidecars; or what it wrote is ahead of its archive, and nothing stands still any more.
     fn carries_on(&self) -> bool {
-        self.lived || (self.proven && self.lives_in().any(|(name, _)| self.is_for(name)))
+        (self.lived && !self.stands_still())
+            || (self.proven && self.lives_in().any(|(name, _)| self.is_for(name)))
+    }
+
+    fn stands_still(&self) -> bool {
+        self.lives_in().any(|(_, part)| part.state == PartState::Held)
     }
 
     /// The pod is for that container: its archive is named by it.
@@ -255,7 +260,8 @@ impl Ticket {
         };
         let Some((_, part)) = self.part_in(container_id) else { return Vec::new() };
         match part.state {
-            PartState::Held if part.at_once => vec![&part.container_id],
+            // What was let go before it may have ended since, and is not restored again.
+            PartState::Held if part.at_once || self.lived => vec![&part.container_id],
             PartState::Held if opened.containers.iter().all(|name| self.part_state(name).is_back()) => {
                 let held = self.parts.values().filter(|part| part.state == PartState::Held);
                 held.map(|part| part.container_id.as_str()).collect()
@@ -338,7 +344,9 @@ impl Ticket {
 
     /// Why a restore failed, or what was restored lives no more; of a pod with several containers with the name of that one.
     pub fn failure(&self) -> Option<(RestoreFault, String)> {
-        if self.carries_on() {
+        // What ended of a pod that is not restored again is told all the same: it started fresh.
+        let has_lost = self.lived && !(self.proven && self.lives_in().any(|(name, _)| self.is_for(name)));
+        if self.carries_on() && !has_lost {
             return None;
         }
         let failed = |(name, part): (&String, &Part)| Some((name.clone(), part.failure.clone()?));

@@ -101,31 +101,16 @@ impl Agent {
         self.post(uid, "dump", order, limit).await
     }
 
-    pub async fn freeze(
-        &self,
-        uid: &MigrationUid,
-        epoch: Epoch,
-        containers: PodContainers,
-    ) -> Result<(), AgentError> {
-        self.order(uid, "freeze", &PodOrder { epoch, containers }).await
+    pub async fn freeze(&self, uid: &MigrationUid, order: &PodOrder) -> Result<(), AgentError> {
+        self.order(uid, "freeze", order).await
     }
 
-    pub async fn thaw(
-        &self,
-        uid: &MigrationUid,
-        epoch: Epoch,
-        containers: PodContainers,
-    ) -> Result<(), AgentError> {
-        self.order(uid, "thaw", &PodOrder { epoch, containers }).await
+    pub async fn thaw(&self, uid: &MigrationUid, order: &PodOrder) -> Result<(), AgentError> {
+        self.order(uid, "thaw", order).await
     }
 
-    pub async fn kill(
-        &self,
-        uid: &MigrationUid,
-        epoch: Epoch,
-        containers: PodContainers,
-    ) -> Result<(), AgentError> {
-        self.order(uid, "kill", &PodOrder { epoch, containers }).await
+    pub async fn kill(&self, uid: &MigrationUid, order: &PodOrder) -> Result<(), AgentError> {
+        self.order(uid, "kill", order).await
     }
 
     /// The archive may have to be read before: whoever asks knows how long that takes.

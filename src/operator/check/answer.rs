@@ -253,7 +253,8 @@ async fn stands_against_it(
         owner_makes_at_once(client, subject),
         budget_allows(client, plan, pod)
     );
-    let mut found: Vec<_> = properties::obstacle(pod).into_iter().chain(older_agent(ctx, subject)).collect();
+    let mut found: Vec<_> =
+        properties::obstacle(pod).into_iter().chain(older_agent(ctx, subject, *plan)).collect();
     for failed in [kept, at_once, allowed].into_iter().filter_map(Result::err) {
         match failed.failure.reason {
             Reason::StepTimedOut => return Err(CheckError::NotAsked(failed)), // the API server did not answer

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use serde::{Deserialize, Serialize};
 
 use super::containers::is_sidecar;
-use crate::api::{ANNOTATION_INIT, InitRun, InitRuns, Reason, init_run};
+use crate::api::{ANNOTATION_INIT, ANNOTATION_RESTART_FRESH, InitRun, InitRuns, Reason, init_run};
 use crate::placement::{Place, Wishes, admits};
 
 /// A claim that the pod mounts.
@@ -187,16 +187,24 @@ fn writes_to<'a>(spec: &'a PodSpec, container: &Container) -> Option<&'a str> {
 }
 
 /// Containers that would write to such a volume before the pod is back as a whole.
-pub fn forerunners(spec: &PodSpec, init: &InitRuns) -> Vec<(Reason, String)> {
+pub fn forerunners(spec: &PodSpec, init: &InitRuns, fresh: &[String]) -> Vec<(Reason, String)> {
+    let is_fresh = |container: &Container| fresh.contains(&container.name);
     let runs_before = |container: &&Container| {
+        if is_fresh(container) {
+            return true;
+        }
         if is_sidecar(container) {
             return container.startup_probe.is_some();
         }
         init_run(init, &container.name, container.security_context.as_ref()) == InitRun::Run
     };
-    let found = spec.init_containers.iter().flatten().filter(runs_before).filter_map(|container| {
+    let anew = spec.containers.iter().filter(|container| is_fresh(container));
+    let all = spec.init_containers.iter().flatten().filter(runs_before).chain(anew);
+    let found = all.filter_map(|container| {
         let (name, volume) = (&container.name, writes_to(spec, container)?);
-        let remedy = if is_sidecar(container) {
+        let remedy = if is_fresh(container) {
+            format!("take it out of {ANNOTATION_RESTART_FRESH}, or mount that volume read-only")
+        } else if is_sidecar(container) {
             "leave its startup probe out".to_owned()
         } else {
             format!("set {ANNOTATION_INIT}: {name}=Skip")
@@ -338,12 +346,17 @@ mod tests {
         let setup = json!({ "name": "own", "securityContext": { "privileged": true } });
         let sidecar = json!({ "name": "proxy", "restartPolicy": "Always", "startupProbe": {} });
         let told = |spec: &PodSpec, init| -> Vec<String> {
-            forerunners(spec, init).into_iter().map(|(_, why)| why).collect()
+            forerunners(spec, init, &["ship".to_owned()]).into_iter().map(|(_, why)| why).collect()
         };
         let none = InitRuns::new();
         assert!(told(&spec(setup.clone(), false), &none)[0].contains("migration.ms2m.io/init: own=Skip"));
         assert!(told(&spec(sidecar, false), &none)[0].contains("startup probe"));
         assert!(told(&spec(setup.clone(), true), &none).is_empty());
+        let mut ship = spec(setup.clone(), true);
+        let mounts = json!([{ "name": "data", "mountPath": "/d" }]);
+        ship.containers
+            .push(serde_json::from_value(json!({ "name": "ship", "volumeMounts": mounts })).unwrap());
+        assert!(told(&ship, &none)[0].contains("take it out of migration.ms2m.io/restart-fresh"));
         assert!(told(&spec(json!({ "name": "fill" }), false), &none).is_empty(), "it does not run again");
         assert!(told(&spec(setup.clone(), false), &[("own".to_owned(), InitRun::Skip)].into()).is_empty());
         assert!(outlived(&spec(setup.clone(), false)) && !outlived(&spec(setup, true)) && !outlived(&pod()));

@@ -90,7 +90,7 @@ pub fn examine(
         refusals.push((Reason::StrategyNotSupported, message));
     }
     refusals.extend(claims::refusals(pod_spec, known));
-    refusals.extend(claims::forerunners(pod_spec, &spec.init));
+    refusals.extend(claims::forerunners(pod_spec, &spec.init, &spec.restart_fresh));
     let mut refusals = refusals.into_iter().map(refuse);
     if let Some(first) = refusals.next() {
         return Err(Refused { first, further: refusals.collect() });
@@ -122,7 +122,7 @@ pub fn examine(
     }
     let bridges = if bridge { bridges::of(pod, pod_spec, services) } else { Vec::new() };
     Ok(Accepted {
-        plan: Plan { bridge, queue: queue.is_some(), hold, policy: spec.policy },
+        plan: Plan { bridge, queue: queue.is_some(), hold, policy: spec.policy, outlived },
         subject: Subject {
             source: PodIdentity { namespace, name: pod.name_any(), uid: PodUid(uid) },
             node: NodeName(node),
@@ -137,7 +137,6 @@ pub fn examine(
             archive_bytes: None,
             empty_dirs: mounted_empty_dirs(pod_spec),
             claims,
-            outlived,
             has_init: pod_spec.init_containers.as_ref().is_some_and(|all| !all.is_empty()),
         },
         warnings,

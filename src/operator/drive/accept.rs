@@ -42,7 +42,8 @@ pub async fn accept(
         .filter(|pod| pod.metadata.deletion_timestamp.is_none());
     let Some(pod) = source else {
         let subject = bare_subject(&namespace, &spec.source_pod, spec.source_pod_uid.clone(), None);
-        let plan = Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: spec.policy };
+        let plan =
+            Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: spec.policy, outlived: false };
         let (state, _) = step(&State::new(plan, None), Event::SourceGone);
         let journal = Journal { subject, state };
         book.write(&journal, &Measured::default()).await?;
@@ -86,7 +87,13 @@ pub async fn accept(
         Err(failure) => {
             let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
             let subject = bare_subject(&namespace, &pod.name_any(), pod.uid().map(PodUid), node);
-            let plan = Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: spec.policy };
+            let plan = Plan {
+                bridge: false,
+                queue: false,
+                hold: Hold::Frozen,
+                policy: spec.policy,
+                outlived: false,
+            };
             announcer.warning(&subject, failure.reason, &failure.message);
             let (state, _) = step(&State::new(plan, None), Event::Refused(failure));
             Journal { subject, state }
@@ -130,7 +137,6 @@ fn bare_subject(namespace: &str, pod: &str, uid: Option<PodUid>, node: Option<St
         archive_bytes: None,
         empty_dirs: Vec::new(),
         claims: Vec::new(),
-        outlived: false,
         has_init: false,
     }
 }

@@ -9,13 +9,15 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use super::subject::{Journal, Subject};
-use crate::api::{FORMAT_OF_INIT, FORMAT_OF_PODS, Findings, Objection, Reason, Refusal, sentence};
+use crate::api::{
+    FORMAT_OF_INIT, FORMAT_OF_PODS, FORMAT_OF_VOLUMES, Findings, Objection, Reason, Refusal, sentence,
+};
 use crate::judgement::{Circumstances, Judgement, Liveness, judge_pod};
 use crate::operator::agents::client::AgentError;
 use crate::operator::check::containers::running;
 use crate::operator::context::Context;
 use crate::operator::lead::admission::Orders;
-use crate::protocol::{Event, Failure};
+use crate::protocol::{Event, Failure, Plan};
 
 /// What was seen in a pod counts that long.
 const LOOK_HOLDS: Duration = Duration::from_secs(10);
@@ -64,7 +66,7 @@ pub fn judged(looked: &Looked, subject: &Subject, known: &Circumstances) -> Judg
 pub async fn admission(ctx: &Context, orders: &Orders, journal: &Journal, looked: Option<Instant>) -> Event {
     let event = orders.admission(&journal.state).await;
     if event == Event::Admitted
-        && let Some(failure) = older_agent(ctx, &journal.subject)
+        && let Some(failure) = older_agent(ctx, &journal.subject, journal.state.plan)
     {
         return Event::Refused(failure);
     }
@@ -75,20 +77,20 @@ pub async fn admission(ctx: &Context, orders: &Orders, journal: &Journal, looked
     first(&judged(&looked, &journal.subject, &Circumstances::default())).map_or(event, Event::Refused)
 }
 
-/// Agents of an earlier version let init containers run again, or know of one container only: such a pod waits until its own is newer. It is enough to ask for
+/// Agents of an earlier version let init containers run again, know of one container only, or restore twice over the same volumes: such a pod waits until its own is newer. It is enough to ask for
 /// that one, as nodes take nothing that comes from a newer agent than theirs.
-pub fn older_agent(ctx: &Context, subject: &Subject) -> Option<Failure> {
+pub fn older_agent(ctx: &Context, subject: &Subject, plan: Plan) -> Option<Failure> {
     let view = ctx.views.newest();
     let node = view.snapshot.nodes.get(&subject.node)?;
-    newer_needed(subject, node.capacity.compatibility.agent_format)
+    newer_needed(subject, plan.outlived, node.capacity.compatibility.agent_format)
 }
 
-fn newer_needed(subject: &Subject, agent_format: u32) -> Option<Failure> {
+fn newer_needed(subject: &Subject, outlived: bool, agent_format: u32) -> Option<Failure> {
     let several = !subject.beside.is_empty() || !subject.fresh.is_empty();
     let (reason, what) = match () {
         () if several && agent_format < FORMAT_OF_PODS => (Reason::SeveralContainers, "several containers"),
-        () if !subject.claims.is_empty() && agent_format < FORMAT_OF_PODS => {
-            (Reason::VolumeNotSharable, "claims")
+        () if (outlived || !subject.claims.is_empty()) && agent_format < FORMAT_OF_VOLUMES => {
+            (Reason::VolumeNotSharable, "volumes that outlive it")
         }
         () if subject.has_init && agent_format < FORMAT_OF_INIT => {
             (Reason::InitContainers, "init containers")
@@ -218,15 +220,20 @@ mod tests {
 
     #[test]
     fn only_a_pod_with_several_or_init_containers_waits_for_a_newer_agent() {
-        let of = |has_init, format| newer_needed(&Subject { has_init, ..Subject::example("web-0") }, format);
+        let of = |has_init, format| {
+            newer_needed(&Subject { has_init, ..Subject::example("web-0") }, false, format)
+        };
         let failure = of(true, 0).unwrap();
         assert_eq!((failure.reason, failure.retry), (Reason::InitContainers, true));
         assert!(failure.message.contains("web-0") && failure.message.contains("DaemonSet"), "{failure:?}");
         assert_eq!((of(true, FORMAT_OF_INIT), of(false, 0)), (None, None));
         let several = Subject { beside: vec!["log".into()], ..Subject::example("web-0") };
-        let failure = newer_needed(&several, FORMAT_OF_INIT).unwrap();
+        let failure = newer_needed(&several, false, FORMAT_OF_INIT).unwrap();
         assert_eq!((failure.reason, failure.retry), (Reason::SeveralContainers, true));
-        assert_eq!(newer_needed(&several, FORMAT_OF_PODS), None);
+        assert_eq!(newer_needed(&several, false, FORMAT_OF_PODS), None);
+        let failure = newer_needed(&Subject::example("web-0"), true, FORMAT_OF_PODS).unwrap();
+        assert_eq!((failure.reason, failure.retry), (Reason::VolumeNotSharable, true), "NFS too");
+        assert_eq!(newer_needed(&Subject::example("web-0"), true, FORMAT_OF_VOLUMES), None);
     }
 
     #[test]

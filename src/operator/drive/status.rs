@@ -236,8 +236,13 @@ mod tests {
     use crate::protocol::{Failure, Plan, State};
 
     fn journal(step: Step, change: impl FnOnce(&mut State)) -> Journal {
-        let plan =
-            Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: EvictionPolicy::MigrateOrEvict };
+        let plan = Plan {
+            bridge: false,
+            queue: false,
+            hold: Hold::Frozen,
+            policy: EvictionPolicy::MigrateOrEvict,
+            outlived: false,
+        };
         let subject = Subject { owner_uid: "web".into(), ..Subject::example("web-0") };
         let mut state = State { step, ..State::new(plan, Some("n2".into())) };
         change(&mut state);

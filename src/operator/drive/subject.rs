@@ -44,9 +44,6 @@ pub struct Subject {
     /// Volumes that are claims.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<Claim>,
-    /// It may write to volumes that outlive it: once it has run, its archive is behind them.
-    #[serde(default)]
-    pub outlived: bool,
     /// It has init containers, which are not to run again.
     #[serde(default)]
     pub has_init: bool,
@@ -88,7 +85,6 @@ impl Subject {
             archive_bytes: None,
             empty_dirs: Vec::new(),
             claims: Vec::new(),
-            outlived: false,
             has_init: false,
         }
     }

@@ -102,7 +102,13 @@ mod tests {
     use crate::protocol::{Plan, Restored};
 
     fn state(step: Step, queue: bool) -> State {
-        let plan = Plan { bridge: false, queue, hold: Hold::Frozen, policy: EvictionPolicy::MigrateOrBlock };
+        let plan = Plan {
+            bridge: false,
+            queue,
+            hold: Hold::Frozen,
+            policy: EvictionPolicy::MigrateOrBlock,
+            outlived: false,
+        };
         State { step, ..State::new(plan, None) }
     }
 

@@ -56,8 +56,12 @@ async fn bound(
 
 /// Another pod that has the claim mounted, on whatever node.
 fn holds(other: &Pod, pod: &Pod, claim: &str) -> bool {
-    let phase = other.status.as_ref().and_then(|status| status.phase.as_deref());
+    mounts(other, claim) && other.uid() != pod.uid()
+}
+
+/// It has that claim, and has not ended.
+pub fn mounts(pod: &Pod, claim: &str) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     let has_ended = matches!(phase, Some("Succeeded" | "Failed"));
-    let mounts = other.spec.iter().flat_map(names).any(|(_, name)| name == claim);
-    mounts && !has_ended && other.uid() != pod.uid()
+    !has_ended && pod.spec.iter().flat_map(names).any(|(_, name)| name == claim)
 }

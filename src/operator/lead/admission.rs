@@ -123,8 +123,13 @@ mod tests {
     }
 
     fn state(epoch: u32, failure: Option<Failure>) -> State {
-        let plan =
-            Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: EvictionPolicy::MigrateOrBlock };
+        let plan = Plan {
+            bridge: false,
+            queue: false,
+            hold: Hold::Frozen,
+            policy: EvictionPolicy::MigrateOrBlock,
+            outlived: false,
+        };
         State { epoch: Epoch(epoch), failure, ..State::new(plan, None) }
     }
 

@@ -116,8 +116,13 @@ mod tests {
     use crate::protocol::{Plan, State};
 
     fn journal(step: Step) -> Journal {
-        let plan =
-            Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: EvictionPolicy::MigrateOrBlock };
+        let plan = Plan {
+            bridge: false,
+            queue: false,
+            hold: Hold::Frozen,
+            policy: EvictionPolicy::MigrateOrBlock,
+            outlived: false,
+        };
         let subject = Subject { owner_uid: "web".into(), ..Subject::example("web-0") };
         Journal { subject, state: State { step, ..State::new(plan, Some("n2".into())) } }
     }

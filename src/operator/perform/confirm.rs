@@ -12,7 +12,7 @@ use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 
 use super::rehearsal::LIVED;
-use super::ticket::{awaiting, has_come, patience_of};
+use super::ticket::{awaiting, has_come, on_node, patience_of};
 use super::{EffectError, Performer, target};
 use crate::api::{AwaitOrder, Reason, Role, TicketState};
 use crate::operator::drive::subject::Journal;
@@ -37,7 +37,10 @@ impl Performer {
                 return Err(EffectError::transient(Reason::RestoreFailed, "it was restored again just now"));
             }
             Ok(ticket) if has_come(&ticket, TicketState::Started) => {
-                return Ok(Outcome::ReplacementConfirmed);
+                return Ok(match ticket.failure {
+                    None => Outcome::ReplacementConfirmed,
+                    Some(why) => Outcome::ReplacementStartedAnew { message: on_node(node, &why) },
+                });
             }
             Ok(ticket) => ticket,
             Err(error) => return Err(self.unanswered(journal, node, error).await?),

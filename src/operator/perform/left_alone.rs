@@ -134,8 +134,13 @@ mod tests {
     use crate::protocol::{Plan, Step};
 
     fn state(step: Step) -> State {
-        let plan =
-            Plan { bridge: true, queue: true, hold: Hold::Release, policy: EvictionPolicy::MigrateOrBlock };
+        let plan = Plan {
+            bridge: true,
+            queue: true,
+            hold: Hold::Release,
+            policy: EvictionPolicy::MigrateOrBlock,
+            outlived: false,
+        };
         State { step, park_sent: true, ..State::new(plan, None) }
     }
 

@@ -110,6 +110,7 @@ impl From<AgentError> for EffectError {
             Some(Refusal::NoArchive) => Self::failed(Reason::ArchiveDamaged, message),
             Some(Refusal::ContainerNotFound) => Self::failed(Reason::SourceGone, message),
             Some(Refusal::StillLives) => Self::transient(Reason::RestoreFailed, message),
+            Some(Refusal::NotAsDumped) => Self::failed(Reason::VolumeChanged, message),
             Some(
                 Refusal::RuntimeFailed
                 | Refusal::StaleEpoch
@@ -197,6 +198,7 @@ impl Performer {
         if commits(&journal.state, &outcome) {
             owner_keeps(&self.ctx.client, &journal.subject).await?;
             self.volumes_come_along(journal).await?;
+            self.stands_as_dumped(journal).await?;
         }
         Ok(outcome)
     }
@@ -249,7 +251,7 @@ impl Performer {
 /// What ran on a machine that is lost may have written to volumes that are not: its memory is behind them, and nobody knows.
 fn over_its_volumes(journal: &Journal, mut error: EffectError) -> EffectError {
     let restores = matches!(journal.state.step, Step::Replacing | Step::Switching);
-    if error.failure.reason == Reason::TargetLost && journal.subject.outlived && restores {
+    if error.failure.reason == Reason::TargetLost && journal.state.plan.outlived && restores {
         error.failure.reason = Reason::VolumeChanged;
         error.failure.message += ", and it may have run there and written to its volumes";
     }

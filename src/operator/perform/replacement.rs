@@ -84,7 +84,7 @@ impl Performer {
     }
 
     /// Opens the ticket of this life and waits for one round. Where the image may be another one than the source's, it opens
-    /// only once a container waits for it that is made from the same.
+    /// only once a container waits for it that is made from the same; where volumes outlive the pod, once they are there.
     async fn redeem(
         &self,
         journal: &Journal,
@@ -93,7 +93,8 @@ impl Performer {
         limit: Duration,
     ) -> Result<AwaitedTicket, Unredeemed> {
         let agent = self.ctx.agents.on(node)?;
-        if Self::may_be_another_image(journal) {
+        let another_image = Self::may_be_another_image(journal);
+        if another_image || journal.state.plan.outlived {
             let claimed = awaiting(journal, order.life, TicketState::Waiting, ROUND);
             let ticket = agent.await_ticket(&self.uid, Role::Replacement, &claimed).await?;
             let has_failed = ticket.fault.is_some_and(|fault| fault != RestoreFault::BrokenOff);
@@ -101,7 +102,8 @@ impl Performer {
                 return Ok(ticket);
             }
             // Later than that it was opened, and compared, before.
-            if ticket.state == TicketState::Waiting
+            if another_image
+                && ticket.state == TicketState::Waiting
                 && let Some(error) = self.not_the_sources_image(journal, node, &agent, &ticket).await?
             {
                 return Err(Unredeemed::NotHere(error));
@@ -122,7 +124,15 @@ impl Performer {
         let pod = ticket.pod.ok_or_else(|| {
             EffectError::transient(Reason::RestoreFailed, "the restored container's pod is not known")
         })?;
-        let name = self.replacement_name(journal, &pod).await?;
+        let name = match self.replacement_name(journal, &pod).await? {
+            Some(name) => name,
+            // It is not restored a second time, so that it is gone is seen when it is to be confirmed.
+            None if journal.state.plan.outlived => journal.subject.source.name.clone(),
+            None => {
+                let why = format!("pod {pod} is gone again");
+                return Err(EffectError::transient(Reason::RestoreFailed, why));
+            }
+        };
         Ok(outcome(Restored { pod, name, ip: ticket.pod_ip }))
     }
 
@@ -299,19 +309,16 @@ impl Performer {
         Ok(live.is_none_or(|pod| pod.uid().as_deref() != Some(replacement.pod.as_str())))
     }
 
-    /// A StatefulSet gives the name back, a ReplicaSet makes up a new one.
-    async fn replacement_name(&self, journal: &Journal, uid: &PodUid) -> Result<String, EffectError> {
+    /// A StatefulSet gives the name back, a ReplicaSet makes up a new one; none where the pod is gone.
+    async fn replacement_name(&self, journal: &Journal, uid: &PodUid) -> Result<Option<String>, EffectError> {
         let source = &journal.subject.source;
         if journal.subject.owner_kind == OwnerKind::StatefulSet {
-            return Ok(source.name.clone());
+            return Ok(Some(source.name.clone()));
         }
         let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &source.namespace);
         let list = pods.list(&ListParams::default()).await.map_err(EffectError::api("list pods"))?;
-        list.items
-            .iter()
-            .find(|pod| pod.uid().as_deref() == Some(uid.as_str()))
-            .map(ResourceExt::name_any)
-            .ok_or_else(|| EffectError::transient(Reason::RestoreFailed, format!("pod {uid} is gone again")))
+        let found = list.items.iter().find(|pod| pod.uid().as_deref() == Some(uid.as_str()));
+        Ok(found.map(ResourceExt::name_any))
     }
 }
 
@@ -325,6 +332,8 @@ impl Found {
         };
         let pod = &journal.subject.source.name;
         let message = format!("pod {pod} will not be restored: {why} after the commit of its migration");
-        Err(EffectError::terminal(Reason::SourceGone, message))
+        let has_run = matches!(self, Self::Stranger) && journal.state.plan.outlived;
+        let reason = if has_run { Reason::VolumeChanged } else { Reason::SourceGone };
+        Err(EffectError::terminal(reason, message))
     }
 }

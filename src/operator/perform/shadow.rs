@@ -17,7 +17,7 @@ use super::owner::{owner_keeps, owner_makes_at_once, says_ready};
 use super::volumes::stand_against;
 use super::wake::Waker;
 use super::{EffectError, Performer, target};
-use crate::api::{LABEL_MIGRATION, NodeName, PodIdentity, PodUid, Reason};
+use crate::api::{LABEL_MIGRATION, NodeName, PodIdentity, PodOrder, PodUid, Reason};
 use crate::operator::agents::client::AgentError;
 use crate::operator::check::claims::whereabouts;
 use crate::operator::check::properties;
@@ -215,9 +215,9 @@ impl Performer {
             name: shadow_name(&journal.subject.source.name, journal.state.epoch),
             uid: shadow.pod.clone(),
         });
-        let epoch = journal.state.epoch;
+        let order = PodOrder { epoch: journal.state.epoch, containers, as_dumped: false };
         // Not frozen before: a freeze is refused once the tickets are closed, a kill never.
-        self.ctx.agents.on(&shadow.node)?.kill(&self.uid, epoch, containers).await
+        self.ctx.agents.on(&shadow.node)?.kill(&self.uid, &order).await
     }
 
     /// The shadow goes at once, the bridge when the replacement is ready by itself.

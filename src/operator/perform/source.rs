@@ -6,7 +6,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt as _};
 
 use super::{EffectError, Performer};
-use crate::api::{NodeName, Reason, Refusal};
+use crate::api::{NodeName, PodOrder, Reason, Refusal};
 use crate::operator::agents::client::AgentError;
 use crate::operator::drive::subject::Journal;
 use crate::protocol::Outcome;
@@ -16,13 +16,22 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 impl Performer {
     pub(super) async fn freeze_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
-        let subject = &journal.subject;
-        let frozen = match self.ctx.agents.on(&subject.node) {
-            Ok(agent) => agent.freeze(&self.uid, journal.state.epoch, subject.containers()).await,
-            Err(error) => Err(error),
-        };
-        self.or_gone(&subject.node, frozen).await?;
+        let frozen = self.freeze(journal).await;
+        self.or_gone(&journal.subject.node, frozen).await?;
         Ok(Outcome::SourceFrozen)
+    }
+
+    async fn freeze(&self, journal: &Journal) -> Result<(), AgentError> {
+        self.ctx.agents.on(&journal.subject.node)?.freeze(&self.uid, &order(journal)).await
+    }
+
+    /// A pod whose volumes outlive it stands still since its dump, and nothing of it was started anew: a container that its
+    /// kubelet ends and starts meanwhile writes what the archive does not know.
+    pub(super) async fn stands_as_dumped(&self, journal: &Journal) -> Result<(), EffectError> {
+        if journal.state.plan.outlived {
+            self.freeze(journal).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn kill_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
@@ -33,17 +42,21 @@ impl Performer {
             return Err(EffectError::transient(Reason::StepTimedOut, what));
         }
         let killed = match self.ctx.agents.on(&subject.node) {
-            Ok(agent) => agent.kill(&self.uid, journal.state.epoch, subject.containers()).await,
+            Ok(agent) => agent.kill(&self.uid, &order(journal)).await,
             Err(error) => Err(error),
         };
-        self.or_gone(&subject.node, killed).await?;
+        self.or_gone(&subject.node, killed).await.map_err(|mut error| {
+            // There is no source to try it again with.
+            error.failure.retry &= error.failure.reason != Reason::VolumeChanged;
+            error
+        })?;
         Ok(Outcome::SourceKilled)
     }
 
     pub(super) async fn thaw_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let subject = &journal.subject;
         let thawed = match self.ctx.agents.on(&subject.node) {
-            Ok(agent) => agent.thaw(&self.uid, journal.state.epoch, subject.containers()).await,
+            Ok(agent) => agent.thaw(&self.uid, &order(journal)).await,
             Err(error) => Err(error),
         };
         self.or_gone(&subject.node, thawed).await?;
@@ -52,6 +65,11 @@ impl Performer {
 
     pub(super) async fn delete_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let source = &journal.subject.source;
+        // An operator that comes later finds what happened since the freeze.
+        if journal.state.plan.outlived && !self.is_source_gone(journal).await? {
+            let frozen = self.freeze(journal).await;
+            self.or_gone(&journal.subject.node, frozen).await?;
+        }
         self.delete_pod(&source.namespace, &source.name, source.uid.as_str()).await?;
         Ok(Outcome::SourceDeleted)
     }
@@ -144,4 +162,10 @@ impl Performer {
                 .any(|c| c.type_ == "Ready" && c.status == "True")
         })
     }
+}
+
+/// To the source's agent. What may write to volumes that outlive it is told apart from what was dumped.
+fn order(journal: &Journal) -> PodOrder {
+    let containers = journal.subject.containers();
+    PodOrder { epoch: journal.state.epoch, containers, as_dumped: journal.state.plan.outlived }
 }

@@ -23,8 +23,15 @@ impl Performer {
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
+        let answered = spent.is_ok();
         let silent = matches!(&spent, Err(AgentError::NoAgent(_) | AgentError::Unreachable { .. }));
         match self.or_gone(node, spent).await {
+            Ok(()) if !answered && journal.state.plan.outlived => {
+                let why = format!(
+                    "node {node} is down for good, and the pod may have run there and written to its volumes"
+                );
+                Err(EffectError::terminal(Reason::VolumeChanged, why))
+            }
             Ok(()) => Ok(Outcome::TicketSpent),
             Err(error) if silent => {
                 tracing::debug!(%node, %error, "its ticket is not known to be spent");

@@ -29,7 +29,7 @@ pub(super) fn opening(
         digest: archive(journal)?.digest.clone(),
         life,
         purpose,
-        once: journal.subject.outlived,
+        once: journal.state.plan.outlived,
     })
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use k8s_openapi::jiff::Timestamp;
+use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
@@ -17,7 +18,7 @@ use super::{EffectError, Performer};
 use crate::api::{NodeName, Reason};
 use crate::operator::check::claims::{Known, refusals};
 use crate::operator::drive::subject::Journal;
-use crate::operator::drive::volumes::known;
+use crate::operator::drive::volumes::{known, mounts};
 
 /// For what is only told.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -47,6 +48,7 @@ impl Performer {
     pub(super) async fn same_volumes(&self, journal: &Journal) -> Result<(), EffectError> {
         let namespace = &journal.subject.source.namespace;
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.ctx.client.clone(), namespace);
+        self.is_nobody_elses(journal).await?;
         let bound =
             journal.subject.claims.iter().filter_map(|claim| Some((&claim.claim, claim.bound.as_ref()?)));
         for (name, wanted) in bound {
@@ -62,6 +64,31 @@ impl Performer {
         Ok(())
     }
 
+    /// No other pod has come to hold what one node can mount, as one does that was made without a ticket.
+    async fn is_nobody_elses(&self, journal: &Journal) -> Result<(), EffectError> {
+        let one_node = || journal.subject.claims.iter().filter(|claim| claim.one_node);
+        if one_node().next().is_none() {
+            return Ok(());
+        }
+        let source = &journal.subject.source;
+        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &source.namespace);
+        let pods = pods.list(&ListParams::default()).await.map_err(EffectError::api("list pods"))?.items;
+        let is_ours = |pod: &Pod| {
+            pod.uid().as_deref() == Some(source.uid.as_str()) || self.shown_life(journal, pod).is_some()
+        };
+        for pod in pods.iter().filter(|pod| !is_ours(pod)) {
+            if let Some(claim) = one_node().find(|claim| mounts(pod, &claim.claim)) {
+                let why = format!(
+                    "pod {} has claim {} mounted, and may have written to it since the other was stopped",
+                    pod.name_any(),
+                    claim.claim
+                );
+                return Err(EffectError::terminal(Reason::VolumeChanged, why));
+            }
+        }
+        Ok(())
+    }
+
     /// Its volumes can still come along: looked at once more before the commit.
     pub(super) async fn volumes_come_along(&self, journal: &Journal) -> Result<(), EffectError> {
         if journal.subject.claims.is_empty() {
@@ -71,7 +98,9 @@ impl Performer {
         let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &source.namespace);
         let live = pods.get_opt(&source.name).await.map_err(EffectError::api("get source pod"))?;
         let Some(live) = live.filter(|pod| pod.uid().as_deref() == Some(source.uid.as_str())) else {
-            return Ok(());
+            // The next of its name may be there, and write, before anything of this one is.
+            let why = format!("pod {} is gone before its migration was committed", source.name);
+            return Err(EffectError::terminal(Reason::SourceGone, why));
         };
         let known = known(&self.ctx.client, &live).await.map_err(EffectError::api("get the pod's claims"))?;
         stand_against(&live, &known)

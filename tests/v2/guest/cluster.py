@@ -31,6 +31,8 @@ MIGRATIONS = "/apis/migration.ms2m.io/v1alpha1/namespaces/demo/statefulmigration
 SEEN = {"cgroup namespace of its own": True, "/proc/self/cgroup": "0::/", "memory.max": str(256 << 20)}
 PORT = 8080
 ENDED = ("Completed", "Failed")
+# Between two writes: each costs an emulated processor some tenths of a second.
+WRITE = 2
 # Given to a server that stands still for the time of its freeze.
 CALL = 5
 
@@ -41,6 +43,7 @@ def main():
         a_slow_line()
         counter, consumer = App("counter"), App("consumer")
         moves(counter, counts_on)
+        scale(counter=0, consumer=1, producer=1)
         moves(consumer, applies_each_once)
     except Exception:  # whatever it was: it is told, with what SHADOW says
         check("to its end", False, traceback.format_exc())
@@ -74,6 +77,13 @@ def applied(what):
     """Not held against the API server's own description of everything, which takes an emulated processor half a minute to make."""
     path = str(JOB / f"objects/{what}.yaml")
     eventually(f"{what} is applied", 60, lambda: tool("kubectl", "apply", "--validate=false", "-f", path) or True, pause=5)
+
+
+def scale(**wanted):
+    """Samples that are to run, and how many of each."""
+    for name, count in wanted.items():
+        kind = "deployment" if name == "producer" else "statefulset"
+        tool("kubectl", "-n", "demo", "scale", f"{kind}/{name}", f"--replicas={count}")
 
 
 def a_slow_line():
@@ -131,11 +141,14 @@ class App:
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": f"{self.name}-0", "namespace": "demo"}}
         uid, told = before["metadata"]["uid"], [None]
 
-        def tell():
+        def tell(answer=None):
             status = _migration(uid)
             step = {key: status.get(key) for key in ("step", "way", "reason", "message") if status.get(key)}
+            if answer:
+                step["answer"] = answer
             if step != told[0]:
                 told[0] = step
+                step = {**step, "load": Path("/proc/loadavg").read_text().split()[0]}
                 say(f"     {self.name}: " + " ".join(f"{key} {value}" for key, value in step.items()))
 
         def gone():
@@ -146,7 +159,9 @@ class App:
             status, answer = api.call("POST", f"{NAMESPACE}/pods/{self.name}-0/eviction", body)
             if status == 404:
                 return True
-            raise ValueError(f"{status}: {answer.get('message') if isinstance(answer, dict) else answer}")
+            said = f"{status}: {answer.get('message') if isinstance(answer, dict) else answer}"
+            tell(said)
+            raise ValueError(said)
 
         eventually(f"{self.name} is evicted", 150, gone, pause=2)
         ended = eventually(f"the migration of {self.name} has ended", 60, lambda: tell() or _ended(uid))
@@ -208,7 +223,7 @@ def counts_on(app, move):
     first, stop, acknowledged, unknown = app.state(), threading.Event(), [0], [0]
 
     def write():
-        while not stop.wait(0.2):
+        while not stop.wait(WRITE):
             try:
                 app.ask("POST", "/add", "x")
                 acknowledged[0] += 1

@@ -79,11 +79,8 @@ mod tests {
         assert!(ticket.let_go("l"));
         ticket.started("l");
         assert!(ticket.ended("c", RestoreFault::Ended, "out of memory".into()));
-        assert_eq!(
-            (ticket.state(), ticket.failure()),
-            (TicketState::Started, None),
-            "it carries on by itself"
-        );
+        assert_eq!(ticket.state(), TicketState::Started, "it carries on by itself");
+        assert_eq!(ticket.failure().unwrap().0, RestoreFault::Ended, "and that is told");
         assert_eq!(ticket.ending().count(), 0, "nobody else is ended for it");
         assert_eq!(claim(&mut ticket, create("p", "log", "l")), Verdict::Recorded);
         for request in [create("p", "app", "c2"), create("q", "app", "c3"), init] {
@@ -91,6 +88,26 @@ mod tests {
         }
         let read: Ticket = serde_json::from_str(&serde_json::to_string(&ticket).unwrap()).unwrap();
         assert_eq!(read, ticket);
+    }
+
+    #[test]
+    fn what_stands_still_beside_what_has_ended_since_it_was_let_go_is_let_go_too() {
+        let mut ticket = Ticket::default();
+        let containers = vec!["app".into(), "log".into()];
+        ticket.open(Opening { containers, digest: "d".into(), purpose: Purpose::Live, once: true }).unwrap();
+        for (name, id) in [("app", "c"), ("log", "l")] {
+            assert_eq!(ticket.claim(Role::Replacement, &create("p", name, id), true), Verdict::Restore);
+            assert!(ticket.restored(name));
+        }
+        assert!(ticket.let_go("c"));
+        assert_ne!(ticket.state(), TicketState::Started, "the intent is no life yet");
+        ticket.started("c");
+        assert!(ticket.ended("c", RestoreFault::Ended, "out of memory".into()));
+        assert_ne!(ticket.state(), TicketState::Started);
+        assert_eq!(ticket.must_be_on_record("l"), ["l"]);
+        assert!(ticket.let_go("l"));
+        ticket.started("l");
+        assert_eq!(ticket.state(), TicketState::Started);
     }
 
     #[test]
