@@ -83,7 +83,7 @@ fn what_was_started_anew_on_its_volume_since_the_dump_is_dumped_once_more() -> R
         ensure(&lab.cluster).await?;
         lab.claim("anew", Volume::Disk, None).await?;
         // So that it is on its way for a while.
-        let app = writer("anew", "head -c 300000000 /dev/urandom >/fill; ");
+        let app = writer("anew", &format!(": >>{AT}/$(hostname); head -c 300000000 /dev/urandom >/fill; "));
         lab.deploy(&app).await?;
         let before = lab.only_pod(&app).await?;
         let watch = lab.watch();
