@@ -4,7 +4,7 @@ IMAGE   ?= localhost/shadow:1
 CLUSTER ?= tests/cluster/cluster
 OUT     := target/$(TARGET)/release
 TAR     := target/image/shadow.tar
-PROGRAMS := postgresql,redis-server,memcached,nodejs,default-jre-headless,python3,python3-flask,gunicorn,nginx-light,mosquitto
+PROGRAMS := postgresql,redis-server,memcached,nodejs,default-jre-headless,python3,python3-flask,gunicorn,nginx-light,mosquitto,rabbitmq-server
 
 export CARGO_BUILD_TARGET := $(TARGET)
 

@@ -18,7 +18,7 @@ mod strike;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use lab::{App, Kind, Lab, Load, QueueType, Result, Scene, on_cluster};
+use lab::{App, Kind, Lab, Load, QueueType, Result, Scene, on_cluster, whole};
 use plan::{Plan, Shape};
 use run::{DEADLINE, Record};
 
@@ -77,6 +77,9 @@ async fn fresh_scene<'a>(lab: &'a Lab, plan: &Plan) -> Result<Scene<'a>> {
     if plan.broker_dies() {
         app = app.env("SKIP_REDELIVERED", "true");
     }
+    if plan.shape.whole {
+        app = whole(app);
+    }
     let queue_type = if plan.shape.quorum { QueueType::Quorum } else { QueueType::Classic };
     Scene::open(lab, app, &Load { queue_type, ..Load::steady(10) }, None).await
 }
@@ -100,7 +103,7 @@ fn keep(records: &[Record]) -> Result {
 
 fn tell(record: &Record) {
     println!(
-        "seed {:>6}  {:<26}  {:>3} s  {:>3}/s +{:<4} {:<28} {}{}",
+        "seed {:>6}  {:<38}  {:>3} s  {:>3}/s +{:<4} {:<28} {}{}",
         record.seed,
         record.shape,
         record.seconds,

@@ -122,14 +122,20 @@ pub struct Shape {
     /// Of a Deployment, whose next pod has another name, and not of a StatefulSet.
     pub deployment: bool,
     pub quorum: bool,
+    /// With sidecars, an init container and a volume.
+    pub whole: bool,
 }
 
 impl Shape {
-    /// The same for five seeds in a row, because a scene is dear; in eighty each shape meets each kind of first fault. But
+    /// The same for five seeds in a row, because a scene is dear; in two hundred each shape meets each kind of first fault. But
     /// a quorum queue whose broker loses its power keeps no order (docs/guarantees.md), migration or not: `classic_only`.
     fn of(seed: u64, classic_only: bool) -> Self {
         let turn = seed / 5 + seed / 20;
-        Self { deployment: turn / 2 % 2 == 1, quorum: turn % 2 == 1 && !classic_only }
+        Self {
+            deployment: turn / 2 % 2 == 1,
+            quorum: turn % 2 == 1 && !classic_only,
+            whole: seed / 5 % 3 == 2,
+        }
     }
 }
 
@@ -233,7 +239,8 @@ fn timed(kind: Kind, dice: &mut Dice) -> Timed {
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let owner = if self.deployment { "Deployment" } else { "StatefulSet" };
-        write!(f, "{owner}, {} queue", if self.quorum { "quorum" } else { "classic" })
+        let pod = if self.whole { ", sidecars" } else { "" };
+        write!(f, "{owner}, {} queue{pod}", if self.quorum { "quorum" } else { "classic" })
     }
 }
 

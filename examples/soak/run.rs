@@ -7,7 +7,9 @@ use shadow::api::{Phase, StatefulMigration};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::lab::{Drain, DrainOptions, Probe, Result, Scene, Snapshot, Verdict, consuming, fail, status_of};
+use crate::lab::{
+    Drain, DrainOptions, Probe, Result, Scene, Snapshot, Verdict, consuming, fail, give, held, status_of,
+};
 use crate::leftovers::Survey;
 use crate::plan::{Plan, Side, Victim};
 use crate::strike::strike;
@@ -48,6 +50,7 @@ pub struct Record {
     /// loses its power forgets the acknowledgements of some seconds.
     pub skipped: u64,
     pub chain_equal: bool,
+    /// The memory of the consumer, and of its sidecars where there are some.
     pub cookie_kept: bool,
     pub reads: usize,
     pub reads_older: usize,
@@ -135,6 +138,11 @@ async fn drained(scene: &Scene<'_>, plan: &Plan, record: &mut Record) -> Result 
     let lab = scene.lab;
     let before = lab.only_pod(&scene.app).await?;
     let survey = Survey::settled(lab, &scene.app).await?;
+    let mut sidecars = Vec::new();
+    if plan.shape.whole {
+        give(&before, &format!("{};", plan.seed)).await?;
+        sidecars = held(&before).await?;
+    }
     scene.producer.burst(plan.profile.backlog, plan.profile.rate).await?;
     let probe = Probe::start(&scene.service);
     sleep(SIDE).await;
@@ -164,6 +172,7 @@ async fn drained(scene: &Scene<'_>, plan: &Plan, record: &mut Record) -> Result 
     let now = lab.only_pod(&scene.app).await?;
     consuming(&now).await?;
     record.moved = now.uid != before.uid;
+    let sidecars_kept = !plan.shape.whole || held(&now).await? == sidecars;
     sleep(SIDE).await;
     let reads = probe.finish().await?;
     (record.reads, record.reads_older) = (reads.answered(), reads.older_than_seen());
@@ -174,7 +183,7 @@ async fn drained(scene: &Scene<'_>, plan: &Plan, record: &mut Record) -> Result 
     record.duplicated = verdict.duplicated;
     record.reordered = verdict.reordered;
     record.chain_equal = verdict.chain_equal && verdict.published == verdict.applied;
-    record.cookie_kept = verdict.cookie_kept;
+    record.cookie_kept = verdict.cookie_kept && sidecars_kept;
     record.skipped = state.skipped;
     record.leftovers = survey.differences(lab, &scene.app).await;
     is_one_of_two(status.phase, plan, &before, &now)?;
@@ -210,7 +219,8 @@ async fn drain_and_wait(
     record: &mut Record,
 ) -> Result<StatefulMigration> {
     let until = Instant::now() + PATIENCE;
-    let options = DrainOptions::of(&scene.app.name).timeout(PATIENCE);
+    let options =
+        DrainOptions { delete_empty_dir: true, ..DrainOptions::of(&scene.app.name).timeout(PATIENCE) };
     loop {
         record.drains += 1;
         let drain = Drain::start(&scene.lab.cluster, &before.node, &options)?;

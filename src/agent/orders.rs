@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::context::Node;
 use super::dump::job;
-use super::dump::standstill::{unlike_its_dump, was_dumped};
+use super::dump::standstill::{stands_still, unlike_its_dump, was_dumped};
 use super::dump::written::frozen_for;
 use super::failure::Failure;
 use super::node::cri;
@@ -130,9 +130,8 @@ async fn freeze(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: By
     if order.as_dumped {
         let frozen = frozen_for(&node.store.dump(&uid, order.epoch))?;
         let running: Vec<_> = found.iter().map(|(name, one)| (name.as_str(), one.id.as_str())).collect();
-        if let Some(what) = unlike_its_dump(&order.containers, &running, frozen.as_deref()) {
-            return Err(Failure::new(Refusal::NotAsDumped, what));
-        }
+        unlike_its_dump(&order.containers, &running, frozen.as_deref())?;
+        stands_still(&node, &order.containers, &found).await?;
     }
     try_join_all(found.iter().map(|(_, container)| container.freezer.freeze(deadline))).await?;
     tracing::info!(migration = %uid, epoch = %order.epoch, pod = %order.containers.pod.uid, "frozen");
@@ -158,7 +157,8 @@ async fn kill(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: Byte
     node.tickets.pass(&uid, |fence| fence.admit_kill(order.epoch))?;
     node.tickets.call_off(&uid, &order.containers.pod.uid)?;
     let found = node.find_all(&order.containers).await?;
-    let frozen = if order.as_dumped { frozen_for(&node.store.dump(&uid, order.epoch))? } else { None };
+    let tells = order.as_dumped && !found.is_empty();
+    let frozen = if tells { frozen_for(&node.store.dump(&uid, order.epoch))? } else { None };
     let (dumped, started): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, one)| {
         frozen.as_ref().is_none_or(|frozen| was_dumped(&order.containers, name, &one.id, frozen))
     });

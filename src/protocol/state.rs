@@ -208,7 +208,7 @@ impl State {
             Step::GivingUp => vec![Some(Effect::KeepArchive)],
             // The fresh pod need not wait for a shadow that nobody takes away: it takes no message.
             Step::StartingFresh => {
-                vec![when(bridge, Effect::WithdrawShadow), Some(Effect::ReleaseReplacement)]
+                vec![when(self.shadow_sent, Effect::WithdrawShadow), Some(Effect::ReleaseReplacement)]
             }
             // A shadow that was let go has shown the same before the commit, and the pause is not made longer for it.
             Step::Switching => {

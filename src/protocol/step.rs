@@ -149,8 +149,8 @@ fn failed(state: &State, failure: Failure) -> State {
         Step::Freezing | Step::Deleting if failure.reason == Reason::VolumeChanged && failure.retry => {
             withdraw(state, failure)
         }
-        // Its pod is gone already, and the next of its name may show a ticket.
-        Step::Deleting if failure.reason == Reason::VolumeChanged => {
+        // Its pod is gone already or about to go, and the next of its name may show a ticket.
+        Step::Freezing | Step::Deleting if failure.reason == Reason::VolumeChanged => {
             give_up(State { failure: Some(failure), ..state.clone() })
         }
         // The pod that was to carry on will never come: somebody deleted the source before the commit was known, and a

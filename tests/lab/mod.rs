@@ -21,6 +21,7 @@ mod scene;
 mod shell;
 mod stage;
 mod unhurt;
+mod whole;
 
 pub use app::{App, IMAGE, Kind, Program};
 pub use broker::Broker;
@@ -38,6 +39,7 @@ pub use scene::{Figures, Narrator, Scene, StepTime, consuming, quiesce};
 pub use shell::Output;
 pub use stage::{Lab, on_cluster, on_cluster_leaving_it};
 pub use unhurt::{cause_is_told, nothing_left, unhurt};
+pub use whole::{give, held, sidecar, whole};
 
 /// What went wrong, for people.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

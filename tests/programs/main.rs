@@ -15,6 +15,7 @@ mod gunicorn;
 mod image;
 mod ledger;
 mod postgres;
+mod rabbitmq;
 mod redis;
 mod tour;
 mod variants;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::agent::context::{Node, find_all};
 use crate::agent::failure::Failure;
-use crate::agent::node::containers::Containers;
+use crate::agent::node::containers::{Container, Containers};
 use crate::api::{Objection, PodContainers, Reason, Refusal};
 
 /// For letting a pod go on after a failure.
@@ -58,22 +58,46 @@ pub fn was_dumped(wanted: &PodContainers, name: &str, id: &str, frozen: &[String
     wanted.fresh.iter().any(|fresh| fresh == name) || frozen.iter().any(|known| known == id)
 }
 
-/// Why what runs of a pod is not what was dumped, where one has ended or was started since: a volume that outlives the pod may
-/// be ahead of its archive then. `frozen` is known where an agent has written the dump that notes it.
+/// Why what runs of a pod is not what was dumped: a volume that outlives the pod may be ahead of its archive, or be so soon.
+/// `frozen` is known where an agent has written the dump that notes it.
 pub fn unlike_its_dump(
     wanted: &PodContainers,
     running: &[(&str, &str)],
     frozen: Option<&[String]>,
-) -> Option<String> {
+) -> Result<(), Failure> {
     let pod = &wanted.pod.name;
     let Some(frozen) = frozen else {
-        return Some(format!("which processes of pod {pod} were dumped is not known here any more"));
+        let what = format!("which processes of pod {pod} were dumped is not known here any more");
+        return Err(Failure::new(Refusal::NotAsDumped, what));
     };
-    let is_there = |name: &str| {
-        running.iter().any(|(running, id)| *running == name && was_dumped(wanted, name, id, frozen))
-    };
-    let gone = wanted.carried().map(|of| of.container).find(|name| !is_there(name))?;
-    Some(format!("container {gone} of pod {pod} has ended since it was dumped, or was started anew"))
+    if let Some((name, _)) = running.iter().find(|(name, id)| !was_dumped(wanted, name, id, frozen)) {
+        let what = format!("container {name} of pod {pod} was started since it was dumped");
+        return Err(Failure::new(Refusal::NotAsDumped, what));
+    }
+    let is_there = |name: &str| running.iter().any(|(running, _)| *running == name);
+    match wanted.carried().map(|of| of.container).find(|name| !is_there(name)) {
+        Some(gone) => {
+            let what = format!("container {gone} of pod {pod} has ended since it was dumped");
+            Err(Failure::new(Refusal::ContainerNotFound, what))
+        }
+        None => Ok(()),
+    }
+}
+
+/// All of them have stood still since their dump, and nobody else of the pod runs.
+pub async fn stands_still(
+    node: &Node,
+    wanted: &PodContainers,
+    running: &[(String, Container)],
+) -> Result<(), Failure> {
+    for (name, container) in running.iter().filter(|(name, _)| !wanted.fresh.contains(name)) {
+        if container.freezer.is_frozen()? == Some(false) {
+            let what = format!("container {name} of pod {} does not stand still any more", wanted.pod.name);
+            return Err(Failure::new(Refusal::NotAsDumped, what));
+        }
+    }
+    let others = none_is_left_out(node, wanted).await;
+    others.map_err(|failure| Failure::new(Refusal::NotAsDumped, failure.message))
 }
 
 /// Another container of the pod does not stand still: a debug container that was started just now. It may change files of
@@ -114,14 +138,18 @@ mod tests {
         let (beside, fresh) = (vec!["log".to_owned()], vec!["ship".to_owned()]);
         let wanted = PodContainers { pod, container: "app".into(), beside, fresh };
         let frozen = ["a1", "l1", "s1"].map(str::to_owned);
-        let told = |running: &[(&str, &str)]| unlike_its_dump(&wanted, running, Some(&frozen));
-        assert_eq!(told(&[("app", "a1"), ("log", "l1"), ("ship", "s1")]), None);
-        assert_eq!(told(&[("app", "a1"), ("log", "l1"), ("ship", "s2")]), None, "not carried");
-        for running in [vec![("app", "a1"), ("log", "l2")], vec![("app", "a1")], vec![]] {
-            let why = told(&running).unwrap();
-            assert!(why.contains("web-0") && (why.contains("log") || running.is_empty()), "{why}");
+        let told = |running: &[(&str, &str)]| {
+            unlike_its_dump(&wanted, running, Some(&frozen)).map_err(|failure| failure.refusal)
+        };
+        assert_eq!(told(&[("app", "a1"), ("log", "l1"), ("ship", "s1")]), Ok(()));
+        assert_eq!(told(&[("app", "a1"), ("log", "l1"), ("ship", "s2")]), Ok(()), "not carried");
+        for running in [vec![("app", "a1"), ("log", "l2")], vec![("log", "l2")]] {
+            assert_eq!(told(&running), Err(Refusal::NotAsDumped), "started anew, whatever has ended");
         }
-        assert!(unlike_its_dump(&wanted, &[("app", "a1"), ("log", "l1")], None).is_some());
+        for running in [vec![("app", "a1")], vec![]] {
+            assert_eq!(told(&running), Err(Refusal::ContainerNotFound));
+        }
+        assert!(unlike_its_dump(&wanted, &[("app", "a1"), ("log", "l1")], None).is_err());
         assert!(was_dumped(&wanted, "app", "a1", &frozen) && !was_dumped(&wanted, "app", "a2", &frozen));
         assert!(was_dumped(&wanted, "ship", "s2", &frozen));
     }

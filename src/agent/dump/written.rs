@@ -1,5 +1,6 @@
 //! What lies in the folder of a dump: which containers stood still for it, and whether all of it is there. Blocking reads.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -32,8 +33,13 @@ pub fn is_written(dir: &Path) -> bool {
 
 /// IDs of the containers that stood still for that dump; none where it is not all written, or an earlier agent wrote it.
 pub fn frozen_for(dir: &Path) -> Result<Option<Vec<String>>, StoreError> {
-    let written: Option<Option<Written>> = store::read(&dir.join(WRITTEN))?;
-    Ok(written.flatten().map(|written| written.frozen))
+    match store::read::<Option<Written>>(&dir.join(WRITTEN)) {
+        // Of a machine that lost its power: none of what was dumped runs there.
+        Err(error) if matches!(error.source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
+            Ok(None)
+        }
+        written => Ok(written?.flatten().map(|written| written.frozen)),
+    }
 }
 
 /// The containers of a dump all of which is written here.

@@ -187,11 +187,11 @@ mod tests {
     #[tokio::test]
     async fn a_distribution_s_own_programs_come_first() {
         let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("criu");
-        std::fs::write(&program, "#!/bin/sh\necho \"own $PATH\"\n").unwrap();
-        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        // A link: a program that was just written may still be open in a process that another test starts.
+        std::os::unix::fs::symlink("/bin/sh", dir.path().join("criu")).unwrap();
         let host = Host::at(Path::new("/")).with_programs(vec![dir.path().to_owned()]);
-        let said = host.run("criu", &[], &[], Duration::from_secs(20)).await.unwrap();
+        let script = ["-c", "echo own $PATH"].map(OsStr::new);
+        let said = host.run("criu", &script, &[], Duration::from_secs(20)).await.unwrap();
         assert_eq!(String::from_utf8(said).unwrap(), format!("own {}:{NODE_PATH}\n", dir.path().display()));
     }
 

@@ -341,8 +341,7 @@ impl Tickets {
         let result = change(&mut ticket);
         if known.as_ref() != Some(&ticket) {
             // What it is about to write to its volumes outlasts a power failure: that it has run must too.
-            let has_lived = known.as_ref().is_some_and(|known| known.lived);
-            let durability = if ticket.lived && !has_lived { Durability::Disk } else { Durability::Process };
+            let durability = if ticket.lived { Durability::Disk } else { Durability::Process };
             store::write(&self.store.ticket(id), &ticket, durability)?;
             let entry = book.tickets.entry(id.clone()).or_insert_with(|| Entry::new(Ticket::default()));
             let restoring = ticket.parts.iter().filter(|(_, part)| part.state == PartState::Restoring);

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use super::events::Announcer;
 use super::subject::Journal;
+use crate::api::Reason;
 use crate::operator::perform::{EffectError, Performer};
 use crate::protocol::{Effect, Failure, Outcome};
 
@@ -60,11 +61,7 @@ pub async fn attempt(
             Ok(None) => {}
             Err(error) => tracing::debug!(%error, "not known whether it may be left alone"),
         }
-        let hopeless = match patience {
-            Some(patience) => !transient || started.elapsed() > patience,
-            None => !failure.retry,
-        };
-        if hopeless {
+        if is_hopeless(patience, &failure, transient, started.elapsed()) {
             return Err(failure);
         }
         tracing::info!(effect = effect.as_str(), failure.message, "tried again");
@@ -74,5 +71,30 @@ pub async fn attempt(
         }
         sleep(pause).await;
         pause = (pause * 2).min(RETRY_LONGEST);
+    }
+}
+
+/// Without patience only success leads on; but for what the protocol has a way for.
+fn is_hopeless(patience: Option<Duration>, failure: &Failure, transient: bool, after: Duration) -> bool {
+    match patience {
+        Some(patience) => !transient || after > patience,
+        None => !failure.retry || (!transient && failure.reason == Reason::VolumeChanged),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_success_leads_on_from_is_tried_again_but_for_a_source_that_was_started_anew() {
+        let hopeless = |failure: &Failure, transient| is_hopeless(None, failure, transient, Duration::MAX);
+        let silent = Failure::retryable(Reason::NoAgent, "silent");
+        assert!(!hopeless(&silent, true) && !hopeless(&silent, false));
+        let anew = Failure::retryable(Reason::VolumeChanged, "started anew");
+        assert!(hopeless(&anew, false) && !hopeless(&anew, true));
+        assert!(hopeless(&Failure::terminal(Reason::VolumeChanged, "started anew"), false));
+        let within = |transient, after| is_hopeless(Some(PATIENCE), &silent, transient, after);
+        assert!(!within(true, PATIENCE) && within(true, PATIENCE * 2) && within(false, Duration::ZERO));
     }
 }

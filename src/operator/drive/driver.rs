@@ -175,7 +175,8 @@ impl Driver {
                 () = sleep_until(limit.unwrap_or(deadline)), if limit.is_some() && state.step.is_revocable() => {
                     Event::StepTimedOut
                 }
-                () = sleep_until(deadline), if !deadline_passed => {
+                // What is taken back after the commit has it too.
+                () = sleep_until(deadline), if !deadline_passed && !state.step.is_committed() => {
                     deadline_passed = true;
                     Event::DeadlineExceeded
                 }

@@ -257,12 +257,16 @@ impl Performer {
                 list.into_iter().filter(|pod| shown(pod).is_some()).collect()
             }
         };
+        let by_name = journal.subject.owner_kind == OwnerKind::StatefulSet;
         let mut outdated = false;
         let mut awaited = None;
         for pod in found {
             match shown(&pod) {
+                // One of an earlier attempt was given up by it, and started fresh.
+                Some(ticket) if ticket.epoch < journal.state.epoch && !by_name => {}
                 None => return Ok(Found::Stranger),
-                Some(ticket) if ticket.epoch == journal.state.epoch && ticket.life >= journal.state.life => {
+                Some(ticket) if ticket.epoch < journal.state.epoch => return Ok(Found::Stranger),
+                Some(ticket) if ticket.life >= journal.state.life => {
                     awaited = Some(Box::new(pod));
                 }
                 Some(ticket) => {

@@ -16,9 +16,37 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 impl Performer {
     pub(super) async fn freeze_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
-        let frozen = self.freeze(journal).await;
-        self.or_gone(&journal.subject.node, frozen).await?;
+        self.frozen_as_dumped(journal).await?;
         Ok(Outcome::SourceFrozen)
+    }
+
+    /// It stands still for good, or it is gone and nobody starts it anew. What was started anew on volumes that outlive it is an
+    /// error: one that is tried again with the new one, unless its pod is about to go.
+    async fn frozen_as_dumped(&self, journal: &Journal) -> Result<(), EffectError> {
+        let frozen = self.freeze(journal).await;
+        let refusal = frozen.as_ref().err().and_then(AgentError::refusal);
+        let has_ended = refusal == Some(Refusal::ContainerNotFound);
+        if !journal.state.plan.outlived || !(has_ended || refusal == Some(Refusal::NotAsDumped)) {
+            return self.or_gone(&journal.subject.node, frozen).await;
+        }
+        let ends = self.is_source_ending(journal).await?;
+        match frozen {
+            Err(error) if !(has_ended && ends) => {
+                let mut failed = EffectError::failed(Reason::VolumeChanged, error.to_string());
+                failed.failure.retry = !ends;
+                Err(failed)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Its kubelet starts nothing of it any more.
+    async fn is_source_ending(&self, journal: &Journal) -> Result<bool, EffectError> {
+        let source = &journal.subject.source;
+        let pods = Api::<Pod>::namespaced(self.ctx.client.clone(), &source.namespace);
+        let live = pods.get_opt(&source.name).await.map_err(EffectError::api("get source pod"))?;
+        let is_it = |pod: &Pod| pod.uid().as_deref() == Some(source.uid.as_str());
+        Ok(live.filter(is_it).is_none_or(|pod| pod.metadata.deletion_timestamp.is_some()))
     }
 
     async fn freeze(&self, journal: &Journal) -> Result<(), AgentError> {
@@ -28,10 +56,15 @@ impl Performer {
     /// A pod whose volumes outlive it stands still since its dump, and nothing of it was started anew: a container that its
     /// kubelet ends and starts meanwhile writes what the archive does not know.
     pub(super) async fn stands_as_dumped(&self, journal: &Journal) -> Result<(), EffectError> {
-        if journal.state.plan.outlived {
-            self.freeze(journal).await?;
+        if !journal.state.plan.outlived {
+            return Ok(());
         }
-        Ok(())
+        match self.freeze(journal).await {
+            Err(error) if error.refusal() == Some(Refusal::ContainerNotFound) => {
+                Err(EffectError::failed(Reason::VolumeChanged, error.to_string()))
+            }
+            frozen => Ok(frozen?),
+        }
     }
 
     pub(super) async fn kill_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
@@ -67,8 +100,7 @@ impl Performer {
         let source = &journal.subject.source;
         // An operator that comes later finds what happened since the freeze.
         if journal.state.plan.outlived && !self.is_source_gone(journal).await? {
-            let frozen = self.freeze(journal).await;
-            self.or_gone(&journal.subject.node, frozen).await?;
+            self.frozen_as_dumped(journal).await?;
         }
         self.delete_pod(&source.namespace, &source.name, source.uid.as_str()).await?;
         Ok(Outcome::SourceDeleted)

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
@@ -74,9 +74,11 @@ impl Performer {
         let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &source.namespace);
         let pods = pods.list(&ListParams::default()).await.map_err(EffectError::api("list pods"))?.items;
         let is_ours = |pod: &Pod| {
-            pod.uid().as_deref() == Some(source.uid.as_str()) || self.shown_life(journal, pod).is_some()
+            let shown = self.shown_life(journal, pod);
+            pod.uid().as_deref() == Some(source.uid.as_str())
+                || shown.is_some_and(|ticket| ticket.epoch == journal.state.epoch)
         };
-        for pod in pods.iter().filter(|pod| !is_ours(pod)) {
+        for pod in pods.iter().filter(|pod| !is_ours(pod) && has_run(pod)) {
             if let Some(claim) = one_node().find(|claim| mounts(pod, &claim.claim)) {
                 let why = format!(
                     "pod {} has claim {} mounted, and may have written to it since the other was stopped",
@@ -136,6 +138,17 @@ pub(super) fn stand_against(source: &Pod, known: &Known) -> Result<(), EffectErr
     }
 }
 
+/// One of its containers was started.
+fn has_run(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let all =
+        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+    all.into_iter().any(|one| {
+        let begun = |state: &ContainerState| state.running.is_some() || state.terminated.is_some();
+        one.restart_count > 0 || one.state.as_ref().is_some_and(begun)
+    })
+}
+
 /// As the attach/detach controller names it.
 fn attachment(volume: &PersistentVolume, node: &NodeName) -> Option<String> {
     let csi = volume.spec.as_ref()?.csi.as_ref()?;
@@ -176,6 +189,19 @@ mod tests {
         let expected = format!("csi-{}", hex::encode(Sha256::digest("hdn2")));
         assert_eq!(attachment(&volume, &"n2".into()), Some(expected));
         assert_eq!(attachment(&PersistentVolume::default(), &"n2".into()), None);
+    }
+
+    #[test]
+    fn a_pod_has_run_once_one_of_its_containers_was_started() {
+        let pod = |state: serde_json::Value| -> Pod {
+            let container = json!({ "name": "app", "image": "i", "imageID": "", "ready": false,
+                "restartCount": 0, "state": state });
+            serde_json::from_value(json!({ "metadata": {}, "status": { "containerStatuses": [container] } }))
+                .unwrap()
+        };
+        assert!(has_run(&pod(json!({ "running": {} }))));
+        assert!(has_run(&pod(json!({ "terminated": { "exitCode": 1 } }))));
+        assert!(!has_run(&pod(json!({ "waiting": {} }))) && !has_run(&Pod::default()));
     }
 
     #[test]
