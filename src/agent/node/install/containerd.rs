@@ -159,7 +159,6 @@ fn drop_in(systemd_cgroup: bool) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
     use super::*;
@@ -184,9 +183,11 @@ mod tests {
     fn node(dir: &Path, dumps: &str) -> Site {
         let bin = dir.join("bin");
         fs::create_dir_all(&bin).unwrap();
-        let program = bin.join("containerd");
-        fs::write(&program, format!("#!/bin/sh\n{dumps}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let (text, program) = (dir.join("containerd.sh"), bin.join("containerd"));
+        fs::write(&text, format!("#!/bin/sh\n{dumps}\n")).unwrap();
+        // Written by another process: what we write may still be open in one that another test starts, and is not executed then.
+        let written = std::process::Command::new("install").arg("-m755").args([&text, &program]).status();
+        assert!(written.unwrap().success());
         let host = Host::at(dir).with_programs(vec![bin]);
         let engine = Engine {
             config: "/etc/rancher/config.toml".into(),
