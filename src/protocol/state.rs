@@ -183,6 +183,11 @@ impl State {
                 .is_some_and(|f| !f.retry && !matches!(f.reason, Reason::Aborted | Reason::SourceGone))
     }
 
+    /// Before anything was to be restored: source and shadow may be there still.
+    fn is_given_up_early(&self) -> bool {
+        self.given_up && self.way == Way::Target
+    }
+
     /// All effects of the current step.
     pub fn required(&self) -> Vec<Effect> {
         let Plan { bridge, queue, .. } = self.plan;
@@ -208,7 +213,10 @@ impl State {
             Step::GivingUp => vec![Some(Effect::KeepArchive)],
             // The fresh pod need not wait for a shadow that nobody takes away: it takes no message.
             Step::StartingFresh => {
-                vec![when(self.shadow_sent, Effect::WithdrawShadow), Some(Effect::ReleaseReplacement)]
+                vec![
+                    when(bridge || self.is_given_up_early(), Effect::WithdrawShadow),
+                    Some(Effect::ReleaseReplacement),
+                ]
             }
             // A shadow that was let go has shown the same before the commit, and the pause is not made longer for it.
             Step::Switching => {
@@ -219,7 +227,10 @@ impl State {
             Step::Cleaning => vec![when(bridge, Effect::RemoveShadow), when(queue, Effect::DropParking)],
             Step::Withdrawing => vec![when(self.shadow_sent, Effect::WithdrawShadow)],
             Step::Reverting => vec![
-                when(self.dump_sent && !self.evicted_first && !self.given_up, Effect::ThawSource),
+                when(
+                    self.dump_sent && !self.evicted_first && (!self.given_up || self.is_given_up_early()),
+                    Effect::ThawSource,
+                ),
                 // After an eviction for the pod that comes next: it finds the order to park.
                 when(
                     self.park_sent && (self.evicted_first || !self.ends_in_eviction()),

@@ -235,10 +235,12 @@ async fn dump_and_send(
         Ok(report)
     });
     // Whoever has called it off since thaws by himself, and a later attempt may have frozen it again.
-    let is_ours = || node.tickets.pass(uid, |fence| fence.admit_forward(order.epoch)).is_ok();
-    if report.is_err() && std::mem::take(&mut stands_still) && is_ours() {
+    let is_ours = || node.tickets.pass(uid, |fence| fence.admit_kill(order.epoch)).is_ok();
+    if report.is_err() && std::mem::take(&mut stands_still) {
         let _lock = node.locks.lock(&order.containers.pod.uid, Instant::now() + THAW).await;
-        if let Err(error) = thaw(&node.containers, &order.containers).await {
+        if is_ours()
+            && let Err(error) = thaw(&node.containers, &order.containers).await
+        {
             tracing::error!(%error, pod = %order.containers.pod.uid, "a pod stands still after a failed dump");
         }
     }

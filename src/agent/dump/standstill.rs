@@ -91,13 +91,16 @@ pub async fn stands_still(
     running: &[(String, Container)],
 ) -> Result<(), Failure> {
     for (name, container) in running.iter().filter(|(name, _)| !wanted.fresh.contains(name)) {
-        if container.freezer.is_frozen()? == Some(false) {
+        if container.freezer.is_thawed()? {
             let what = format!("container {name} of pod {} does not stand still any more", wanted.pod.name);
             return Err(Failure::new(Refusal::NotAsDumped, what));
         }
     }
     let others = none_is_left_out(node, wanted).await;
-    others.map_err(|failure| Failure::new(Refusal::NotAsDumped, failure.message))
+    others.map_err(|failure| match failure.objection {
+        Some(_) => Failure::new(Refusal::NotAsDumped, failure.message),
+        None => failure,
+    })
 }
 
 /// Another container of the pod does not stand still: a debug container that was started just now. It may change files of

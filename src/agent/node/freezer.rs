@@ -72,6 +72,15 @@ impl Freezer {
         }
     }
 
+    /// True if it is to run: nobody has frozen it, or somebody has thawed it. False where the cgroup is gone.
+    pub fn is_thawed(&self) -> Result<bool, FreezerError> {
+        let (file, thawed) = match self {
+            Self::V1(_) => ("freezer.state", "THAWED"),
+            Self::V2(_) => ("cgroup.freeze", "0"),
+        };
+        Ok(self.read(file)?.is_some_and(|state| state.trim() == thawed))
+    }
+
     /// Wakes what a restore has left stopped: frozen first, so that no process sees another one move before all may.
     pub async fn wake(&self, deadline: Instant) -> Result<(), FreezerError> {
         self.freeze(deadline).await?;
@@ -219,7 +228,20 @@ mod tests {
             freezer.freeze(soon()).await.unwrap();
             freezer.thaw(soon()).await.unwrap();
             freezer.kill(soon()).await.unwrap();
-            assert_eq!(freezer.is_frozen().unwrap(), None);
+            assert_eq!((freezer.is_frozen().unwrap(), freezer.is_thawed().unwrap()), (None, false));
+        }
+    }
+
+    #[test]
+    fn only_what_is_to_run_is_thawed() {
+        let dir = tempfile::tempdir().unwrap();
+        let [v1, v2] = [Freezer::V1(dir.path().to_owned()), Freezer::V2(dir.path().to_owned())];
+        for (state, freeze, thawed) in
+            [("THAWED", "0", true), ("FREEZING", "1", false), ("FROZEN", "1", false)]
+        {
+            fs::write(dir.path().join("freezer.state"), format!("{state}\n")).unwrap();
+            fs::write(dir.path().join("cgroup.freeze"), format!("{freeze}\n")).unwrap();
+            assert_eq!((v1.is_thawed().unwrap(), v2.is_thawed().unwrap()), (thawed, thawed), "{state}");
         }
     }
 

@@ -313,7 +313,7 @@ impl Tickets {
             return Ok(());
         }
         entry.failures += 1;
-        let written = store::write(&self.store.ticket(id), &entry.ticket, Durability::Process);
+        let written = store::write(&self.store.ticket(id), &entry.ticket, durability(&entry.ticket));
         drop(book);
         self.changed();
         written
@@ -340,9 +340,7 @@ impl Tickets {
         let mut ticket = known.clone().unwrap_or_default();
         let result = change(&mut ticket);
         if known.as_ref() != Some(&ticket) {
-            // What it is about to write to its volumes outlasts a power failure: that it has run must too.
-            let durability = if ticket.lived { Durability::Disk } else { Durability::Process };
-            store::write(&self.store.ticket(id), &ticket, durability)?;
+            store::write(&self.store.ticket(id), &ticket, durability(&ticket))?;
             let entry = book.tickets.entry(id.clone()).or_insert_with(|| Entry::new(Ticket::default()));
             let restoring = ticket.parts.iter().filter(|(_, part)| part.state == PartState::Restoring);
             entry.restoring.extend(restoring.map(|(name, _)| name.clone()));
@@ -361,6 +359,11 @@ impl Tickets {
     fn changed(&self) {
         self.changes.send_modify(|version| *version += 1);
     }
+}
+
+/// What has run on its volumes has written what outlasts a power failure: that it has run must outlast it too.
+fn durability(ticket: &Ticket) -> Durability {
+    if ticket.lived { Durability::Disk } else { Durability::Process }
 }
 
 #[cfg(test)]

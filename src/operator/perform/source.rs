@@ -46,7 +46,16 @@ impl Performer {
         let pods = Api::<Pod>::namespaced(self.ctx.client.clone(), &source.namespace);
         let live = pods.get_opt(&source.name).await.map_err(EffectError::api("get source pod"))?;
         let is_it = |pod: &Pod| pod.uid().as_deref() == Some(source.uid.as_str());
-        Ok(live.filter(is_it).is_none_or(|pod| pod.metadata.deletion_timestamp.is_some()))
+        Ok(live.filter(is_it).is_none_or(|pod| pod.metadata.deletion_timestamp.is_some() || has_ended(&pod)))
+    }
+
+    /// As we do: its kubelet kills what stands still, and starts nothing.
+    async fn is_deleted_at_once(&self, journal: &Journal) -> Result<bool, EffectError> {
+        let source = &journal.subject.source;
+        let pods = Api::<Pod>::namespaced(self.ctx.client.clone(), &source.namespace);
+        let live = pods.get_opt(&source.name).await.map_err(EffectError::api("get source pod"))?;
+        let is_it = |pod: &Pod| pod.uid().as_deref() == Some(source.uid.as_str());
+        Ok(live.filter(is_it).is_none_or(|pod| pod.metadata.deletion_grace_period_seconds == Some(0)))
     }
 
     async fn freeze(&self, journal: &Journal) -> Result<(), AgentError> {
@@ -99,7 +108,7 @@ impl Performer {
     pub(super) async fn delete_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let source = &journal.subject.source;
         // An operator that comes later finds what happened since the freeze.
-        if journal.state.plan.outlived && !self.is_source_gone(journal).await? {
+        if journal.state.plan.outlived && !self.is_deleted_at_once(journal).await? {
             self.frozen_as_dumped(journal).await?;
         }
         self.delete_pod(&source.namespace, &source.name, source.uid.as_str()).await?;
@@ -194,6 +203,12 @@ impl Performer {
                 .any(|c| c.type_ == "Ready" && c.status == "True")
         })
     }
+}
+
+/// Its node has given it up: nothing of it is started again.
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Failed" | "Succeeded"))
 }
 
 /// To the source's agent. What may write to volumes that outlive it is told apart from what was dumped.

@@ -78,7 +78,12 @@ impl Performer {
             pod.uid().as_deref() == Some(source.uid.as_str())
                 || shown.is_some_and(|ticket| ticket.epoch == journal.state.epoch)
         };
-        for pod in pods.iter().filter(|pod| !is_ours(pod) && has_run(pod)) {
+        // What runs where it was attached may not be told yet.
+        let may_run = |pod: &Pod| {
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+            has_run(pod) || node.is_some() && node == journal.state.target.as_ref().map(NodeName::as_str)
+        };
+        for pod in pods.iter().filter(|pod| !is_ours(pod) && may_run(pod)) {
             if let Some(claim) = one_node().find(|claim| mounts(pod, &claim.claim)) {
                 let why = format!(
                     "pod {} has claim {} mounted, and may have written to it since the other was stopped",
