@@ -7,10 +7,16 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
-use shadow::api::{ANNOTATION_PLACED_ON, ANNOTATION_TICKET, GROUP, LABEL_ROLE, MANAGER};
+use shadow::api::{
+    ANNOTATION_AT_ONCE, ANNOTATION_INIT_CONTAINERS, ANNOTATION_PLACED_ON, ANNOTATION_TICKET, GROUP,
+    LABEL_ROLE, MANAGER,
+};
 
 use crate::lab::{App, Kind, Lab, Result, fail};
 
+/// They stay on a pod that was restored, and mean nothing once its ticket is closed.
+const OF_RESTORED: [&str; 4] =
+    [ANNOTATION_TICKET, ANNOTATION_PLACED_ON, ANNOTATION_INIT_CONTAINERS, ANNOTATION_AT_ONCE];
 /// For what SHADOW has to take away.
 const PATIENCE: Duration = Duration::from_secs(45);
 /// For the kubelet's own mounts: what it lost sight of while it was killed, it looks for once a minute.
@@ -90,7 +96,7 @@ impl Survey {
             self.things.insert(format!("pod {}{role}", pod.name_any()));
             for key in pod.annotations().keys().filter(|key| key.starts_with(GROUP)) {
                 // A pod that was restored shows by what: they go with it.
-                if ![ANNOTATION_TICKET, ANNOTATION_PLACED_ON].contains(&key.as_str()) {
+                if !OF_RESTORED.contains(&key.as_str()) {
                     self.things.insert(format!("annotation {key} of pod {}", pod.name_any()));
                 }
             }
