@@ -134,7 +134,7 @@ impl Shape {
         Self {
             deployment: turn / 2 % 2 == 1,
             quorum: turn % 2 == 1 && !classic_only,
-            whole: seed / 5 % 3 == 2,
+            whole: turn / 4 % 2 == 1,
         }
     }
 }

@@ -50,7 +50,7 @@ pub fn furnish(world: &World) {
         "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }] } });
     create(Key::new("services", NAMESPACE, "web"), service);
     let annotations = json!({ "migration.ms2m.io/policy": world.scenario.policy(), "migration.ms2m.io/queue": PRIMARY,
-        "migration.ms2m.io/broker-secret": "broker", "migration.ms2m.io/deadline": "45s",
+        "migration.ms2m.io/broker-secret": "broker", "migration.ms2m.io/deadline": world.scenario.deadline(),
         "migration.ms2m.io/state-from": world.scenario.state_from() });
     let set = json!({ "metadata": { "annotations": annotations }, "spec": { "replicas": 1,
         "selector": { "matchLabels": { "app": "web" } }, "serviceName": "web",

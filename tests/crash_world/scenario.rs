@@ -61,6 +61,11 @@ impl Scenario {
         if self.evicts { "MigrateOrEvict" } else { "MigrateOrBlock" }
     }
 
+    /// Where the first attempt fails by itself there is time for a third: what strikes may cost the second.
+    pub fn deadline(&self) -> &'static str {
+        if self.trouble == Trouble::FirstDumpFails { "120s" } else { "45s" }
+    }
+
     pub fn state_from(&self) -> &'static str {
         if self.bridged { "Queue" } else { "Any" }
     }

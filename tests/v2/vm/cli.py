@@ -17,7 +17,7 @@ from . import job, machine, system
 CONSOLE = job.ROOT / "target/v2-console.log"
 # An emulated processor is slow, and more so where much else runs: V2_PATIENCE says how much.
 PATIENCE = 8.0
-LIMIT = {"runtime": 240.0, "cluster": 340.0}
+LIMIT = {"runtime": 240.0, "cluster": 225.0}
 MEMORY = {"runtime": 3072, "cluster": 6144}
 # Where several are emulated, QEMU 7.2 may let a kernel run into its own half-patched code: a whole cluster needs them all the same.
 PROCESSORS = {"runtime": 1, "cluster": 4}
