@@ -26,6 +26,13 @@ pub struct Plan {
     pub outlived: bool,
 }
 
+impl Plan {
+    /// The least there is: neither queue nor bridge, and no volume that outlives the pod.
+    pub fn plain(policy: EvictionPolicy) -> Self {
+        Self { bridge: false, queue: false, hold: Hold::Frozen, policy, outlived: false }
+    }
+}
+
 /// A verified archive on the target.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

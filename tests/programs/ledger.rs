@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::tour::Gap;
-use crate::lab::{Result, eventually, fail};
+use super::tour::{Gap, Leg, Tour};
+use super::variants::Variant;
+use crate::lab::{App, Result, eventually, fail};
 
 const PACE: Duration = Duration::from_millis(5);
 /// After this long without an answer it connects anew, as clients do.
@@ -92,6 +93,25 @@ pub async fn goes_on(ledger: &Ledger) -> Result {
         async || Ok((ledger.acknowledged() >= goal).then_some(())),
     )
     .await
+}
+
+/// Drained to the other node and back, written to all the time; `same` looks at it after each.
+pub async fn there_and_back(
+    tour: &Tour<'_>,
+    variant: Variant,
+    app: &App,
+    ledger: &Ledger,
+    mut same: impl AsyncFnMut(&Leg) -> Result,
+) -> Result {
+    for _ in 0..2 {
+        goes_on(ledger).await?;
+        ledger.longest_gap();
+        let leg = tour.leg(app).await?;
+        goes_on(ledger).await?;
+        tour.tell(variant, &leg, ledger.longest_gap());
+        same(&leg).await?;
+    }
+    Ok(())
 }
 
 /// What must be in the store in the end, and what may be.

@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
 use super::image::WITH_VOLUMES;
-use super::ledger::{Ledger, Store, goes_on};
+use super::ledger::{Ledger, Store, there_and_back};
 use super::tour::{Tour, on_tour};
 use super::variants::{Variant, app};
 use crate::lab::{App, Result, fail};
@@ -41,15 +41,12 @@ pub async fn loses_nothing(tour: &Tour<'_>, variant: Variant, app: App) -> Resul
     client.query(MAKE).await?;
     let life = client.query(LIFE).await?;
     let ledger = Ledger::start(Postgres::at(&service));
-    for _ in 0..2 {
-        goes_on(&ledger).await?;
-        ledger.longest_gap();
-        let leg = tour.leg(&app).await?;
-        goes_on(&ledger).await?;
-        tour.tell(variant, &leg, ledger.longest_gap());
+    there_and_back(tour, variant, &app, &ledger, async |leg| {
         client = Postgres::at(&format!("{}:8080", leg.after.ip));
         assert_eq!(client.query(LIFE).await?, life, "the same process");
-    }
+        Ok(())
+    })
+    .await?;
     let account = ledger.finish().await?;
     account.check(&client.all().await?)?;
     client.query("CHECKPOINT").await?;

@@ -5,7 +5,7 @@ use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 
-use super::ledger::{Ledger, Store, goes_on};
+use super::ledger::{Ledger, Store, there_and_back};
 use super::tour::{Tour, on_tour};
 use super::variants::{self, Variant};
 use crate::lab::{App, Result, Volume, fail, mounts};
@@ -33,13 +33,7 @@ async fn loses_nothing(tour: &Tour<'_>, variant: Variant, app: &App) -> Result {
     let mut client = Rabbit::at(&service);
     client.publish(MEMORY, KEPT, BasicProperties::default()).await?;
     let ledger = Ledger::start(Rabbit::at(&service));
-    for _ in 0..2 {
-        goes_on(&ledger).await?;
-        ledger.longest_gap();
-        let leg = tour.leg(app).await?;
-        goes_on(&ledger).await?;
-        tour.tell(variant, &leg, ledger.longest_gap());
-    }
+    there_and_back(tour, variant, app, &ledger, async |_| Ok(())).await?;
     let account = ledger.finish().await?;
     client.disconnect();
     account.check(&client.all(LEDGER).await?)?;

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
-use super::ledger::{Ledger, Store, goes_on};
+use super::ledger::{Ledger, Store, there_and_back};
 use super::tour::{Tour, on_tour};
 use super::variants::{Variant, app};
 use crate::lab::{App, Result, fail};
@@ -34,15 +34,12 @@ pub async fn keeps_all(tour: &Tour<'_>, variant: Variant, app: &App, file: bool)
     let mut client = Redis::at(&service);
     let life = client.life().await?;
     let ledger = Ledger::start(Redis::at(&service));
-    for _ in 0..2 {
-        goes_on(&ledger).await?;
-        ledger.longest_gap();
-        let leg = tour.leg(app).await?;
-        goes_on(&ledger).await?;
-        tour.tell(variant, &leg, ledger.longest_gap());
+    there_and_back(tour, variant, app, &ledger, async |leg| {
         client = Redis::at(&format!("{}:8080", leg.after.ip));
         assert_eq!(client.life().await?, life, "the same process");
-    }
+        Ok(())
+    })
+    .await?;
     let account = ledger.finish().await?;
     account.check(&client.all().await?)?;
     if file {

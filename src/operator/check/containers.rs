@@ -66,6 +66,12 @@ pub fn moving(
     Ok(Moving { container: container.to_owned(), beside: names(beside), fresh: names(fresh) })
 }
 
+/// Its phase says that none of it is ever started again.
+pub fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -15,7 +15,7 @@ use super::subject::{Journal, OwnerKind, Subject};
 use super::surroundings::held_against_surroundings;
 use super::timings::Measured;
 use super::volumes;
-use crate::api::{Hold, NodeName, PodIdentity, PodUid, Reason};
+use crate::api::{NodeName, PodIdentity, PodUid, Reason};
 use crate::judgement::Circumstances;
 use crate::operator::agents::client::AgentError;
 use crate::operator::check::preflight::{Accepted, preflight};
@@ -42,8 +42,7 @@ pub async fn accept(
         .filter(|pod| pod.metadata.deletion_timestamp.is_none());
     let Some(pod) = source else {
         let subject = bare_subject(&namespace, &spec.source_pod, spec.source_pod_uid.clone(), None);
-        let plan =
-            Plan { bridge: false, queue: false, hold: Hold::Frozen, policy: spec.policy, outlived: false };
+        let plan = Plan::plain(spec.policy);
         let (state, _) = step(&State::new(plan, None), Event::SourceGone);
         let journal = Journal { subject, state };
         book.write(&journal, &Measured::default()).await?;
@@ -87,13 +86,7 @@ pub async fn accept(
         Err(failure) => {
             let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
             let subject = bare_subject(&namespace, &pod.name_any(), pod.uid().map(PodUid), node);
-            let plan = Plan {
-                bridge: false,
-                queue: false,
-                hold: Hold::Frozen,
-                policy: spec.policy,
-                outlived: false,
-            };
+            let plan = Plan::plain(spec.policy);
             announcer.warning(&subject, failure.reason, &failure.message);
             let (state, _) = step(&State::new(plan, None), Event::Refused(failure));
             Journal { subject, state }

@@ -232,17 +232,11 @@ fn as_status(value: bool) -> &'static str {
 mod tests {
     use super::super::subject::Subject;
     use super::*;
-    use crate::api::{EvictionPolicy, Hold};
+    use crate::api::EvictionPolicy;
     use crate::protocol::{Failure, Plan, State};
 
     fn journal(step: Step, change: impl FnOnce(&mut State)) -> Journal {
-        let plan = Plan {
-            bridge: false,
-            queue: false,
-            hold: Hold::Frozen,
-            policy: EvictionPolicy::MigrateOrEvict,
-            outlived: false,
-        };
+        let plan = Plan::plain(EvictionPolicy::MigrateOrEvict);
         let subject = Subject { owner_uid: "web".into(), ..Subject::example("web-0") };
         let mut state = State { step, ..State::new(plan, Some("n2".into())) };
         change(&mut state);

@@ -98,17 +98,11 @@ pub fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{EvictionPolicy, Hold};
+    use crate::api::EvictionPolicy;
     use crate::protocol::{Plan, Restored};
 
     fn state(step: Step, queue: bool) -> State {
-        let plan = Plan {
-            bridge: false,
-            queue,
-            hold: Hold::Frozen,
-            policy: EvictionPolicy::MigrateOrBlock,
-            outlived: false,
-        };
+        let plan = Plan { queue, ..Plan::plain(EvictionPolicy::MigrateOrBlock) };
         State { step, ..State::new(plan, None) }
     }
 

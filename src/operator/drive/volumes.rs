@@ -11,6 +11,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
 use crate::operator::check::claims::{Claimed, Known, names};
+use crate::operator::check::containers::has_ended;
 
 /// Of all claims of this pod.
 pub async fn known(client: &Client, pod: &Pod) -> Result<Known, kube::Error> {
@@ -61,7 +62,5 @@ fn holds(other: &Pod, pod: &Pod, claim: &str) -> bool {
 
 /// It has that claim, and has not ended.
 pub fn mounts(pod: &Pod, claim: &str) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    let has_ended = matches!(phase, Some("Succeeded" | "Failed"));
-    !has_ended && pod.spec.iter().flat_map(names).any(|(_, name)| name == claim)
+    !has_ended(pod) && pod.spec.iter().flat_map(names).any(|(_, name)| name == claim)
 }

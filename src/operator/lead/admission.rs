@@ -111,7 +111,7 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
-    use crate::api::{EvictionPolicy, Hold};
+    use crate::api::EvictionPolicy;
     use crate::protocol::Plan;
 
     fn orders() -> (Orders, watch::Sender<Admission>) {
@@ -123,13 +123,7 @@ mod tests {
     }
 
     fn state(epoch: u32, failure: Option<Failure>) -> State {
-        let plan = Plan {
-            bridge: false,
-            queue: false,
-            hold: Hold::Frozen,
-            policy: EvictionPolicy::MigrateOrBlock,
-            outlived: false,
-        };
+        let plan = Plan::plain(EvictionPolicy::MigrateOrBlock);
         State { epoch: Epoch(epoch), failure, ..State::new(plan, None) }
     }
 

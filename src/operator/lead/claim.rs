@@ -111,18 +111,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::{EvictionPolicy, Hold};
+    use crate::api::EvictionPolicy;
     use crate::operator::drive::subject::Subject;
     use crate::protocol::{Plan, State};
 
     fn journal(step: Step) -> Journal {
-        let plan = Plan {
-            bridge: false,
-            queue: false,
-            hold: Hold::Frozen,
-            policy: EvictionPolicy::MigrateOrBlock,
-            outlived: false,
-        };
+        let plan = Plan::plain(EvictionPolicy::MigrateOrBlock);
         let subject = Subject { owner_uid: "web".into(), ..Subject::example("web-0") };
         Journal { subject, state: State { step, ..State::new(plan, Some("n2".into())) } }
     }

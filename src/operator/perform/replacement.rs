@@ -261,20 +261,17 @@ impl Performer {
         let mut outdated = false;
         let mut awaited = None;
         for pod in found {
-            match shown(&pod) {
-                // One of an earlier attempt was given up by it, and started fresh.
-                Some(ticket) if ticket.epoch < journal.state.epoch && !by_name => {}
-                None => return Ok(Found::Stranger),
-                Some(ticket) if ticket.epoch < journal.state.epoch => return Ok(Found::Stranger),
-                Some(ticket) if ticket.life >= journal.state.life => {
-                    awaited = Some(Box::new(pod));
-                }
+            match shown(&pod).filter(|ticket| ticket.epoch == journal.state.epoch) {
+                Some(ticket) if ticket.life >= journal.state.life => awaited = Some(Box::new(pod)),
                 Some(ticket) => {
                     tracing::info!(pod = pod.name_any(), %ticket, "its ticket is spent: deleted, so that a new one comes");
                     let uid = pod.uid().unwrap_or_default();
                     self.delete_pod(&source.namespace, &pod.name_any(), &uid).await?;
                     outdated = true;
                 }
+                None if by_name => return Ok(Found::Stranger),
+                // Its ticket is of an earlier attempt, which was given up: it started fresh, as another replica.
+                None => {}
             }
         }
         if awaited.is_none() && outdated {

@@ -8,6 +8,7 @@ use kube::{Api, ResourceExt as _};
 use super::{EffectError, Performer};
 use crate::api::{NodeName, PodOrder, Reason, Refusal};
 use crate::operator::agents::client::AgentError;
+use crate::operator::check::containers::has_ended;
 use crate::operator::drive::subject::Journal;
 use crate::protocol::Outcome;
 
@@ -40,22 +41,24 @@ impl Performer {
         }
     }
 
-    /// Its kubelet starts nothing of it any more.
-    async fn is_source_ending(&self, journal: &Journal) -> Result<bool, EffectError> {
+    /// Its pod, as the API server has it; none where it is gone or another has its name.
+    pub(super) async fn live_source(&self, journal: &Journal) -> Result<Option<Pod>, EffectError> {
         let source = &journal.subject.source;
         let pods = Api::<Pod>::namespaced(self.ctx.client.clone(), &source.namespace);
         let live = pods.get_opt(&source.name).await.map_err(EffectError::api("get source pod"))?;
-        let is_it = |pod: &Pod| pod.uid().as_deref() == Some(source.uid.as_str());
-        Ok(live.filter(is_it).is_none_or(|pod| pod.metadata.deletion_timestamp.is_some() || has_ended(&pod)))
+        Ok(live.filter(|pod| pod.uid().as_deref() == Some(source.uid.as_str())))
+    }
+
+    /// Its kubelet starts nothing of it any more.
+    async fn is_source_ending(&self, journal: &Journal) -> Result<bool, EffectError> {
+        let live = self.live_source(journal).await?;
+        Ok(live.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some() || has_ended(&pod)))
     }
 
     /// As we do: its kubelet kills what stands still, and starts nothing.
     async fn is_deleted_at_once(&self, journal: &Journal) -> Result<bool, EffectError> {
-        let source = &journal.subject.source;
-        let pods = Api::<Pod>::namespaced(self.ctx.client.clone(), &source.namespace);
-        let live = pods.get_opt(&source.name).await.map_err(EffectError::api("get source pod"))?;
-        let is_it = |pod: &Pod| pod.uid().as_deref() == Some(source.uid.as_str());
-        Ok(live.filter(is_it).is_none_or(|pod| pod.metadata.deletion_grace_period_seconds == Some(0)))
+        let live = self.live_source(journal).await?;
+        Ok(live.is_none_or(|pod| pod.metadata.deletion_grace_period_seconds == Some(0)))
     }
 
     async fn freeze(&self, journal: &Journal) -> Result<(), AgentError> {
@@ -131,10 +134,7 @@ impl Performer {
 
     /// True where the source's pod object is gone or another pod has its name.
     pub(super) async fn is_source_gone(&self, journal: &Journal) -> Result<bool, EffectError> {
-        let source = &journal.subject.source;
-        let pods = Api::<Pod>::namespaced(self.ctx.client.clone(), &source.namespace);
-        let live = pods.get_opt(&source.name).await.map_err(EffectError::api("get source pod"))?;
-        Ok(live.is_none_or(|pod| pod.uid().as_deref() != Some(source.uid.as_str())))
+        Ok(self.live_source(journal).await?.is_none())
     }
 
     /// A real eviction, which the webhook lets pass because the operator asks.
@@ -203,12 +203,6 @@ impl Performer {
                 .any(|c| c.type_ == "Ready" && c.status == "True")
         })
     }
-}
-
-/// Its node has given it up: nothing of it is started again.
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Failed" | "Succeeded"))
 }
 
 /// To the source's agent. What may write to volumes that outlive it is told apart from what was dumped.

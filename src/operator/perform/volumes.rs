@@ -101,12 +101,10 @@ impl Performer {
         if journal.subject.claims.is_empty() {
             return Ok(());
         }
-        let source = &journal.subject.source;
-        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &source.namespace);
-        let live = pods.get_opt(&source.name).await.map_err(EffectError::api("get source pod"))?;
-        let Some(live) = live.filter(|pod| pod.uid().as_deref() == Some(source.uid.as_str())) else {
+        let Some(live) = self.live_source(journal).await? else {
             // The next of its name may be there, and write, before anything of this one is.
-            let why = format!("pod {} is gone before its migration was committed", source.name);
+            let source = &journal.subject.source.name;
+            let why = format!("pod {source} is gone before its migration was committed");
             return Err(EffectError::terminal(Reason::SourceGone, why));
         };
         let known = known(&self.ctx.client, &live).await.map_err(EffectError::api("get the pod's claims"))?;

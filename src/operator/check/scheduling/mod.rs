@@ -10,16 +10,13 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 
+use super::containers::has_ended;
 use crate::placement::{self, Constraint};
 pub use quantity::Amount;
 
 /// Does the pod fit beside those that are bound to the node?
 pub fn fits(spec: &PodSpec, node: &Node, there: &[Pod]) -> Result<(), Misfit> {
-    let works = |pod: &&Pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        !matches!(phase, Some("Succeeded" | "Failed"))
-    };
-    let works: Vec<&Pod> = there.iter().filter(works).collect();
+    let works: Vec<&Pod> = there.iter().filter(|pod| !has_ended(pod)).collect();
     ports::fit(spec, &works)?;
     requests::fit(spec, node, &works)
 }
