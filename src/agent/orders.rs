@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::context::Node;
 use super::dump::job;
 use super::dump::standstill::{stands_still, unlike_its_dump, was_dumped};
-use super::dump::written::frozen_for;
+use super::dump::written::{frozen_for, held_since};
 use super::failure::Failure;
 use super::node::cri;
 use super::node::freezer::FreezerError;
@@ -127,13 +127,23 @@ async fn freeze(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: By
     let _lock = node.locks.lock(&order.containers.pod.uid, deadline).await?;
     node.tickets.pass(&uid, |fence| fence.admit_forward(order.epoch))?;
     let found = node.find_all(&order.containers).await?;
+    let dump = node.store.dump(&uid, order.epoch);
     if order.as_dumped {
-        let frozen = frozen_for(&node.store.dump(&uid, order.epoch))?;
+        let frozen = frozen_for(&dump)?;
         let running: Vec<_> = found.iter().map(|(name, one)| (name.as_str(), one.id.as_str())).collect();
         unlike_its_dump(&order.containers, &running, frozen.as_deref())?;
         stands_still(&node, &order.containers, &found).await?;
     }
-    try_join_all(found.iter().map(|(_, container)| container.freezer.freeze(deadline))).await?;
+    let held = held_since(&dump)?;
+    let freezes = found.iter().map(async |(_, one)| {
+        // One moment more, and its archive is behind it.
+        if held.contains(&one.id) {
+            one.freezer.keep_frozen(deadline).await
+        } else {
+            one.freezer.freeze(deadline).await
+        }
+    });
+    try_join_all(freezes).await?;
     tracing::info!(migration = %uid, epoch = %order.epoch, pod = %order.containers.pod.uid, "frozen");
     done()
 }

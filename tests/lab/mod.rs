@@ -36,7 +36,7 @@ pub use pods::{Snapshot, StateView, state_at};
 pub use probe::{Probe, Reads};
 pub use product::{kill_leader, leader, webhooks};
 pub use scene::{Figures, Narrator, Scene, StepTime, consuming, quiesce};
-pub use shell::Output;
+pub use shell::{Output, capture};
 pub use stage::{Lab, on_cluster, on_cluster_leaving_it};
 pub use unhurt::{cause_is_told, nothing_left, unhurt};
 pub use whole::{give, held, sidecar, whole};

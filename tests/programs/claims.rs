@@ -12,7 +12,8 @@ use super::tour::on_tour;
 use super::variants::{self, Variant};
 use super::{postgres, redis};
 use crate::lab::{
-    App, DrainOptions, Lab, Result, Snapshot, Volume, eventually, fail, mounts, on_cluster, status_of,
+    App, DrainOptions, Lab, Result, Snapshot, Volume, capture, eventually, fail, mounts, on_cluster,
+    status_of,
 };
 
 const AT: &str = "/claimed";
@@ -21,6 +22,10 @@ const MOVED: Duration = Duration::from_secs(90);
 const ENDED_ONCE_DUMPED: &str = "end=$(($(date +%s) + 60)); until it=$(ls /var/lib/shadow/dumps/*/written 2>/dev/null); do \
      [ $(date +%s) -lt $end ] || exit 9; sleep 0.005; done; \
      exec runc --root /run/containerd/runc/k8s.io kill $(grep -oE '[0-9a-f]{64}' $it) KILL";
+/// So many that whoever runs for a millisecond writes one.
+const BUSY: &str = "while :; do n=$((n + 1)); [ $((n % 200)) = 0 ] && i=$((i + 1)) && echo $i >>/claimed/$(hostname); done; ";
+const CONTAINER_ID: &str = "jsonpath={.status.containerStatuses[0].containerID}";
+const JOINS_FROZEN: &str = include_str!("joins_frozen.py");
 /// Numbers that are written while nothing moves.
 const SOME: usize = 20;
 
@@ -102,6 +107,25 @@ fn what_was_started_anew_on_its_volume_since_the_dump_is_dumped_once_more() -> R
     })
 }
 
+/// An `exec` that was under way when its pod was frozen keeps a cgroup v1 from being FROZEN. What was dumped is not let go for
+/// another try: it would go on where it was restored, and what it writes meanwhile would be there twice.
+#[test]
+fn what_was_dumped_stands_still_whoever_joins_it() -> Result {
+    on_cluster("claims-joined", async |lab| {
+        ensure(&lab.cluster).await?;
+        lab.claim("joined", Volume::Folder, None).await?;
+        let app = writer("joined", BUSY);
+        lab.deploy(&app).await?;
+        let before = lab.only_pod(&app).await?;
+        let argv = ["-n", &lab.namespace, "get", "pod", &before.name, "-o", CONTAINER_ID];
+        let id = lab.cluster.kubectl(&argv).await?.replace("containerd://", "");
+        let argv = ["python3", "-c", JOINS_FROZEN, &id];
+        let (joined, after) = tokio::try_join!(capture(&argv, None, MOVED), drained(lab, &app, &before))?;
+        assert_eq!(joined.stdout.trim(), "FREEZING", "{}", joined.stderr);
+        is_whole(lab, &after).await
+    })
+}
+
 /// Moved while something happens to its disk.
 async fn back_and_forth(lab: &Lab, disk: &App, meanwhile: impl Future<Output = Result>) -> Result {
     let before = lab.only_pod(disk).await?;
@@ -160,6 +184,7 @@ async fn drained(lab: &Lab, app: &App, before: &Snapshot) -> Result<Snapshot> {
         return fail(format!("{}: {status:#?}", before.name));
     }
     let parts = status.phase_timings.iter().filter(|(name, _)| name.starts_with("Replacing"));
+    let parts: Vec<_> = parts.collect();
     println!("| {} | {} | {parts:?} |", before.name, status.pause_ms.unwrap_or_default());
     lab.ready(app, MOVED).await?;
     let after = lab.pod(&before.name).await?;

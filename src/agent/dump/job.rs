@@ -203,7 +203,8 @@ async fn dump_and_send(
     let images = stop_and_dump(node, &order.containers, located, load, dir, deadline).await;
     let dumped_in = frozen_at.elapsed();
     let images = images.and_then(|frozen| {
-        store::write(&dir.join(WRITTEN), &Written { frozen }, Durability::Process).map_err(Failure::from)
+        let written = Written { frozen, held: order.hold == Hold::Frozen };
+        store::write(&dir.join(WRITTEN), &written, Durability::Process).map_err(Failure::from)
     });
     let mut stands_still = order.hold == Hold::Frozen && images.is_ok();
     let thawed = if stands_still { Ok(()) } else { thaw(&node.containers, &order.containers).await };

@@ -18,6 +18,9 @@ pub(super) const WRITTEN: &str = "written";
 pub(super) struct Written {
     /// IDs of the containers that stood still for it.
     pub frozen: Vec<String>,
+    /// They were not let go afterwards.
+    #[serde(default)]
+    pub held: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -33,12 +36,21 @@ pub fn is_written(dir: &Path) -> bool {
 
 /// IDs of the containers that stood still for that dump; none where it is not all written, or an earlier agent wrote it.
 pub fn frozen_for(dir: &Path) -> Result<Option<Vec<String>>, StoreError> {
+    Ok(read(dir)?.map(|written| written.frozen))
+}
+
+/// IDs of the containers that have stood still since that dump.
+pub fn held_since(dir: &Path) -> Result<Vec<String>, StoreError> {
+    Ok(read(dir)?.filter(|written| written.held).map(|written| written.frozen).unwrap_or_default())
+}
+
+fn read(dir: &Path) -> Result<Option<Written>, StoreError> {
     match store::read::<Option<Written>>(&dir.join(WRITTEN)) {
         // Of a machine that lost its power: none of what was dumped runs there.
         Err(error) if matches!(error.source.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) => {
             Ok(None)
         }
-        written => Ok(written?.flatten().map(|written| written.frozen)),
+        written => Ok(written?.flatten()),
     }
 }
 
