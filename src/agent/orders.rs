@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::context::Node;
 use super::dump::job;
-use super::dump::standstill::{stands_still, unlike_its_dump, was_dumped};
+use super::dump::standstill::{stands_still, unlike_its_dump, was_dumped, was_not_let_go};
 use super::dump::written::{frozen_for, held_since};
 use super::failure::Failure;
 use super::node::cri;
@@ -135,15 +135,9 @@ async fn freeze(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: By
         stands_still(&node, &order.containers, &found).await?;
     }
     let held = held_since(&dump)?;
-    let freezes = found.iter().map(async |(_, one)| {
-        // One moment more, and its archive is behind it.
-        if held.contains(&one.id) {
-            one.freezer.keep_frozen(deadline).await
-        } else {
-            one.freezer.freeze(deadline).await
-        }
-    });
-    try_join_all(freezes).await?;
+    let (held, others): (Vec<_>, Vec<_>) = found.iter().partition(|(_, one)| held.contains(&one.id));
+    held.iter().try_for_each(|(name, one)| was_not_let_go(name, one))?;
+    try_join_all(others.iter().map(|(_, one)| one.freezer.freeze(deadline))).await?;
     tracing::info!(migration = %uid, epoch = %order.epoch, pod = %order.containers.pod.uid, "frozen");
     done()
 }

@@ -1,5 +1,5 @@
 //! A pod moves as a whole: a consumer under load, a log sidecar, a native sidecar that the kubelet waits for, what an init
-//! container has left in a volume; and a container that its user wants to have started anew. `make drains` does more of them.
+//! container has left in a volume; and a container that its user wants to have started anew.
 
 use serde_json::json;
 use shadow::api::Reason;
@@ -7,8 +7,8 @@ use shadow::api::Reason;
 use super::after::{After, BREAK_CRIU};
 use crate::lab::{App, DrainOptions, Load, Result, Scene, give, held, on_cluster, sidecar, state_at, whole};
 
-/// In `make test`; `make drains` makes ten.
-const DRAINS: usize = 3;
+/// If nothing else is said.
+const DRAINS: usize = 10;
 /// Port of the sidecar whose memory does not move.
 const SHIP: u16 = 8083;
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::carry::{Load, Located};
 use super::jobs::Outcome;
-use super::standstill::{THAW, all_stand_still, freeze_all, none_is_left_out, thaw};
+use super::standstill::{THAW, all_stand_still, freeze_all, none_is_left_out, thaw, was_not_let_go};
 use super::synced::synced;
 use super::written::{JOB, Job, WRITTEN, Written};
 use crate::agent::context::Node;
@@ -204,6 +204,9 @@ async fn dump_and_send(
     let dumped_in = frozen_at.elapsed();
     let images = images.and_then(|frozen| {
         let written = Written { frozen, held: order.hold == Hold::Frozen };
+        if written.held {
+            located.iter().try_for_each(|one| was_not_let_go(&one.name, &one.container))?;
+        }
         store::write(&dir.join(WRITTEN), &written, Durability::Process).map_err(Failure::from)
     });
     let mut stands_still = order.hold == Hold::Frozen && images.is_ok();

@@ -33,7 +33,8 @@ pub enum Freezer {
 }
 
 impl Freezer {
-    /// Stops every process.
+    /// Stops every process. Not for those that must not run again: a v1 cgroup may be let go on the way, and a process that joins
+    /// a frozen one (an `exec` that was under way) can make it FREEZING for ever. Those that were frozen before stay so.
     pub async fn freeze(&self, deadline: Instant) -> Result<(), FreezerError> {
         for look in 1_u32.. {
             match self {
@@ -53,14 +54,6 @@ impl Freezer {
             self.pause_before(deadline, "frozen").await?;
         }
         Ok(())
-    }
-
-    /// As [`Self::freeze`], where everybody stands still already and must not run again: it is never let go for another try.
-    ///
-    /// A process that has joined a frozen cgroup (an `exec` that was under way) makes it FREEZING until it leaves the kernel;
-    /// those that were frozen before stay so.
-    pub async fn keep_frozen(&self, deadline: Instant) -> Result<(), FreezerError> {
-        if self.is_thawed()? { self.freeze(deadline).await } else { Ok(()) }
     }
 
     /// Lets every process go on.
@@ -251,20 +244,6 @@ mod tests {
             fs::write(dir.path().join("cgroup.freeze"), format!("{freeze}\n")).unwrap();
             assert_eq!((v1.is_thawed().unwrap(), v2.is_thawed().unwrap()), (thawed, thawed), "{state}");
         }
-    }
-
-    #[tokio::test]
-    async fn what_stands_still_is_not_let_go_for_one_that_has_joined_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = dir.path().join("freezer.state");
-        let v1 = Freezer::V1(dir.path().to_owned());
-        fs::write(&state, "FREEZING\n").unwrap();
-        let before = fs::metadata(&state).unwrap().modified().unwrap();
-        v1.keep_frozen(soon()).await.unwrap();
-        assert_eq!(fs::metadata(&state).unwrap().modified().unwrap(), before, "nothing was written");
-        fs::write(&state, "THAWED").unwrap();
-        v1.keep_frozen(soon()).await.unwrap();
-        assert_eq!(v1.is_frozen().unwrap(), Some(true));
     }
 
     #[test]

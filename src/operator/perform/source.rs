@@ -81,7 +81,8 @@ impl Performer {
 
     pub(super) async fn kill_source(&self, journal: &Journal) -> Result<Outcome, EffectError> {
         let subject = &journal.subject;
-        if !self.is_source_gone(journal).await? {
+        // Also of one that a finalizer keeps: its kubelet would kill it otherwise, one process after the other.
+        if !self.is_deleted_at_once(journal).await? {
             let what =
                 format!("pod {} is still there, and its kubelet would start it anew", subject.source.name);
             return Err(EffectError::transient(Reason::StepTimedOut, what));

@@ -29,14 +29,16 @@ def inside(name: str, work: Callable[[], Any]) -> Any:
     return in_netns(str(network.handle(name)), work)
 
 
-def call(method: str, path: str, body: Any = None, timeout: float = 5) -> tuple[int, Any]:
-    """One request to the API server as administrator: status and decoded answer."""
+def call(method: str, path: str, body: Any = None, timeout: float = 5, kind: str = "application/json") -> tuple[int, Any]:
+    """One request to the API server as administrator: status and decoded answer. Text is sent as it is."""
+    sent = body if body is None or isinstance(body, str) else json.dumps(body)
+
     def work() -> tuple[int, Any]:
         trust = ssl.create_default_context(cafile=str(CA.certificate))
         trust.load_cert_chain(ADMIN.certificate, ADMIN.key)
         connection = http.client.HTTPSConnection(CP_IP, 6443, timeout=timeout * PATIENCE, context=trust)
         try:
-            connection.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
+            connection.request(method, path, sent, {"Content-Type": kind})
             answer = connection.getresponse()
             data = answer.read()
             plain = not (answer.headers.get_content_type() == "application/json")

@@ -30,6 +30,9 @@ MAX_NODES = 9
 # All waits are for a real processor, and multiplied by this: an emulated one needs more.
 PATIENCE = float(os.environ.get("SHADOW_CLUSTER_PATIENCE", "1"))
 
+# Of whoever has unpacked images before, for the same reason: the folder that a node's containerd begins with.
+CONTAINERD = os.environ.get("SHADOW_CLUSTER_CONTAINERD")
+
 CP_IP = "10.200.0.10"
 BROKER_IP = "10.200.0.20"
 POD_NETWORK = "10.201.0.0/16"

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from . import api, disk, images, pki
-from .config import API, DNS_IP, DOMAIN, NODE_DISK, PAUSE_IMAGE, POD_NETWORK, node_ip, pod_cidr
+from . import api, config, disk, images, pki
+from .config import API, DNS_IP, DOMAIN, NODE_DISK, PATIENCE, PAUSE_IMAGE, POD_NETWORK, node_ip, pod_cidr
 from .machine import Machine, Service
+from .run import run
 
 ETC = "/etc/kubernetes"
 SOCKET = "/run/containerd/containerd.sock"
+CONTAINERD_ROOT = "/var/lib/containerd"
 READY = f"{API}/readyz"
 
 CONTAINERD = f"""version = 3
@@ -57,8 +59,8 @@ failSwapOn: false
 resolvConf: /etc/resolv.conf
 clusterDNS: [{DNS_IP}]
 clusterDomain: {DOMAIN}
-nodeStatusUpdateFrequency: 4s
-nodeLeaseDurationSeconds: 20
+nodeStatusUpdateFrequency: {4 * PATIENCE:.0f}s
+nodeLeaseDurationSeconds: {20 * PATIENCE:.0f}
 maxPods: 110
 kubeAPIQPS: 100
 kubeAPIBurst: 200
@@ -114,7 +116,7 @@ def create(name: str, layers: list[Path]) -> Machine:
         f"{ETC}/kubelet.key": who.key.read_text(),
         **proxy_files(node_ip(name)),
     }
-    machine.create(layers, files, ["/var/lib/containerd", "/var/lib/kubelet", NODE_DISK], [
+    machine.create(layers, files, [CONTAINERD_ROOT, "/var/lib/kubelet", NODE_DISK], [
         Service("containerd", ["containerd"]),
         Service("kubelet", ["kubelet", f"--config={ETC}/kubelet.yaml", f"--kubeconfig={ETC}/kubelet.kubeconfig",
                             f"--hostname-override={name}", f"--node-ip={node_ip(name)}", "--v=2"],
@@ -122,6 +124,10 @@ def create(name: str, layers: list[Path]) -> Machine:
         Service("volumes", ["volumes", "node", name]),
         proxy(name),
     ])
+    if config.CONTAINERD:
+        root = machine.volume(CONTAINERD_ROOT)
+        root.mkdir(parents=True)
+        run(["cp", "-a", f"{config.CONTAINERD}/.", root], timeout=60)
     disk.make(machine.volume(NODE_DISK))
     return machine
 
@@ -130,7 +136,8 @@ def wait_for_containerd(machine: Machine) -> None:
     """Answers, and has the pause image: from here on it can make pods."""
     socket = f"/proc/{machine.pid()}/root{SOCKET}"
     api.until(f"containerd on {machine.name}", lambda: Path(socket).exists(), 60, lambda: machine.complaint("containerd"))
-    load(machine, images.pause())
+    if not config.CONTAINERD:
+        load(machine, images.pause())
 
 
 def load(machine: Machine, archive: Path) -> str:

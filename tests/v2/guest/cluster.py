@@ -16,8 +16,10 @@ from report import PATIENCE, check, close, eventually, same, say
 
 TOOL = JOB / "repository/tests/cluster"
 sys.path.insert(0, str(TOOL))
-os.environ.update({"SHADOW_CLUSTER_PATIENCE": str(PATIENCE), "GOMAXPROCS": "1", "GOGC": "400"})
+os.environ.update({"SHADOW_CLUSTER_PATIENCE": str(PATIENCE), "SHADOW_CLUSTER_CONTAINERD": str(JOB / "containerd"),
+                   "GOMAXPROCS": "1", "GOGC": "400"})
 
+import objects  # noqa: E402
 from lab import api  # noqa: E402
 from lab.config import CONTROL_PLANE, SWITCH, netns  # noqa: E402
 
@@ -43,6 +45,7 @@ def main():
         a_slow_line()
         counter, consumer = App("counter"), App("consumer")
         moves(counter, counts_on)
+        tool("broker", "thaw")
         scale(counter=0, consumer=1, producer=1)
         moves(consumer, applies_each_once)
     except Exception:  # whatever it was: it is told, with what SHADOW says
@@ -66,24 +69,27 @@ def install():
     for module in MODULES:
         subprocess.run(["modprobe", module], check=False, capture_output=True)
     tool("up")
-    tool("load", *sorted(map(str, JOB.glob("images/*.tar"))))
+    # Until it is needed: an emulated processor is not given away.
+    tool("broker", "freeze")
     applied("install")
     for kind, name in (("deployments", "shadow-operator"), ("deployments", "shadow-webhook"), ("daemonsets", "shadow-agent")):
         eventually(f"{name} is ready", 120, lambda kind=kind, name=name: _rolled_out(kind, name))
+    eventually("what both nodes can restore is published", 120, _published, pause=2)
     applied("samples")
 
 
 def applied(what):
-    """Not held against the API server's own description of everything, which takes an emulated processor half a minute to make."""
-    path = str(JOB / f"objects/{what}.yaml")
-    eventually(f"{what} is applied", 60, lambda: tool("kubectl", "apply", "--validate=false", "-f", path) or True, pause=5)
+    text = (JOB / f"objects/{what}.yaml").read_text()
+    began = time.monotonic()
+    eventually(f"{what} is applied", 60, lambda: objects.apply(text) or True, pause=5)
+    say(f"     {what}: {time.monotonic() - began:.0f} s")
 
 
 def scale(**wanted):
     """Samples that are to run, and how many of each."""
     for name, count in wanted.items():
-        kind = "deployment" if name == "producer" else "statefulset"
-        tool("kubectl", "-n", "demo", "scale", f"{kind}/{name}", f"--replicas={count}")
+        kind = "deployments" if name == "producer" else "statefulsets"
+        eventually(f"{name} is scaled", 60, lambda kind=kind, name=name, count=count: objects.scale(kind, name, count) or True)
 
 
 def a_slow_line():
@@ -100,6 +106,11 @@ def _rolled_out(kind, name):
     status = (api.get(f"/apis/apps/v1/namespaces/shadow-system/{kind}/{name}") or {}).get("status", {})
     wanted, ready = ("desiredNumberScheduled", "numberReady") if kind == "daemonsets" else ("replicas", "readyReplicas")
     return status.get(wanted, 0) > 0 and status.get(ready) == status[wanted]
+
+
+def _published():
+    nodes = api.get("/apis/migration.ms2m.io/v1alpha1/nodecapacities") or {}
+    return len(nodes.get("items", [])) == 2
 
 
 class App:

@@ -55,11 +55,11 @@ def _cluster(folder: Path, _: Board) -> None:
     (folder / "cache").mkdir()
     for entry in cluster.entries():
         run(["cp", "-a", entry, folder / "cache"], timeout=300)
-    (folder / "images").mkdir()
-    for image in IMAGES:
-        if not (ROOT / image).exists():
-            raise Failure(f"{image} is not there: make image examples-image")
-        shutil.copy2(ROOT / image, folder / "images")
+    archives = [ROOT / image for image in IMAGES]
+    for archive in archives:
+        if not archive.exists():
+            raise Failure(f"{archive} is not there: make image examples-image")
+    store.make(folder / "containerd", [images.pause(), *archives])
     (folder / "objects").mkdir()
     for name, overlay in OBJECTS.items():
         text = run([programs.KUBERNETES.binary("kubectl"), "kustomize", V2 / overlay])
