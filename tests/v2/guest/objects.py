@@ -10,6 +10,9 @@ DOCUMENTS = re.compile(r"^---$", re.MULTILINE)
 TOP = re.compile(r"^(apiVersion|kind): (\S+)$", re.MULTILINE)
 METADATA = re.compile(r"^metadata:\n((?: .*\n)+)", re.MULTILINE)
 NAMED = re.compile(r"^  (name|namespace): (\S+)$", re.MULTILINE)
+# Kustomize gives some of them the namespace that all are to be in.
+CLUSTER_WIDE = ("Namespace", "CustomResourceDefinition", "RuntimeClass", "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration",
+                "ValidatingWebhookConfiguration", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 
 
 def apply(text):
@@ -31,7 +34,7 @@ def scale(kind, name, replicas):
 def _path(document):
     top, named = dict(TOP.findall(document)), dict(NAMED.findall(METADATA.search(document)[1]))
     group = "/api/v1" if top["apiVersion"] == "v1" else f"/apis/{top['apiVersion']}"
-    namespace = f"/namespaces/{named['namespace']}" if "namespace" in named else ""
+    namespace = "" if top["kind"] in CLUSTER_WIDE else f"/namespaces/{named['namespace']}"
     return f"{group}{namespace}/{_plural(top['kind'].lower())}/{named['name']}"
 
 
