@@ -136,7 +136,7 @@ async fn freeze(State(node): State<Arc<Node>>, Path(of): Path<String>, bytes: By
     }
     let held = held_since(&dump)?;
     let (held, others): (Vec<_>, Vec<_>) = found.iter().partition(|(_, one)| held.contains(&one.id));
-    held.iter().try_for_each(|(name, one)| was_not_let_go(name, one))?;
+    held.iter().try_for_each(|(name, one)| was_not_let_go(&order.containers, name, one))?;
     try_join_all(others.iter().map(|(_, one)| one.freezer.freeze(deadline))).await?;
     tracing::info!(migration = %uid, epoch = %order.epoch, pod = %order.containers.pod.uid, "frozen");
     done()

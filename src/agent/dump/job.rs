@@ -205,7 +205,9 @@ async fn dump_and_send(
     let images = images.and_then(|frozen| {
         let written = Written { frozen, held: order.hold == Hold::Frozen };
         if written.held {
-            located.iter().try_for_each(|one| was_not_let_go(&one.name, &one.container))?;
+            located
+                .iter()
+                .try_for_each(|one| was_not_let_go(&order.containers, &one.name, &one.container))?;
         }
         store::write(&dir.join(WRITTEN), &written, Durability::Process).map_err(Failure::from)
     });

@@ -41,9 +41,9 @@ pub async fn freeze_all(
 
 /// Nobody has let it go since it was frozen. That is enough of one that was dumped: whatever joins its cgroup, its own processes
 /// stand still. It is not frozen once more, for that may let it go for a moment.
-pub fn was_not_let_go(name: &str, container: &Container) -> Result<(), Failure> {
+pub fn was_not_let_go(wanted: &PodContainers, name: &str, container: &Container) -> Result<(), Failure> {
     if container.freezer.is_thawed()? {
-        let what = format!("container {name} does not stand still any more");
+        let what = format!("container {name} of pod {} does not stand still any more", wanted.pod.name);
         return Err(Failure::new(Refusal::NotAsDumped, what));
     }
     Ok(())
@@ -101,7 +101,7 @@ pub async fn stands_still(
     running: &[(String, Container)],
 ) -> Result<(), Failure> {
     for (name, container) in running.iter().filter(|(name, _)| !wanted.fresh.contains(name)) {
-        was_not_let_go(name, container)?;
+        was_not_let_go(wanted, name, container)?;
     }
     let others = none_is_left_out(node, wanted).await;
     others.map_err(|failure| match failure.objection {

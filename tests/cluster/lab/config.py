@@ -31,7 +31,7 @@ MAX_NODES = 9
 PATIENCE = float(os.environ.get("SHADOW_CLUSTER_PATIENCE", "1"))
 
 # Of whoever has unpacked images before, for the same reason: the folder that a node's containerd begins with.
-CONTAINERD = os.environ.get("SHADOW_CLUSTER_CONTAINERD")
+UNPACKED_IMAGES = os.environ.get("SHADOW_CLUSTER_CONTAINERD")
 
 CP_IP = "10.200.0.10"
 BROKER_IP = "10.200.0.20"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from . import api, config, disk, images, pki
-from .config import API, DNS_IP, DOMAIN, NODE_DISK, PATIENCE, PAUSE_IMAGE, POD_NETWORK, node_ip, pod_cidr
+from . import api, disk, images, pki
+from .config import API, DNS_IP, DOMAIN, NODE_DISK, PATIENCE, PAUSE_IMAGE, POD_NETWORK, UNPACKED_IMAGES, node_ip, pod_cidr
 from .machine import Machine, Service
 from .run import run
 
@@ -124,10 +124,10 @@ def create(name: str, layers: list[Path]) -> Machine:
         Service("volumes", ["volumes", "node", name]),
         proxy(name),
     ])
-    if config.CONTAINERD:
+    if UNPACKED_IMAGES:
         root = machine.volume(CONTAINERD_ROOT)
         root.mkdir(parents=True)
-        run(["cp", "-a", f"{config.CONTAINERD}/.", root], timeout=60)
+        run(["cp", "-a", f"{UNPACKED_IMAGES}/.", root], timeout=60)
     disk.make(machine.volume(NODE_DISK))
     return machine
 
@@ -136,7 +136,7 @@ def wait_for_containerd(machine: Machine) -> None:
     """Answers, and has the pause image: from here on it can make pods."""
     socket = f"/proc/{machine.pid()}/root{SOCKET}"
     api.until(f"containerd on {machine.name}", lambda: Path(socket).exists(), 60, lambda: machine.complaint("containerd"))
-    if not config.CONTAINERD:
+    if not UNPACKED_IMAGES:
         load(machine, images.pause())
 
 
